@@ -1,0 +1,22 @@
+//! Millpond: a local-first lakehouse in one process.
+//!
+//! The rooms, in the order data flows (ARCHITECTURE.md draws the map):
+//!
+//! ```text
+//! Kafka ─ source ─ decode ─ schema ─┬─ lake ── Delta on object store   (durable, exactly once)
+//!                                   └─ hot rows ─ query ─ serve        (visible to SQL at once)
+//! ```
+
+pub mod config; // the project folder, typed; every problem at once
+pub mod source; // Kafka: partitions, positions, batches of payloads
+pub mod decode; // bytes to Arrow batches and dead letters; pure
+pub mod schema; // contracts of tables, schema versions, inference
+pub mod lake; // object store, writer claim, Delta tables, the only commit, hot rows
+pub mod query; // the only SessionContext: catalog, read-only verification
+pub mod serve; // Flight SQL and HTTP: translation only
+pub mod engine; // the running project: rooms put together, start and shutdown order
+pub mod demo; // embedded broker and fleet simulator
+pub mod cli; // arguments, terminal output, hints
+pub mod task; // task kinds, shutdown, byte budgets, clock
+pub mod telemetry; // logs and metric names
+pub mod error; // the few public kinds of error
