@@ -17,6 +17,6 @@ pub mod serve; // Flight SQL and HTTP: translation only
 pub mod engine; // the running project: rooms put together, start and shutdown order
 pub mod demo; // embedded broker and fleet simulator
 pub mod cli; // arguments, terminal output, hints
-pub mod task; // task kinds, shutdown, byte budgets, clock
-pub mod telemetry; // logs and metric names
+pub mod task; // task kinds, shutdown, byte budgets
+pub mod telemetry; // logs
 pub mod error; // the few public kinds of error

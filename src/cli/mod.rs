@@ -1,1 +1,110 @@
-//! cli
+//! The command line: arguments, what a person sees, hints, exit codes (0 done, 1 failed, 2 wrong usage).
+//!
+//! The one room that prints, and with `config` the one that reads the environment.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod check;
+mod demo;
+mod ingest;
+mod serve;
+pub mod shell;
+mod simulate;
+mod sql;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{LoadOptions, Project};
+use crate::error::Result;
+
+/// A local-first lakehouse in one process: Kafka to Delta exactly once, fresh rows by SQL.
+#[derive(Parser)]
+#[command(name = "millpond", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch a simulated fleet flow from an embedded broker into a local lake, and query it
+    Demo(demo::DemoArgs),
+    /// Run a project: read Kafka, commit to Delta, answer SQL
+    Serve(serve::ServeArgs),
+    /// Ask a running server, or a lake directly
+    Sql(sql::SqlCommand),
+    /// Validate a project: configuration, schemas and queries
+    Check(check::CheckArgs),
+    /// Positions and lag of what is read from Kafka
+    #[command(subcommand)]
+    Ingest(ingest::IngestCommand),
+    /// Produce the demo fleet's messages to a Kafka cluster
+    #[command(hide = true)]
+    Simulate(simulate::SimulateArgs),
+}
+
+/// Which project, and what overrides its files.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProjectArgs {
+    /// The project's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub project: PathBuf,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// What overrides a project's files.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// Overlay `millpond.<NAME>.toml`
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Override one setting; may be given several times
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+impl Overrides {
+    fn load(&self, dir: &Path) -> Result<(Project, LoadOptions)> {
+        let options = LoadOptions { env: self.env.clone(), sets: self.sets.clone(), ..LoadOptions::from_environment() };
+        Ok((Project::load(dir, &options)?, options))
+    }
+}
+
+impl ProjectArgs {
+    fn load(&self) -> Result<(Project, LoadOptions)> {
+        self.overrides.load(&self.project)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = !matches!(cli.command, Command::Serve(_));
+    crate::telemetry::init(std::env::var("MILLPOND_LOG").ok().as_deref(), quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads to run on: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Serve(args) => serve::run(args).await,
+            Command::Sql(args) => sql::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Ingest(command) => ingest::run(command).await,
+            Command::Simulate(args) => simulate::run(args).await,
+        }
+    });
+    // A blocking call into a library (a broker that does not answer) must not hold the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}

@@ -1,1 +1,83 @@
-//! config
+//! The project folder, typed; every problem at once.
+//!
+//! [`Project::load`] reads `millpond.toml` and what overrides it, the contracts of tables in `schemas/` and the
+//! views in `queries/`. It returns all of it, or the whole list of [`Problems`], each with file, line, column,
+//! key and a way out; nothing is accepted and ignored. This is what `millpond check` does.
+//!
+//! ```text
+//! defaults.toml < millpond.toml < millpond.<env>.toml < MILLPOND__SECTION__KEY < --set     (overrides, tree)
+//!        └─ text → tree of places, ${…} replaced (tree, interpolate) → typed (section; settings, contract, view)
+//! ```
+//!
+//! `words` lists every key there is; `docs/reference.md` explains them, and a test holds the two together.
+//! The environment is read here and nowhere else ([`LoadOptions::from_environment`]).
+
+mod contract;
+mod interpolate;
+mod kafka;
+mod load;
+mod names;
+mod nearest;
+mod overrides;
+mod problem;
+mod section;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+mod view;
+mod words;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+pub use kafka::{Auth, Brokers, Properties};
+pub use problem::{Problem, Problems};
+pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
+pub use units::{ByteSize, Interval, UnitError};
+pub use view::View;
+
+use crate::schema::Contract;
+
+/// A project that is right in itself; whether brokers and stores answer is another matter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Project {
+    /// The folder, absolute.
+    pub dir: PathBuf,
+    /// `millpond.toml` with everything that overrides it.
+    pub config: Config,
+    /// `schemas/*.toml`, by name.
+    pub tables: Vec<Contract>,
+    /// `queries/*.sql` of `kind = "view"`, by name.
+    pub views: Vec<View>,
+}
+
+/// What overrides a project's files.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// `--env`: overlays `millpond.<env>.toml`.
+    pub env: Option<String>,
+    /// `--set section.key=value`, the last one wins.
+    pub sets: Vec<String>,
+    /// Environment variables: `MILLPOND__SECTION__KEY`, and those that `${NAME}` may name.
+    pub vars: BTreeMap<String, String>,
+}
+
+impl LoadOptions {
+    /// Nothing but the variables of this process (those that are UTF-8).
+    pub fn from_environment() -> Self {
+        let vars =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { vars: vars.collect(), ..Self::default() }
+    }
+}
+
+impl Project {
+    /// Loads the project in `dir`, or says everything that is wrong with it.
+    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Problems> {
+        load::load(dir, options)
+    }
+}

@@ -1,5 +1,6 @@
 //! The input of decoding: consecutive Kafka records of one partition in one allocation.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,7 +30,8 @@ pub struct Record<'a> {
 }
 
 /// Consecutive records of one partition. A batch covers the offsets `start..end`: `end` is the next
-/// offset to read, which may lie beyond the last record (transaction markers).
+/// offset to read, which may lie beyond the last record (transaction markers). Cheap to clone: clones
+/// and parts share one allocation.
 #[derive(Debug, Clone)]
 pub struct Records {
     /// Topic name.
@@ -42,11 +44,13 @@ pub struct Records {
     pub start: i64,
     /// Next offset to read after this batch.
     pub end: i64,
-    slots: Vec<Slot>,
+    slots: Arc<[Slot]>,
+    held: Range<usize>,
     bytes: Bytes,
+    header_bytes: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Slot {
     offset: i64,
     timestamp_us: i64,
@@ -59,7 +63,7 @@ impl Records {
     /// The records in offset order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         let cut = |range: Option<(u32, u32)>| range.map(|(from, to)| &self.bytes[from as usize..to as usize]);
-        self.slots.iter().map(move |slot| Record {
+        self.slots[self.held.clone()].iter().map(move |slot| Record {
             offset: slot.offset,
             timestamp_us: slot.timestamp_us,
             key: cut(slot.key),
@@ -70,24 +74,24 @@ impl Records {
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.held.len()
     }
 
     /// True if no record is held (the batch may still move the position).
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.held.is_empty()
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes; a part holds the memory of the whole.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + self.slots.len() * size_of::<Slot>()
+        self.bytes.len() + self.header_bytes + self.slots.len() * size_of::<Slot>()
     }
 
     /// The same batch without the records below `position`.
     #[must_use]
     pub fn from_position(&self, position: i64) -> Self {
-        let first = self.slots.partition_point(|slot| slot.offset < position);
-        Self { start: self.start.max(position), slots: self.slots[first..].to_vec(), ..self.clone() }
+        let below = self.slots[self.held.clone()].partition_point(|slot| slot.offset < position);
+        Self { start: self.start.max(position), held: self.held.start + below..self.held.end, ..self.clone() }
     }
 }
 
@@ -95,14 +99,16 @@ impl Records {
 #[derive(Debug)]
 pub struct RecordsBuilder {
     start: i64,
+    end: i64,
     slots: Vec<Slot>,
     bytes: Vec<u8>,
+    header_bytes: usize,
 }
 
 impl RecordsBuilder {
     /// An empty batch that starts at the position `start`.
     pub fn new(start: i64) -> Self {
-        Self { start, slots: Vec::new(), bytes: Vec::new() }
+        Self { start, end: start, slots: Vec::new(), bytes: Vec::new(), header_bytes: 0 }
     }
 
     /// Adds one record; its offset must be above all earlier ones.
@@ -115,6 +121,8 @@ impl RecordsBuilder {
             })
         };
         let (key, payload) = (put(record.key), put(record.payload));
+        self.end = record.offset + 1;
+        self.header_bytes += record.headers.iter().map(Header::size_bytes).sum::<usize>();
         self.slots.push(Slot {
             offset: record.offset,
             timestamp_us: record.timestamp_us,
@@ -124,9 +132,14 @@ impl RecordsBuilder {
         });
     }
 
-    /// Bytes of keys and payloads so far.
+    /// Moves the end to `end` although no record lies there: only transaction markers do.
+    pub fn cover(&mut self, end: i64) {
+        self.end = self.end.max(end);
+    }
+
+    /// Bytes of keys, payloads and headers so far.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.header_bytes
     }
 
     /// Number of records so far.
@@ -139,9 +152,69 @@ impl RecordsBuilder {
         self.slots.is_empty()
     }
 
-    /// The finished batch; `end` is the offset after the last record.
-    pub fn finish(self, topic: Arc<str>, incarnation: u32, partition: i32) -> Records {
-        let end = self.slots.last().map_or(self.start, |slot| slot.offset + 1);
-        Records { topic, incarnation, partition, start: self.start, end, slots: self.slots, bytes: self.bytes.into() }
+    /// Next offset after what the batch covers so far.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The finished batch; `end` is the offset after the last record, or what [`Self::cover`] made it.
+    pub fn finish(mut self, topic: Arc<str>, incarnation: u32, partition: i32) -> Records {
+        // A vector grown by doubling would hold up to twice what the budget is charged for.
+        self.bytes.shrink_to_fit();
+        Records {
+            topic,
+            incarnation,
+            partition,
+            start: self.start,
+            end: self.end,
+            held: 0..self.slots.len(),
+            slots: self.slots.into(),
+            bytes: self.bytes.into(),
+            header_bytes: self.header_bytes,
+        }
+    }
+}
+
+impl Header {
+    fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(start: i64, offsets: &[i64]) -> RecordsBuilder {
+        let mut builder = RecordsBuilder::new(start);
+        for &offset in offsets {
+            let payload = offset.to_string();
+            let record = Record { offset, timestamp_us: 0, key: None, payload: Some(payload.as_bytes()), headers: &[] };
+            builder.push(record);
+        }
+        builder
+    }
+
+    fn payloads(records: &Records) -> Vec<String> {
+        records.iter().map(|r| String::from_utf8(r.payload.unwrap().to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_part_starts_exactly_at_the_position_asked_for() {
+        let whole = batch(3, &[3, 4, 9, 10]).finish("t".into(), 0, 0);
+        assert_eq!((whole.start, whole.end, whole.len()), (3, 11, 4));
+        let part = whole.from_position(5).from_position(6);
+        assert_eq!((part.start, part.end), (6, 11));
+        assert_eq!(payloads(&part), ["9", "10"]);
+        assert!(part.from_position(11).is_empty());
+        assert_eq!(payloads(&whole.from_position(0)), ["3", "4", "9", "10"]);
+    }
+
+    #[test]
+    fn an_empty_batch_can_move_the_position_over_markers() {
+        let mut builder = batch(7, &[]);
+        builder.cover(9);
+        let records = builder.finish("t".into(), 0, 0);
+        assert_eq!((records.start, records.end, records.len()), (7, 9, 0));
     }
 }

@@ -1,1 +1,452 @@
-//! engine
+//! The running project: rooms put together, started and stopped in order.
+//!
+//! ```text
+//! start:  store, probe, format, claim ─ tables ─ servers ─ (in the background) Kafka ─ readers ─ ingest
+//! stop:   readers ─ last commits ─ servers ─ claim
+//! ```
+//!
+//! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
+//! commits or translates; each room does its own work.
+
+mod catalog;
+mod feed;
+mod ingest;
+mod metrics;
+mod status;
+
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use self::catalog::{EngineCatalog, SharedCatalog};
+use self::feed::Feed;
+pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
+use crate::config::{Config, Problem, Problems, Project};
+use crate::decode::dead_letters_schema;
+use crate::error::{Error, Kind, Result};
+use crate::lake::{
+    Claim, DeadLetters, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options, SYSTEM,
+    Stores, Table, View, probe,
+};
+use crate::query::{Service, ServiceOptions};
+use crate::schema::SchemaVersion;
+use crate::serve::{Flight, Http};
+use crate::source::{Kafka, KafkaOptions, PartitionStatus};
+use crate::task::{self, Budget, Shutdown};
+
+/// Shares of `[limits] memory`, in percent; what is left is for the process itself.
+const INGEST_PERCENT: usize = 40;
+const QUERY_PERCENT: usize = 40;
+/// Of it, what librdkafka may hold in its own queues, over all topics.
+const KAFKA_PERCENT: usize = 5;
+/// Shutdown gives up on a store that does not answer after this long; nothing is lost, it is read again.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+/// While shutting down, who is pending is said this often.
+const STILL_WAITING: Duration = Duration::from_secs(5);
+
+/// What the process environment says about S3 keys. Read by `cli`, because rooms do not read the environment.
+pub type Variables = BTreeMap<String, String>;
+
+/// How to start.
+pub struct EngineOptions {
+    /// The broker inside the process, if it runs one: its address.
+    pub embedded: Option<String>,
+    /// Environment variables (`AWS_ACCESS_KEY_ID` and company).
+    pub variables: Variables,
+}
+
+/// A running project.
+pub struct Engine {
+    service: Service,
+    catalog: Arc<EngineCatalog>,
+    claim: Arc<Claim>,
+    flight_sql: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    feed: JoinHandle<Result<()>>,
+    servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
+    stop_feed: Shutdown,
+    abort: Shutdown,
+    stop_servers: Shutdown,
+    stop_claim: Shutdown,
+}
+
+impl Engine {
+    /// Starts the project's servers and, in the background, its ingest.
+    pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
+        let config = &project.config;
+        let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
+        let share = |percent: usize| memory / 100 * percent;
+        let (stop_feed, abort, stop_servers, stop_claim) =
+            (Shutdown::new(), Shutdown::new(), Shutdown::new(), Shutdown::new());
+
+        // Addresses first: a taken port is found before anything is written.
+        let flight = bind(config.serve.flight_sql, Flight::bind).await?;
+        let http = bind(config.serve.http, Http::bind).await?;
+        let (flight_sql, http_address) = (flight.as_ref().map(Flight::address), http.as_ref().map(Http::address));
+
+        let stores = Stores::open_or_create(&location(project)?, &s3_options(config, &options.variables)).await?;
+        probe(&stores).await?;
+        Format::read_or_create(&stores, chrono::Utc::now()).await?;
+        let address = flight_sql.or(http_address).map(|address| address.to_string());
+        let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
+
+        let lake = Lake::new(stores);
+        let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
+        let budget = Budget::new(share(INGEST_PERCENT));
+        let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for contract in &contracts {
+            let table = open_table(&lake, PUBLIC, &contract.table).await?;
+            let declared = SchemaVersion::declared(contract).arrow_schema();
+            tables.insert(
+                contract.table.clone(),
+                Arc::new(LiveView::new(view_of(&contract.table, table.as_ref(), declared)?)),
+            );
+            statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
+            open.extend(table.map(|table| (contract.table.clone(), table)));
+        }
+        let catalog = Arc::new(EngineCatalog {
+            tables,
+            statuses,
+            views: views(project),
+            dead_letters: OnceLock::new(),
+            readers: RwLock::new(BTreeMap::new()),
+            ingest_budget: budget.clone(),
+            query_memory: OnceLock::new(),
+        });
+        let service = service(&lake, &catalog, share(QUERY_PERCENT), config)?;
+
+        let kafka = Kafka::new(KafkaOptions {
+            brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
+            properties: config.kafka.properties.0.clone(),
+            queued_bytes: share(KAFKA_PERCENT) / topics(project).max(1),
+            ..KafkaOptions::default()
+        })?;
+        let feed = Feed {
+            lake,
+            contracts,
+            open,
+            catalog: Arc::clone(&catalog),
+            kafka,
+            embedded: options.embedded.is_some(),
+            commit_interval: config.lake.commit_interval,
+            budget,
+            stop: stop_feed.clone(),
+            abort: abort.clone(),
+        };
+        let mut servers = Vec::new();
+        if let Some(flight) = flight {
+            let work = flight.run(service.clone(), stop_servers.clone());
+            servers.push(("flight sql", task::spawn("flight-sql", work)));
+        }
+        if let Some(http) = http {
+            let ready = Arc::clone(&catalog);
+            let work = http.run(
+                Arc::new(move || ready.not_ready()),
+                metrics::registry(Arc::clone(&catalog))?,
+                stop_servers.clone(),
+            );
+            servers.push(("http", task::spawn("http", work)));
+        }
+        let feed = task::spawn("feed", feed.run());
+        Ok(Self {
+            service,
+            catalog,
+            claim,
+            flight_sql,
+            http: http_address,
+            feed,
+            servers,
+            stop_feed,
+            abort,
+            stop_servers,
+            stop_claim,
+        })
+    }
+
+    /// The query service.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Where Flight SQL is served.
+    pub fn flight_sql(&self) -> Option<SocketAddr> {
+        self.flight_sql
+    }
+
+    /// Where health and metrics are served.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// What the engine does, for somebody who watches.
+    pub fn monitor(&self) -> Monitor {
+        Monitor(Arc::clone(&self.catalog))
+    }
+
+    /// Runs until `asked` to stop, or until something ends that must not: then that is the error. Stops in
+    /// order either way.
+    pub async fn run(mut self, asked: impl Future<Output = ()>) -> Result<()> {
+        let (mut result, mut fed) = (Ok(()), false);
+        tokio::select! {
+            () = asked => info!("stopping"),
+            error = self.claim.lost() => result = Err(error),
+            ended = &mut self.feed => {
+                fed = true;
+                result = joined(ended);
+            }
+            error = ended(&mut self.servers) => result = Err(error),
+        }
+        self.stop_feed.cancel();
+        if result.is_err() {
+            // Another writer is at work, or writing is broken: what is hot is read again by whoever is next.
+            self.abort.cancel();
+        }
+        if !fed {
+            let stopped = self.wait_for_feed().await;
+            result = result.and(stopped);
+        }
+        self.stop_servers.cancel();
+        for (name, server) in self.servers.drain(..) {
+            if tokio::time::timeout(Duration::from_secs(5), server).await.is_err() {
+                warn!(server = name, "server did not stop in time");
+            }
+        }
+        self.claim.release().await;
+        self.stop_claim.cancel();
+        result
+    }
+
+    async fn wait_for_feed(&mut self) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + SHUTDOWN_DEADLINE;
+        loop {
+            tokio::select! {
+                ended = &mut self.feed => return joined(ended),
+                () = tokio::time::sleep(STILL_WAITING) => {
+                    let hot: usize = self.catalog.tables.values().map(|live| live.pin().hot_rows()).sum();
+                    warn!(hot_rows = hot, "still committing");
+                }
+                () = tokio::time::sleep_until(deadline), if !self.abort.is_cancelled() => {
+                    warn!("the store did not answer in time; rows not committed are read again at the next start");
+                    self.abort.cancel();
+                }
+            }
+        }
+    }
+}
+
+/// Watches a running engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Monitor(Arc<EngineCatalog>);
+
+impl Monitor {
+    /// Counters per table.
+    pub fn counters(&self) -> BTreeMap<String, TableCounters> {
+        self.0.statuses.iter().map(|(name, status)| (name.clone(), status.counters())).collect()
+    }
+
+    /// Why the engine is not ready; nothing when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        self.0.not_ready()
+    }
+
+    /// Rows in memory that are not committed yet.
+    pub fn hot_rows(&self) -> usize {
+        self.0.tables.values().map(|live| live.pin().hot_rows()).sum()
+    }
+
+    /// Records that Kafka holds and no table has decoded yet.
+    pub fn lag(&self) -> i64 {
+        let readers = self.0.readers.read();
+        let lags = readers.values().flat_map(|(_, status)| {
+            let status = status();
+            status.partitions.values().map(PartitionStatus::lag).map(|lag| lag.unwrap_or(0)).collect::<Vec<_>>()
+        });
+        lags.sum()
+    }
+
+    /// The position of the slowest table that reads a partition; `None` if none does yet.
+    pub fn position(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.0.statuses.values().filter_map(|status| status.position(topic, partition)).min()
+    }
+}
+
+/// What is wrong with the project's views. Columns are looked for only if the lake has all their tables
+/// already: before the first record nobody knows which columns a topic gives.
+pub async fn check_views(project: &Project, variables: &Variables) -> Result<Problems> {
+    let mut problems = Problems::default();
+    let known: Option<Service> = match project.config.lake.url.scheme() {
+        // A bucket may be far away: `check` asks nobody.
+        "file" => read_only(project, variables).await.ok(),
+        _ => None,
+    };
+    let complete = match &known {
+        Some(service) => {
+            let tables = service.session().tables().await?;
+            project.tables.iter().all(|table| tables.iter().any(|found| found.name == table.table))
+        }
+        None => false,
+    };
+    for view in &project.views {
+        let parsed = crate::query::split(&view.sql).map(drop);
+        let planned = match &known {
+            Some(service) if complete && parsed.is_ok() => service.session().prepare(&view.sql).await.map(drop),
+            _ => parsed,
+        };
+        if let Err(error) = planned {
+            let mut problem = Problem::of_file(&view.file, error.message());
+            if let Some(hint) = error.hint_text() {
+                problem = problem.hint(hint);
+            }
+            problems.push(problem);
+        }
+    }
+    Ok(problems)
+}
+
+/// A query service over a lake without a writer: committed rows only, nothing is created or changed.
+pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFuture<'a, Result<Service>> {
+    Box::pin(async move {
+        let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
+        if Format::read(&stores).await?.is_none() {
+            return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
+                .hint("start `millpond serve` once to create it"));
+        }
+        let lake = Lake::new(stores);
+        let mut tables = BTreeMap::new();
+        for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
+            if let Some(table) = open_table(&lake, PUBLIC, &name).await? {
+                let schema = table.arrow_schema().map_err(unreadable)?;
+                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema)?)));
+            }
+        }
+        let dead_letters = OnceLock::new();
+        if let Some(table) = open_table(&lake, SYSTEM, "dead_letters").await? {
+            let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
+        }
+        let memory = usize::try_from(project.config.limits.memory.0).unwrap_or(usize::MAX);
+        let catalog = Arc::new(EngineCatalog {
+            tables,
+            statuses: BTreeMap::new(),
+            views: views(project),
+            dead_letters,
+            readers: RwLock::new(BTreeMap::new()),
+            ingest_budget: Budget::new(0),
+            query_memory: OnceLock::new(),
+        });
+        service(&lake, &catalog, memory / 100 * QUERY_PERCENT, &project.config)
+    })
+}
+
+fn service(lake: &Lake, catalog: &Arc<EngineCatalog>, memory_bytes: usize, config: &Config) -> Result<Service> {
+    let url =
+        INTERNAL_URL.parse().map_err(|error| Error::new(Kind::Internal, "the lake's inner url").because(error))?;
+    let options = ServiceOptions {
+        memory_bytes,
+        stores: vec![(url, Arc::clone(lake.stores().data()))],
+        timezone: config.project.timezone.to_string(),
+        ..ServiceOptions::default()
+    };
+    let service = Service::new(Arc::new(SharedCatalog(Arc::clone(catalog))), options)?;
+    let asked = service.clone();
+    let _ = catalog.query_memory.set(Arc::new(move || (asked.memory_used_bytes(), memory_bytes)));
+    Ok(service)
+}
+
+async fn open_table(lake: &Lake, folder: &str, name: &str) -> Result<Option<Table>> {
+    lake.open(folder, name).await.map_err(|error| {
+        Error::new(
+            Kind::Unavailable,
+            format!("table {name} of the lake at {} cannot be opened", lake.stores().location()),
+        )
+        .because(error)
+    })
+}
+
+fn view_of(name: &str, table: Option<&Table>, declared: arrow::datatypes::SchemaRef) -> Result<View> {
+    let mut view = View {
+        table: name.into(),
+        schema: declared,
+        schema_version: 0,
+        committed: None,
+        positions: BTreeMap::new(),
+        hot: Vec::new(),
+    };
+    if let Some(table) = table {
+        view.schema = table.arrow_schema().map_err(unreadable)?;
+        view.schema_version = table.schema_version();
+        view.positions = table.positions_of(name);
+        view.committed = Some(table.snapshot().map_err(unreadable)?);
+    }
+    Ok(view)
+}
+
+fn unreadable(error: crate::lake::TableError) -> Error {
+    Error::new(Kind::Internal, "a table of the lake cannot be used").because(error)
+}
+
+fn views(project: &Project) -> BTreeMap<String, String> {
+    project.views.iter().map(|view| (view.name.clone(), view.sql.clone())).collect()
+}
+
+fn topics(project: &Project) -> usize {
+    let topics: std::collections::BTreeSet<_> = project.tables.iter().flat_map(|table| &table.topics).collect();
+    topics.len()
+}
+
+fn brokers(config: &Config) -> String {
+    match &config.kafka.brokers {
+        crate::config::Brokers::At(brokers) => brokers.clone(),
+        crate::config::Brokers::Embedded => String::new(),
+    }
+}
+
+fn location(project: &Project) -> Result<Location> {
+    Location::parse(project.config.lake.url.as_str(), Path::new(&project.dir))
+}
+
+fn s3_options(config: &Config, variables: &Variables) -> S3Options {
+    let s3 = &config.lake.s3;
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
+    let keys = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+    S3Options {
+        endpoint: s3.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+        region: s3.region.clone().or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION")),
+        keys: keys.map(|(access_key_id, secret_access_key)| S3Keys {
+            access_key_id,
+            secret_access_key,
+            session_token: variable("AWS_SESSION_TOKEN"),
+        }),
+    }
+}
+
+async fn bind<T, F: Future<Output = Result<T>>>(
+    address: Option<SocketAddr>,
+    bind: impl FnOnce(SocketAddr) -> F,
+) -> Result<Option<T>> {
+    match address {
+        Some(address) => Ok(Some(bind(address).await?)),
+        None => Ok(None),
+    }
+}
+
+fn joined(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "a background task failed").because(error)))
+}
+
+/// Resolves when a server ends by itself.
+async fn ended(servers: &mut [(&'static str, JoinHandle<Result<()>>)]) -> Error {
+    let waiting: VecDeque<_> =
+        servers.iter_mut().map(|(name, server)| Box::pin(async move { (*name, joined(server.await)) })).collect();
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    let ((name, result), ..) = futures::future::select_all(waiting).await;
+    result.err().unwrap_or_else(|| Error::new(Kind::Internal, format!("the {name} server ended")))
+}

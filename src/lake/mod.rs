@@ -1,1 +1,98 @@
-//! lake
+//! The lake: Delta tables on an object store that any engine can read, written by one process.
+//!
+//! * `store`, `durable`, `probe`, `format`, `claim`: where it lies, what the store must be able to do, who writes.
+//! * `positions`: next Kafka offsets, kept as `txn` actions inside the commits that hold the rows.
+//! * `table`, `txns`, `commit`: a Delta table, all its positions in one pass, and **the only commit**.
+//! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
+//! * `dead_letters`: the side table of records that could not become rows.
+//!
+//! It never touches a Kafka client and never sees users' SQL.
+
+mod claim;
+mod commit;
+mod dead_letters;
+mod flush;
+mod format;
+mod positions;
+mod probe;
+mod store;
+mod table;
+mod txns;
+mod view;
+
+use std::sync::Arc;
+
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use url::Url;
+
+pub use claim::{Claim, Holder, Liveness};
+pub use commit::machine::Outcome;
+pub use commit::{CommitError, create, evolve};
+pub use dead_letters::DeadLetters;
+pub use flush::{WINDOW_BYTES, Window, flush};
+pub use format::{Format, LAYOUT, accept_cluster, check_kafka_cluster, kafka_cluster};
+pub use positions::{Move, Moves, Positions, TopicPartition};
+pub use probe::probe;
+pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores};
+pub use table::{Table, TableError, conform};
+pub use txns::TxnError;
+pub use view::{HotBatch, LiveView, View};
+
+/// Folder of the users' tables.
+pub const PUBLIC: &str = "public";
+/// Folder of the tables Millpond keeps about itself.
+pub const SYSTEM: &str = "system";
+
+/// Scheme and host under which the query room finds the lake's store. It names no place outside the lake, so
+/// no SQL can point elsewhere.
+pub const INTERNAL_URL: &str = "millpond://lake/";
+
+/// The tables of one lake.
+#[derive(Clone, Debug)]
+pub struct Lake {
+    stores: Stores,
+}
+
+impl Lake {
+    /// The lake in `stores`.
+    pub fn new(stores: Stores) -> Self {
+        Self { stores }
+    }
+
+    /// Its object store.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Opens the Delta table `folder/name`; `None` if there is none.
+    pub async fn open(&self, folder: &str, name: &str) -> Result<Option<Table>, TableError> {
+        let (log, data) = self.table_stores(folder, name)?;
+        Table::open(name, log, data).await
+    }
+
+    /// The log store and the data store of the table `folder/name`, existing or not.
+    pub fn table_stores(&self, folder: &str, name: &str) -> Result<(LogStoreRef, Arc<dyn ObjectStore>), TableError> {
+        let fault = |reason: String| TableError::Schema { table: name.to_owned(), reason };
+        let url = Url::parse(&format!("{INTERNAL_URL}{folder}/{name}/")).map_err(|error| fault(error.to_string()))?;
+        let prefix = Path::from(folder).join(name);
+        let log: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.commit()), prefix.clone()));
+        let data: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.data()), prefix));
+        Ok((default_logstore(log, Arc::clone(self.stores.commit()), &url, &StorageConfig::default()), data))
+    }
+
+    /// Names of the tables in `folder`.
+    pub async fn table_names(&self, folder: &str) -> Result<Vec<String>, TableError> {
+        let listed = self.stores.data().list_with_delimiter(Some(&Path::from(folder))).await;
+        let listed = match listed {
+            Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+            other => other.map_err(txns::TxnError::from)?,
+        };
+        let mut names: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+}

@@ -1,1 +1,71 @@
-//! query
+//! SQL over the lake: **the only place that builds a DataFusion session**.
+//!
+//! ```text
+//! text ─ parse (one statement, `?` → `$n`) ─ pin ─ plan ─ verify read-only ─ execute ─ wire types ─ stream
+//! ```
+//!
+//! A [`Service`] is one per process: memory pool, spill folder and the object stores that may be read. A
+//! [`Session`] belongs to a connection and holds what `SET` changed. Each statement calls [`Catalog::pin`] once,
+//! so it sees one state of every table, hot and committed rows alike, from planning to its last row.
+//!
+//! Queries have threads of their own (`threads`), so a heavy one holds up nothing but other queries.
+//!
+//! SQL cannot write, three times over: the kind of statement and every node of its plan come from an allow-list
+//! (`allow`), catalogs refuse registration (`catalog`), and the stores are wrapped read-only, inside their
+//! configured folder, with `file://` and `http://` unknown (`stores`).
+//!
+//! Never here: wire protocols, commits, Kafka.
+
+mod allow;
+mod catalog;
+mod error;
+mod parse;
+mod rows;
+mod service;
+mod session;
+mod settings;
+mod statement;
+mod stores;
+mod system_table;
+mod table;
+mod threads;
+pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+
+pub use datafusion::common::ScalarValue;
+pub use parse::{Script, split};
+pub use rows::Rows;
+pub use service::{Service, ServiceOptions};
+pub use session::{Session, TableInfo};
+pub use statement::{Query, Statement};
+pub use system_table::SystemTable;
+pub use table::ViewTable;
+
+/// The catalog every table lives in.
+pub const CATALOG: &str = "millpond";
+/// The schema of the user's tables and views; the default one.
+pub const PUBLIC: &str = "public";
+/// The schema of what the platform says about itself.
+pub const SYSTEM: &str = "system";
+
+/// Where tables come from. Asked once per statement, at the start of its planning.
+pub trait Catalog: Send + Sync + 'static {
+    /// The tables and views as they are now. What is returned does not change any more.
+    fn pin(&self) -> Pinned;
+}
+
+/// One state of all tables.
+#[derive(Clone, Default)]
+pub struct Pinned {
+    /// Schema to table to what scans it.
+    pub schemas: BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>,
+    /// Name to SQL text of the views in schema `public`. A table of the same name wins.
+    pub views: BTreeMap<String, String>,
+}

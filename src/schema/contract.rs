@@ -66,6 +66,19 @@ pub enum TimeFormat {
     Pattern(String),
 }
 
+impl TimeFormat {
+    /// Reads `format`. Whether a pattern can be read is the decode room's business (`check_time_format`).
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "rfc3339" => Self::Rfc3339,
+            "unix_s" => Self::UnixSeconds,
+            "unix_ms" => Self::UnixMillis,
+            "unix_us" => Self::UnixMicros,
+            pattern => Self::Pattern(pattern.to_owned()),
+        }
+    }
+}
+
 /// `on_new_field`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnNewField {

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Becomes (exec) one of the cached components; used by scripts/stack.sh and by the integration tests.
+#   component.sh kafka DIR PORT CONTROLLER_PORT   a broker on 127.0.0.1:PORT, its data in DIR
+#   component.sh topics BROKERS NAME:PARTITIONS…  makes missing topics
+#   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
+#   component.sh python ARGS…                     Python with the outside readers
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+absent() { die "$1 is not installed yet: run scripts/setup.sh (make test and make up do it)"; }
+# Short-lived and small: neither the optimising compiler nor a parallel collector pays here.
+JAVA=(java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -cp "$KAFKA_HOME/libs/*")
+
+what=${1:-}
+shift || true
+case $what in
+kafka)
+    [ -d "$KAFKA_HOME" ] || absent "Apache Kafka"
+    dir=$1 port=$2 controller=$3
+    mkdir -p "$dir"
+    {
+        cat "$SCRIPTS/kafka/server.properties"
+        echo "controller.quorum.voters=1@127.0.0.1:$controller"
+        echo "listeners=PLAIN://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
+        echo "advertised.listeners=PLAIN://127.0.0.1:$port"
+        echo "log.dirs=$dir/data"
+    } >"$dir/server.properties"
+    if [ ! -e "$dir/data/meta.properties" ]; then
+        id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+        # A cluster id that begins with a dash would look like an option.
+        "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn kafka.tools.StorageTool format \
+            --cluster-id "M${id:1}" --config "$dir/server.properties"
+    fi
+    exec "${JAVA[@]}" -Xmx512m -Dorg.slf4j.simpleLogger.showDateTime=true \
+        -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS kafka.Kafka "$dir/server.properties"
+    ;;
+topics)
+    [ -d "$KAFKA_HOME" ] || absent "Apache Kafka"
+    exec "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error "$SCRIPTS/kafka/Topics.java" "$@"
+    ;;
+minio)
+    [ -x "$MINIO_HOME/minio" ] || absent MinIO
+    export MINIO_BROWSER=off MINIO_UPDATE=off
+    mkdir -p "$1"
+    exec "$MINIO_HOME/minio" server --quiet --address "127.0.0.1:$2" "$1"
+    ;;
+python)
+    [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
+    exec "$PYTHON_HOME/bin/python" "$@"
+    ;;
+*)
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,15 @@
+# Sourced by the other scripts: where the cached components are.
+SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$SCRIPTS/versions.env"
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millpond
+checksum() { cat "$@" | cksum | cut -d' ' -f1; }
+
+# Each folder's name changes with what is in it, so an upgrade never meets a half-old installation.
+KAFKA_HOME=$CACHE/kafka-$KAFKA_VERSION-$(checksum "$SCRIPTS/kafka/libs.sha256")
+MINIO_HOME=$CACHE/minio-$MINIO_VERSION
+PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "millpond: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }

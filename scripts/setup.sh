@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Fetches what the tests and the local stack need, once, into the user's cache folder; silent when nothing is missing.
+#   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
+#   setup.sh         that, and Kafka (Maven), MinIO (Go) and the Python clients (pip)
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# Installs Debian packages where that is possible without asking; otherwise says what to install.
+install() {
+    local as_root=()
+    if ! have apt-get; then
+        die "missing: $*. Install them with your system's package manager (the names are Debian's)."
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        if have sudo && sudo -n true 2>/dev/null; then
+            as_root=(sudo)
+        else
+            die "missing: $*. Install them with: sudo apt-get install $*"
+        fi
+    fi
+    say "installing $*"
+    local log
+    log=$(mktemp)
+    if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        die "could not install $*: see above, or $log"
+    fi
+    rm -f "$log"
+}
+
+# Runs a step with its output in a log that is shown only when it fails; the last argument-less line is a hint.
+step() {
+    local what=$1 hint=$2 began=$SECONDS
+    shift 2
+    mkdir -p "$CACHE"
+    say "setup: $what"
+    if ! "$@" >"$CACHE/setup.log" 2>&1; then
+        tail -n 20 "$CACHE/setup.log" >&2
+        die "$what failed: $hint (whole output: $CACHE/setup.log)"
+    fi
+    say "setup: $what: done in $((SECONDS - began)) s"
+}
+
+# A component is built beside its place and moved there when whole, so that an interrupted set-up starts over.
+publish() {
+    rm -rf "$2"
+    mv "$1" "$2"
+}
+
+java_major() { java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }
+
+build_tools() {
+    local missing=()
+    have cargo || die "missing: Rust. Install it from https://rustup.rs (1.95 or later)."
+    have cc || missing+=(gcc libc6-dev)
+    have c++ || missing+=(g++)
+    have make || missing+=(make)
+    have perl || missing+=(perl)
+    [ ${#missing[@]} = 0 ] || install "${missing[@]}"
+}
+
+test_tools() {
+    local missing=()
+    have java || missing+=(openjdk-17-jdk-headless)
+    have mvn || missing+=(maven)
+    have python3 || missing+=(python3)
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+    have setpriv || missing+=(util-linux)
+    [ ${#missing[@]} = 0 ] || install "${missing[@]}"
+    local major
+    major=$(java_major)
+    [ "${major:-0}" -ge 17 ] || die "Kafka needs Java 17 or later, found ${major:-none}. On Debian: apt-get install openjdk-17-jdk-headless"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "the Python clients need Python 3.10 or later, found $(python3 -V)"
+}
+
+kafka() {
+    local made=$KAFKA_HOME.part
+    rm -rf "$made"
+    mvn --batch-mode --strict-checksums --file "$SCRIPTS/kafka/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+        "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
+        -DincludeScope=runtime -DoutputDirectory="$made/libs" || return 1
+    (cd "$made/libs" && sha256sum --check --strict --quiet "$SCRIPTS/kafka/libs.sha256") || return 1
+    # No jar beside those of the list.
+    [ "$(find "$made/libs" -name '*.jar' | wc -l)" = "$(wc -l <"$SCRIPTS/kafka/libs.sha256")" ] || {
+        echo "the folder of jars holds more than libs.sha256 lists"
+        return 1
+    }
+    publish "$made" "$KAFKA_HOME"
+}
+
+minio() {
+    local made=$MINIO_HOME.part
+    rm -rf "$made"
+    GOBIN=$made CGO_ENABLED=0 GOFLAGS= go install -trimpath -ldflags "-s -w" \
+        "github.com/minio/minio@$MINIO_VERSION" || return 1
+    publish "$made" "$MINIO_HOME"
+}
+
+python_clients() {
+    local made=$PYTHON_HOME.part
+    # A virtual environment cannot be moved: it is made in place and marked when whole.
+    rm -rf "$PYTHON_HOME" "$made"
+    python3 -m venv "$PYTHON_HOME" || return 1
+    "$PYTHON_HOME/bin/pip" install --quiet --no-input --only-binary :all: --require-hashes \
+        -r "$SCRIPTS/requirements.txt" || return 1
+    touch "$PYTHON_HOME/ready"
+}
+
+build_tools
+[ "${1:-}" = build ] && exit 0
+
+if [ -d "$KAFKA_HOME" ] && [ -d "$MINIO_HOME" ] && [ -e "$PYTHON_HOME/ready" ] &&
+    have java && have setpriv; then
+    exit 0
+fi
+
+test_tools
+# Two set-ups at once take turns.
+mkdir -p "$CACHE"
+exec 9>"$CACHE/setup.lock"
+if have flock; then flock 9; fi
+
+[ -d "$KAFKA_HOME" ] ||
+    step "Apache Kafka $KAFKA_VERSION (45 jars, 43 MB)" "is Maven Central or your mirror reachable?" kafka
+if [ ! -d "$MINIO_HOME" ]; then
+    have go || die "missing: Go 1.21 or later, to build MinIO. Get it from https://go.dev/dl (Debian 12's own is too old)."
+    step "MinIO $MINIO_VERSION (built from source: a few minutes)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" minio
+fi
+[ -e "$PYTHON_HOME/ready" ] ||
+    step "Python clients (DuckDB, deltalake, ADBC)" "is the Python package index reachable?" python_clients

@@ -1,0 +1,238 @@
+//! `millpond demo`: broker, fleet, lake and servers in one process, and what to try next.
+
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use clap::Args;
+
+use super::serve::{embedded, stop_signal};
+use crate::config::{Interval, LoadOptions, Project};
+use crate::demo::{SimulateOptions, Simulator, fleet::FleetOptions, project_files};
+use crate::engine::{self, Engine, EngineOptions, Monitor, now_us};
+use crate::error::{Error, Kind, Result};
+use crate::query::Service;
+use crate::task::Shutdown;
+
+/// How often the status is written to something that is no terminal.
+const PLAIN_STATUS: Duration = Duration::from_secs(5);
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond demo                        runs until Ctrl-C\n  \
+    millpond demo --for 30s              ends by itself with a summary\n  \
+    millpond demo --dir fleet --rate 5000")]
+pub(super) struct DemoArgs {
+    /// End after this long
+    #[arg(long = "for", value_name = "TIME")]
+    duration: Option<Interval>,
+    /// Keep project and lake here [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Cars in the fleet
+    #[arg(long, default_value_t = 500)]
+    cars: usize,
+    /// Messages per second; 0 = as many as possible
+    #[arg(long, default_value_t = 1000)]
+    rate: u64,
+}
+
+pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
+    let (dir, temporary) = folder(args.dir.as_deref())?;
+    let mut options = LoadOptions::from_environment();
+    options.sets = vec![free("serve.flight_sql", 32010), free("serve.http", 8090)];
+    let project = Project::load(&dir, &options)?;
+    let before = committed_rows(&project, &options).await.unwrap_or(0);
+    let broker = embedded(&project)?.ok_or_else(|| {
+        Error::new(Kind::Usage, "the project in this folder has no embedded broker").hint("give an empty --dir")
+    })?;
+    let brokers = broker.brokers();
+    let start = EngineOptions { embedded: Some(brokers.clone()), variables: options.vars.clone() };
+    let engine = Engine::start(&project, start).await?;
+    let (service, monitor) = (engine.service().clone(), engine.monitor());
+    greet(&engine, &project, &brokers);
+
+    let watched = monitor.clone();
+    let simulator = Simulator::start(
+        SimulateOptions {
+            fleet: FleetOptions { cars: args.cars.max(1), ..FleetOptions::default() },
+            rate: args.rate,
+            progress: Some(Arc::new(move |topic, partition| watched.position(topic, partition))),
+            ..SimulateOptions::new(brokers)
+        },
+        &Shutdown::new(),
+    )?;
+    let counters = simulator.counters();
+    let asked = stop_signal()?;
+    let (began, limit) = (Instant::now(), args.duration.map(Interval::duration));
+    let watch = monitor.clone();
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let live_rows = Arc::clone(&seen);
+    let ended = async move {
+        tokio::select! {
+            () = status(&watch, began) => {}
+            () = asked => {}
+            () = after(limit) => {}
+        }
+        // The fleet stops first, so that what was sent can be read to its end.
+        let _ = tokio::task::spawn_blocking(move || drop(simulator)).await;
+        caught_up(&watch).await;
+        *live_rows.lock() = count(&service).await.ok();
+    };
+    engine.run(ended).await?;
+    clear_line();
+    drop(broker);
+
+    let rows: u64 = monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
+    let dead: u64 =
+        monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.dead_letters).sum();
+    let after = committed_rows(&project, &options).await?;
+    let live = seen.lock().take();
+    println!(
+        "{} messages sent, {rows} rows ingested, {dead} dead letters, in {:.0} s",
+        counters.messages(),
+        began.elapsed().as_secs_f64()
+    );
+    println!(
+        "{after} rows in the lake ({before} before); live SQL saw {}",
+        live.map_or("nothing".into(), |n| n.to_string())
+    );
+    let sound = rows > 0 && after == before + rows && live == Some(after);
+    if sound {
+        println!("every row was ingested, committed and read back");
+        if temporary {
+            std::fs::remove_dir_all(&dir).ok();
+        } else {
+            println!("again on the same lake: millpond demo --dir {}", dir.display());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("error: the lake in {} does not hold exactly what was ingested", dir.display());
+    Ok(ExitCode::FAILURE)
+}
+
+/// The demo's folder, with the demo project in it unless a project is there already.
+fn folder(given: Option<&Path>) -> Result<(PathBuf, bool)> {
+    let dir = match given {
+        Some(dir) => dir.to_path_buf(),
+        None => std::env::temp_dir().join(format!("millpond-demo-{}", uuid::Uuid::new_v4().simple())),
+    };
+    let fault = |error| Error::new(Kind::Usage, format!("the demo cannot write to {}", dir.display())).because(error);
+    if !dir.join("millpond.toml").exists() {
+        for (path, text) in project_files() {
+            let path = dir.join(path);
+            std::fs::create_dir_all(path.parent().unwrap_or(&dir)).map_err(fault)?;
+            std::fs::write(path, text).map_err(fault)?;
+        }
+    }
+    Ok((dir.clone(), given.is_none()))
+}
+
+/// The usual port, or any free one if it is taken.
+fn free(key: &str, port: u16) -> String {
+    let port = TcpListener::bind(("127.0.0.1", port)).map_or(0, |_| port);
+    format!("{key}=127.0.0.1:{port}")
+}
+
+fn greet(engine: &Engine, project: &Project, brokers: &str) {
+    let url = engine.flight_sql().map(|address| format!("grpc://{address}")).unwrap_or_default();
+    println!("A car-sharing fleet drives through Seoul; its telemetry flows into a lake of Delta tables.");
+    println!("  project     {}", project.dir.display());
+    println!("  lake        {}", project.config.lake.url);
+    println!("  kafka       {brokers}  (embedded)");
+    println!("  flight sql  {url}");
+    if let Some(http) = engine.http() {
+        println!("  metrics     http://{http}/metrics");
+    }
+    let program = std::env::args().next().unwrap_or_else(|| "millpond".to_owned());
+    println!("Try in another terminal (rows are milliseconds old):");
+    for sql in [
+        "SELECT count(*) AS rows, max(_timestamp) AS newest FROM telemetry",
+        "SELECT * FROM low_battery LIMIT 10",
+        "SELECT table_name, partition, committed_position, position, hot_rows FROM system.ingest",
+    ] {
+        println!("  {program} sql --url {url} -c \"{sql}\"");
+    }
+    println!("Ctrl-C ends it.");
+}
+
+async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what happens, every second on a terminal. Never ends.
+async fn status(monitor: &Monitor, began: Instant) {
+    let terminal = std::io::stdout().is_terminal();
+    let mut ticks = tokio::time::interval(if terminal { Duration::from_secs(1) } else { PLAIN_STATUS });
+    let (mut last_rows, mut last_at) = (0, Instant::now());
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let tables = monitor.counters();
+        let rows: u64 = tables.values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
+        let rate = (rows - last_rows) as f64 / last_at.elapsed().as_secs_f64();
+        (last_rows, last_at) = (rows, Instant::now());
+        let commit = tables.values().filter_map(|table| table.last_commit_us).max();
+        let commit = commit.map_or("none yet".to_owned(), |at| format!("{:.1} s ago", (now_us() - at) as f64 / 1e6));
+        let fresh = tables.values().filter_map(|table| table.freshness_us).min();
+        let fresh = fresh.map_or("no rows yet".to_owned(), |us| format!("{:.0} ms", us.max(0) as f64 / 1e3));
+        let line = format!(
+            "{:>4.0} s  {rate:>7.0} rows/s  {rows:>9} rows  {:>7} hot  lag {:>5}  last commit {commit}  freshness {fresh}",
+            began.elapsed().as_secs_f64(),
+            monitor.hot_rows(),
+            monitor.lag(),
+        );
+        if terminal {
+            print!("\r\x1b[2K{line}");
+            std::io::stdout().flush().ok();
+        } else {
+            println!("{line}");
+        }
+    }
+}
+
+fn clear_line() {
+    if std::io::stdout().is_terminal() {
+        print!("\r\x1b[2K");
+    }
+}
+
+/// Waits until everything sent has been decoded: no lag, and no more rows than a moment ago.
+async fn caught_up(monitor: &Monitor) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut last = (0, 0);
+    while Instant::now() < deadline {
+        let rows: u64 =
+            monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.records).sum();
+        // Watermarks are asked for every second.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let now = (rows, monitor.lag());
+        if now == last && now.1 == 0 {
+            return;
+        }
+        last = now;
+    }
+}
+
+const COUNT: &str = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM trips)";
+
+async fn count(service: &Service) -> Result<u64> {
+    let batches = service.session().query(COUNT).await?.run().await?.collect().await?;
+    let value = batches
+        .iter()
+        .find(|batch| batch.num_rows() > 0)
+        .and_then(|batch| Some(batch.column(0).as_primitive_opt::<Int64Type>()?.value(0)));
+    value.map(i64::cast_unsigned).ok_or_else(|| Error::new(Kind::Internal, "the count has no rows"))
+}
+
+async fn committed_rows(project: &Project, options: &LoadOptions) -> Result<u64> {
+    count(&engine::read_only(project, &options.vars).await?).await
+}

@@ -1,0 +1,83 @@
+//! `millpond serve`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::ProjectArgs;
+use crate::config::{Brokers, Project};
+use crate::demo::{Broker, TOPICS};
+use crate::engine::{Engine, EngineOptions};
+use crate::error::{Error, Kind, Result};
+use crate::task::failpoint;
+
+/// Partitions of an embedded topic that the demo fleet does not know.
+const EMBEDDED_PARTITIONS: i32 = 3;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond serve --project fleet\n  \
+    millpond serve --project fleet --env prod --set serve.http=127.0.0.1:9090")]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    project: ProjectArgs,
+}
+
+pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
+    let (project, options) = args.project.load()?;
+    if let Some(spec) = options.vars.get("MILLPOND_FAILPOINT") {
+        failpoint::arm(spec)?;
+    }
+    let broker = embedded(&project)?;
+    let start = EngineOptions { embedded: broker.as_ref().map(Broker::brokers), variables: options.vars };
+    let engine = Engine::start(&project, start).await?;
+    println!("lake        {}", project.config.lake.url);
+    if let Some(address) = engine.flight_sql() {
+        println!("flight sql  grpc://{address}");
+    }
+    if let Some(address) = engine.http() {
+        println!("http        http://{address}  (/healthz /readyz /metrics)");
+    }
+    if let Some(broker) = &broker {
+        println!("kafka       {}  (embedded)", broker.brokers());
+    }
+    engine.run(stop_signal()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The broker inside the process, if the project asks for one: with the topics of all its tables.
+pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
+    if project.config.kafka.brokers != Brokers::Embedded {
+        return Ok(None);
+    }
+    let mut topics: BTreeMap<&str, i32> = BTreeMap::new();
+    for topic in project.tables.iter().flat_map(|table| &table.topics) {
+        let known = TOPICS.iter().find(|(name, _)| name == topic).map(|(_, partitions)| *partitions);
+        topics.insert(topic, known.unwrap_or(EMBEDDED_PARTITIONS));
+    }
+    let topics: Vec<(&str, i32)> = topics.into_iter().collect();
+    Broker::start(&topics).map(Some)
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second ends the process at once.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen =
+        |kind| signal(kind).map_err(|error| Error::new(Kind::Internal, "signals cannot be handled").because(error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        crate::task::spawn("second-signal", async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            eprintln!("stopped at once; what was not committed is read again at the next start");
+            std::process::exit(130);
+        });
+    })
+}

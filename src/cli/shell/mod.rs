@@ -1,0 +1,132 @@
+//! `millpond sql`: statements from the command line, a file, standard input or a prompt, against a server or
+//! straight on a lake.
+//!
+//! Rows go to standard output, everything else (counts, errors) to standard error, so output can be piped. The
+//! first statement that fails ends a script with exit code 1; the prompt goes on.
+
+mod format;
+mod prompt;
+mod target;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+pub use target::{Local, Remote, Results, Target};
+
+use crate::error::{Error, Result};
+use crate::query;
+
+/// Arguments of `millpond sql`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  \
+    millpond sql                                          a prompt on the running server\n  \
+    millpond sql -c 'SELECT count(*) FROM telemetry'\n  \
+    millpond sql --url grpc://127.0.0.1:32010 -f report.sql --format csv > report.csv")]
+pub struct SqlArgs {
+    /// Run one statement; may be given several times
+    #[arg(short, long, value_name = "SQL")]
+    pub command: Vec<String>,
+    /// Run the statements of a file, in order
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
+    pub file: Option<PathBuf>,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// The server to ask [default: the one the project's configuration names]
+    #[arg(long, value_name = "URL", conflicts_with = "project")]
+    pub url: Option<String>,
+    /// Read this project's lake directly, without a server
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns side by side, cut to the width of the terminal
+    #[default]
+    Table,
+    /// Comma-separated values with a header
+    Csv,
+    /// One array of objects
+    Json,
+    /// One object per line
+    Ndjson,
+}
+
+/// Runs what the arguments ask for against `target`. The exit code is 1 if a statement failed.
+pub async fn run(args: SqlArgs, mut target: Box<dyn Target>) -> anyhow::Result<ExitCode> {
+    let statements = match (&args.command[..], &args.file) {
+        ([], None) if io::stdin().is_terminal() => {
+            prompt::run(target.as_mut(), args.format).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ([], None) => {
+            let mut script = String::new();
+            io::stdin().read_to_string(&mut script).context("standard input cannot be read")?;
+            cut(&script)
+        }
+        ([], Some(file)) => {
+            let script = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+            cut(&script)
+        }
+        (commands, _) => Ok(commands.to_vec()),
+    };
+    let statements = match statements {
+        Ok(statements) => statements,
+        Err(error) => return Ok(fail(&error)),
+    };
+    for sql in statements {
+        match execute(target.as_mut(), &sql, args.format, &mut io::stdout()).await? {
+            Ok(()) => {}
+            Err(error) => return Ok(fail(&error)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cut(script: &str) -> Result<Vec<String>> {
+    let query::Script { mut complete, rest } = query::split(script)?;
+    complete.extend((!rest.is_empty()).then_some(rest));
+    Ok(complete)
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Runs one statement and writes its rows. The outer error is of writing, the inner one of the statement.
+async fn execute(
+    target: &mut dyn Target,
+    sql: &str,
+    format: Format,
+    out: &mut (impl Write + Send),
+) -> anyhow::Result<Result<()>> {
+    let started = Instant::now();
+    let results = match target.query(sql).await {
+        Ok(results) => results,
+        Err(error) => return Ok(Err(error)),
+    };
+    match format::write(results, format, out).await {
+        Ok(Ok(rows)) => {
+            if format == Format::Table {
+                let plural = if rows == 1 { "" } else { "s" };
+                eprintln!("{rows} row{plural} in {:.1?}", started.elapsed());
+            }
+            Ok(Ok(()))
+        }
+        Ok(Err(error)) => Ok(Err(error)),
+        // `| head` closed the pipe: it has what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ok(())),
+        Err(error) => Err(error).context("rows cannot be written"),
+    }
+}

@@ -1,0 +1,135 @@
+//! `[kafka]`: where the brokers are, and what is passed through to librdkafka.
+
+use std::{collections::BTreeMap, fmt};
+
+use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
+
+use super::{
+    problem::Complaint,
+    section::Section,
+    settings::Kafka,
+    tree::{Place, Value},
+};
+
+/// Where to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Brokers {
+    /// `"embedded"`: a broker inside the process, for demos and tutorials.
+    Embedded,
+    /// `host:port`, several separated by commas, as librdkafka takes them.
+    At(String),
+}
+
+/// `auth`: how to say who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Nothing beyond what the properties say.
+    None,
+}
+
+/// Properties of librdkafka by name. `Debug` shows names only: passwords are among the values.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Properties(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Properties that are Millpond's own business, and why.
+const OWNED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set `brokers` of [kafka] instead"),
+    ("metadata.broker.list", "set `brokers` of [kafka] instead"),
+    ("group.instance.id", POSITIONS),
+    ("group.protocol", POSITIONS),
+    ("partition.assignment.strategy", POSITIONS),
+    ("enable.auto.commit", POSITIONS),
+    ("auto.commit.enable", POSITIONS),
+    ("auto.commit.interval.ms", POSITIONS),
+    ("enable.auto.offset.store", POSITIONS),
+    (
+        "auto.offset.reset",
+        "the tables' `start` decides where the first run begins, and a gap is never skipped silently",
+    ),
+    ("enable.partition.eof", "Millpond needs it to know that a partition is read to its end"),
+    ("allow.auto.create.topics", "a misspelt topic must not be created"),
+    ("queued.max.messages.kbytes", "`memory` of [limits] bounds the queues"),
+    ("queued.min.messages", "`memory` of [limits] bounds the queues"),
+    ("log.queue", "Millpond routes the client's log"),
+    ("enabled_events", "Millpond routes the client's events"),
+];
+const POSITIONS: &str = "positions live in the lake's commits: Millpond assigns partitions and tracks them itself";
+
+pub(super) fn read(section: &Section) -> Option<Kafka> {
+    let brokers = section.read("brokers", brokers);
+    let auth = section.choice("auth", &[("none", Auth::None)], &["msk-iam"]);
+    let properties = section.table("properties").and_then(|section| properties(&section));
+    Some(Kafka { brokers: brokers?, auth: auth?, properties: properties? })
+}
+
+fn brokers(text: &str) -> Result<Brokers, Complaint> {
+    if text == "embedded" {
+        return Ok(Brokers::Embedded);
+    }
+    for broker in text.split(',') {
+        // librdkafka allows a scheme and supplies the port 9092.
+        let address = broker.trim().split_once("://").map_or(broker.trim(), |(_, address)| address);
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (address, None),
+        };
+        let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        if host.is_empty() || host.contains(char::is_whitespace) || !port_fits {
+            return Err(Complaint::new(format!("`{broker}` is not the address of a broker"))
+                .hint("host and port such as \"127.0.0.1:9092\", several separated by commas, or \"embedded\""));
+        }
+    }
+    Ok(Brokers::At(text.to_owned()))
+}
+
+fn properties(section: &Section) -> Option<Properties> {
+    let mut properties = BTreeMap::new();
+    let mut all_fine = true;
+    for entry in &section.table.entries {
+        let mut refuse = |place: &Place, complaint: Complaint| {
+            section.report(place, &entry.key, complaint);
+            all_fine = false;
+        };
+        if let Some((_, reason)) = OWNED.iter().find(|(name, _)| *name == entry.key) {
+            refuse(&entry.place, Complaint::new("is set by Millpond").hint(*reason));
+            continue;
+        }
+        let (value, secret) = match &entry.node.value {
+            Value::Text { text, written } => (text.clone(), text != written),
+            Value::Number(number) => (number.clone(), false),
+            Value::Boolean(yes) => (yes.to_string(), false),
+            Value::Broken(_) => {
+                all_fine = false;
+                continue;
+            }
+            other => {
+                refuse(&entry.node.place, Complaint::new(format!("expected a text, found {}", other.name())));
+                continue;
+            }
+        };
+        match known_to_librdkafka(&entry.key, &value, secret) {
+            Ok(()) => drop(properties.insert(entry.key.clone(), value)),
+            Err((true, complaint)) => refuse(&entry.place, complaint),
+            Err((false, complaint)) => refuse(&entry.node.place, complaint),
+        }
+    }
+    all_fine.then_some(Properties(properties))
+}
+
+/// Asks librdkafka itself, without connecting. The error says whether the name is to blame.
+fn known_to_librdkafka(name: &str, value: &str, secret: bool) -> Result<(), (bool, Complaint)> {
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Err((true, Complaint::new("librdkafka has no such property")))
+        }
+        Err(KafkaError::ClientConfig(_, why, ..)) if !secret => Err((false, Complaint::new(why))),
+        Err(_) => Err((false, Complaint::new("librdkafka refuses the value"))),
+    }
+}

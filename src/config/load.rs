@@ -1,0 +1,188 @@
+//! Walks the project folder.
+
+use std::{
+    cell::RefCell,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use chrono_tz::Tz;
+
+use super::{
+    LoadOptions, Project, contract,
+    interpolate::Interpolation,
+    names, overrides,
+    problem::{Complaint, Problem, Problems},
+    settings::{self, Config},
+    tree::{Place, Table},
+    view::{self, View},
+};
+use crate::schema::Contract;
+
+pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
+pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
+const CONFIG_FILE: &str = "millpond.toml";
+
+pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problems> {
+    let absolute = dir.canonicalize().map_err(|error| {
+        let problem = Problem::of_file(dir.display().to_string(), format!("is not a project folder: {error}"));
+        Problems(vec![problem.hint("name the folder that holds millpond.toml with --project")])
+    })?;
+    let interpolation = Interpolation { vars: &options.vars, dir: &absolute };
+    let loader = Loader { dir, absolute: &absolute, interpolation, problems: RefCell::default() };
+
+    let config = loader.config(options);
+    let timezone = config.as_ref().map_or(Tz::UTC, |config| config.project.timezone);
+    let tables = loader.tables(timezone);
+    let views = loader.views();
+
+    let mut problems = loader.problems.into_inner();
+    problems.0.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
+    match config {
+        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, views }),
+        _ => Err(problems),
+    }
+}
+
+/// Files first, then what overrides them.
+fn rank(problem: &Problem) -> bool {
+    problem.file.starts_with("--") || problem.file.starts_with(overrides::VARIABLE)
+}
+
+/// The default of each key of `millpond.toml` and of events tables, as layers below the user's.
+fn defaults(text: &str, problems: &RefCell<Problems>) -> Table {
+    Table::parse("defaults", text, None, &mut problems.borrow_mut()).unwrap_or_default()
+}
+
+/// A file of the project as the person would name it.
+fn shown(dir: &Path, relative: impl AsRef<Path>) -> String {
+    let path = dir.join(relative);
+    path.strip_prefix(".").unwrap_or(&path).display().to_string()
+}
+
+struct Loader<'a> {
+    dir: &'a Path,
+    absolute: &'a Path,
+    interpolation: Interpolation<'a>,
+    problems: RefCell<Problems>,
+}
+
+/// A file of `schemas/` or `queries/` whose name is right.
+struct Named {
+    name: String,
+    file: String,
+    text: String,
+}
+
+impl Loader<'_> {
+    fn config(&self, options: &LoadOptions) -> Option<Config> {
+        let mut layers = vec![Some(defaults(DEFAULTS, &self.problems))];
+        layers.push(self.toml(CONFIG_FILE, "a folder with a file of this name is a project; an empty file is enough"));
+        if let Some(env) = &options.env {
+            if !env.is_empty() && env.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+                layers.push(self.toml(&format!("millpond.{env}.toml"), "--env names it"));
+            } else {
+                let problem = Problem::of_file("--env", format!("`{env}` is not the name of an environment"));
+                self.push(problem.hint("such as `prod` for millpond.prod.toml"));
+            }
+        }
+        let readable = layers.iter().all(Option::is_some);
+        layers.extend(overrides::layers(&options.vars, &options.sets, &mut self.problems.borrow_mut()).map(Some));
+        let mut tree = Table::default();
+        for mut layer in layers.into_iter().flatten() {
+            layer.flatten(&["kafka", "properties"]);
+            tree.overlay(layer);
+        }
+        tree.report_broken("", &mut self.problems.borrow_mut());
+        // What is readable is checked all the same; but a layer is missing, so there is no configuration.
+        settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.problems).filter(|_| readable)
+    }
+
+    fn tables(&self, timezone: Tz) -> Vec<Contract> {
+        let mut tables = Vec::new();
+        for Named { name, file, text } in self.named("schemas", "toml") {
+            let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
+            let Some(user) = user else { continue };
+            let mut tree = defaults(EVENTS_DEFAULTS, &self.problems);
+            tree.overlay(user);
+            tree.report_broken("", &mut self.problems.borrow_mut());
+            tables.extend(contract::read(&tree, &name, &file, timezone, &self.problems));
+        }
+        tables
+    }
+
+    fn views(&self) -> Vec<View> {
+        let mut views = Vec::new();
+        for Named { name, file, text } in self.named("queries", "sql") {
+            let table = Path::new("schemas").join(format!("{name}.toml"));
+            if self.absolute.join(&table).exists() {
+                let message = format!("there is a table of this name: {}", shown(self.dir, &table));
+                self.push(Problem::of_file(&file, message).hint("rename one of the two files"));
+            }
+            views.extend(view::read(&name, &file, &text, &self.problems));
+        }
+        views
+    }
+
+    /// The files of `folder` that end in `.ending`, by name. Hidden files are an editor's business.
+    fn named(&self, folder: &str, ending: &str) -> Vec<Named> {
+        let mut paths: Vec<PathBuf> = match fs::read_dir(self.absolute.join(folder)) {
+            Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                self.push(Problem::of_file(shown(self.dir, folder), format!("cannot be read: {error}")));
+                Vec::new()
+            }
+        };
+        paths.sort();
+        let mut files = Vec::new();
+        for path in paths {
+            let Some(file_name) = path.file_name() else { continue };
+            let file_name = file_name.to_string_lossy();
+            if file_name.starts_with('.') {
+                continue;
+            }
+            let relative = format!("{folder}/{file_name}");
+            let file = shown(self.dir, &relative);
+            if path.is_dir() {
+                self.push(
+                    Problem::of_file(file, "folders in here are not read")
+                        .hint(format!("put the files into {folder}/ itself")),
+                );
+                continue;
+            }
+            let Some(name) = file_name.strip_suffix(&format!(".{ending}")) else { continue };
+            if let Err(complaint) = names::relation(name) {
+                self.push(Place::whole(&file).problem("", complaint));
+            }
+            if let Some(text) = self.text(&relative, None) {
+                files.push(Named { name: name.to_owned(), file, text });
+            }
+        }
+        files
+    }
+
+    fn toml(&self, relative: &str, absent: &str) -> Option<Table> {
+        let text = self.text(relative, Some(absent))?;
+        let file = shown(self.dir, relative);
+        Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut())
+    }
+
+    /// A file's text; `absent` is the hint if there is no such file.
+    fn text(&self, relative: &str, absent: Option<&str>) -> Option<String> {
+        fs::read_to_string(self.absolute.join(relative))
+            .map_err(|error| {
+                let complaint = match (error.kind(), absent) {
+                    (io::ErrorKind::NotFound, Some(hint)) => Complaint::new("there is no such file").hint(hint),
+                    (io::ErrorKind::InvalidData, _) => Complaint::new("is not UTF-8 text"),
+                    _ => Complaint::new(format!("cannot be read: {error}")),
+                };
+                self.push(Place::whole(&shown(self.dir, relative)).problem("", complaint));
+            })
+            .ok()
+    }
+
+    fn push(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+}

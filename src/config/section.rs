@@ -1,0 +1,171 @@
+//! Reads one table of a file: what is missing, unknown or wrong becomes a problem with its place.
+
+use std::cell::RefCell;
+
+use super::{
+    nearest::nearest,
+    problem::{Complaint, Problems},
+    tree::{Node, Place, Table, Value, join},
+    words::Words,
+};
+
+/// A table being read. Each reader returns `None` if the key is absent, or if it is wrong and was reported.
+pub(super) struct Section<'a> {
+    pub table: &'a Table,
+    place: Place,
+    prefix: String,
+    problems: &'a RefCell<Problems>,
+}
+
+/// A text of a list.
+pub(super) struct Item<'a> {
+    pub text: &'a str,
+    pub place: &'a Place,
+}
+
+impl<'a> Section<'a> {
+    /// The top of a file, before it is known what it may hold.
+    pub fn peek(table: &'a Table, file: &str, problems: &'a RefCell<Problems>) -> Self {
+        Self { table, place: Place { line: 1, column: 1, ..Place::whole(file) }, prefix: String::new(), problems }
+    }
+
+    /// The top of a file. Reports the keys that are not in `words`.
+    pub fn root(table: &'a Table, file: &str, words: &Words, problems: &'a RefCell<Problems>) -> Self {
+        let section = Self::peek(table, file, problems);
+        section.refuse_unknown(words);
+        section
+    }
+
+    /// The table `key`. Reports the keys that are not in `words`.
+    pub fn section(&self, key: &str, words: &Words) -> Option<Self> {
+        let section = self.table(key)?;
+        section.refuse_unknown(words);
+        Some(section)
+    }
+
+    /// The table `key`, whatever its keys are.
+    pub fn table(&self, key: &str) -> Option<Self> {
+        let node = self.node(key)?;
+        match &node.value {
+            Value::Table(table) => Some(Self {
+                table,
+                place: self.table.get(key).map_or_else(|| node.place.clone(), |entry| entry.place.clone()),
+                prefix: self.full(key),
+                problems: self.problems,
+            }),
+            other => {
+                self.report(&node.place, key, Complaint::new(format!("expected a table, found {}", other.name())));
+                None
+            }
+        }
+    }
+
+    /// The value of `key`; `None` if it is broken, too.
+    pub fn node(&self, key: &str) -> Option<&'a Node> {
+        self.table.get(key).map(|entry| &entry.node).filter(|node| !matches!(node.value, Value::Broken(_)))
+    }
+
+    /// True if the file says anything about `key`.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
+    /// The text of `key`, parsed.
+    pub fn read<T, E: Into<Complaint>>(&self, key: &str, parse: impl FnOnce(&'a str) -> Result<T, E>) -> Option<T> {
+        let node = self.node(key)?;
+        let Value::Text { text, written } = &node.value else {
+            self.report(&node.place, key, Complaint::new(format!("expected a text, found {}", node.value.name())));
+            return None;
+        };
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(complaint) => {
+                let Complaint { message, hint } = complaint.into();
+                let hide = |words: String| {
+                    if text == written || text.is_empty() { words } else { words.replace(text.as_str(), written) }
+                };
+                self.report(&node.place, key, Complaint { message: hide(message), hint: hint.map(hide) });
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+        self.read(key, |text| choose(text, choices, later))
+    }
+
+    /// The texts of a list.
+    pub fn list(&self, key: &str) -> Option<Vec<Item<'a>>> {
+        let node = self.node(key)?;
+        let Value::List(items) = &node.value else {
+            self.report(&node.place, key, Complaint::new(format!("expected a list, found {}", node.value.name())));
+            return None;
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Value::Text { text, .. } => texts.push(Item { text, place: &item.place }),
+                Value::Broken(_) => return None,
+                other => {
+                    self.report(&item.place, key, Complaint::new(format!("expected a text, found {}", other.name())));
+                    return None;
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    /// Reports `key` as missing if it is.
+    pub fn require(&self, key: &str, hint: &str) {
+        if !self.has(key) {
+            self.report(&self.place, key, Complaint::new("is missing").hint(hint));
+        }
+    }
+
+    /// Reports a problem of the value of `key`.
+    pub fn complain(&self, key: &str, complaint: impl Into<Complaint>) {
+        let place = self.table.get(key).map_or(&self.place, |entry| &entry.node.place);
+        self.report(place, key, complaint);
+    }
+
+    /// Reports a problem of `key` that stands at `place`.
+    pub fn report(&self, place: &Place, key: &str, complaint: impl Into<Complaint>) {
+        self.problems.borrow_mut().push(place.problem(self.full(key), complaint));
+    }
+
+    fn full(&self, key: &str) -> String {
+        join(&self.prefix, key)
+    }
+
+    fn refuse_unknown(&self, words: &Words) {
+        for entry in &self.table.entries {
+            let key = entry.key.as_str();
+            if words.later.contains(&key) {
+                self.report(&entry.place, key, Complaint::later(key));
+            } else if !words.keys.contains(&key) {
+                self.report(&entry.place, key, Complaint::new("unknown key").hint(meant(key, words.keys)));
+            }
+        }
+    }
+}
+
+/// Finds `text` among `choices`; words of `later` are refused by name.
+pub(super) fn choose<T: Copy>(text: &str, choices: &[(&str, T)], later: &[&str]) -> Result<T, Complaint> {
+    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    if later.contains(&text) {
+        return Err(Complaint::later(text));
+    }
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    Err(Complaint::new(format!("`{text}` is not known here")).hint(meant(text, &words)))
+}
+
+/// The hint for an unknown word.
+pub(super) fn meant(word: &str, known: &[&str]) -> String {
+    match nearest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}

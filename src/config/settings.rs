@@ -1,0 +1,243 @@
+//! `millpond.toml`, typed.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+use url::Url;
+
+use super::{
+    kafka::{self, Auth, Brokers, Properties},
+    nearest::nearest,
+    problem::{Complaint, Problems},
+    section::Section,
+    tree::Table,
+    units::{ByteSize, Interval},
+    words::project,
+};
+
+const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
+const LEAST_MEMORY: ByteSize = ByteSize(64 << 20);
+
+/// Everything `millpond.toml` says, defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[project]`
+    pub project: ProjectConfig,
+    /// `[lake]`
+    pub lake: Lake,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[serve]`
+    pub serve: Serve,
+}
+
+/// `[project]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProjectConfig {
+    /// Days of `_day`, and timestamps without a zone.
+    pub timezone: Tz,
+}
+
+/// `[lake]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lake {
+    /// `file:///absolute/folder/` or `s3://bucket/prefix/`; ends in `/`.
+    pub url: Url,
+    /// How often new rows become durable; a table may override it.
+    pub commit_interval: Duration,
+    /// `[lake.s3]`: only for `s3://`.
+    pub s3: S3,
+}
+
+/// `[lake.s3]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct S3 {
+    /// A store that is not AWS, `http://` or `https://`.
+    pub endpoint: Option<Url>,
+    /// The region; if absent, the usual AWS variables and files decide.
+    pub region: Option<String>,
+}
+
+/// `[kafka]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// Where to connect.
+    pub brokers: Brokers,
+    /// How to say who we are; properties do the rest.
+    pub auth: Auth,
+    /// `[kafka.properties]`, for librdkafka.
+    pub properties: Properties,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Bytes that all stages together may hold.
+    pub memory: ByteSize,
+}
+
+/// `[serve]`: loopback addresses; port 0 = any free port; `None` = off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Serve {
+    /// Arrow Flight SQL.
+    pub flight_sql: Option<SocketAddr>,
+    /// Health and metrics.
+    pub http: Option<SocketAddr>,
+}
+
+/// Reads the merged tree of all layers. `None` only if problems were reported.
+pub(super) fn read(tree: &Table, file: &str, dir: &Path, problems: &RefCell<Problems>) -> Option<Config> {
+    let root = Section::root(tree, file, &project::ROOT, problems);
+    let project = root.section("project", &project::PROJECT).and_then(|s| {
+        let timezone = s.read("timezone", timezone)?;
+        Some(ProjectConfig { timezone })
+    });
+    let lake = root.section("lake", &project::LAKE).and_then(|s| lake(&s, dir));
+    let kafka = root.section("kafka", &project::KAFKA).and_then(|s| kafka::read(&s));
+    let limits = root.section("limits", &project::LIMITS).and_then(|s| {
+        let memory = s.read("memory", memory)?;
+        Some(Limits { memory })
+    });
+    let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s));
+    Some(Config { project: project?, lake: lake?, kafka: kafka?, limits: limits?, serve: serve? })
+}
+
+fn timezone(text: &str) -> Result<Tz, Complaint> {
+    text.parse().map_err(|_| {
+        let complaint = Complaint::new(format!("`{text}` is not a time zone"));
+        match nearest(text, TZ_VARIANTS.iter().map(|tz| tz.name())) {
+            Some(near) => complaint.hint(format!("did you mean `{near}`?")),
+            None => complaint.hint("an IANA name such as \"Asia/Seoul\" or \"UTC\""),
+        }
+    })
+}
+
+fn memory(text: &str) -> Result<ByteSize, Complaint> {
+    let size: ByteSize = text.parse()?;
+    if size < LEAST_MEMORY {
+        return Err(Complaint::new(format!("`{text}` is too little")).hint(format!("at least {LEAST_MEMORY}")));
+    }
+    Ok(size)
+}
+
+/// A commit interval, for the lake or for one table.
+pub(super) fn commit_interval(text: &str) -> Result<Duration, Complaint> {
+    let interval = text.parse::<Interval>()?.duration();
+    if interval < SHORTEST_COMMIT_INTERVAL {
+        return Err(Complaint::new(format!("`{text}` is too short")).hint("at least 10ms"));
+    }
+    Ok(interval)
+}
+
+fn lake(section: &Section, dir: &Path) -> Option<Lake> {
+    let url = section.read("url", |text| lake_url(text, dir));
+    let interval = section.read("commit_interval", commit_interval);
+    let s3 = section.section("s3", &project::S3).map(|s| {
+        let region = s.read("region", |text| match text.trim() {
+            "" => Err(Complaint::new("is empty")),
+            region => Ok(region.to_owned()),
+        });
+        S3 { endpoint: s.read("endpoint", endpoint), region }
+    });
+    Some(Lake { url: url?, commit_interval: interval?, s3: s3? })
+}
+
+fn endpoint(text: &str) -> Result<Url, Complaint> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(Complaint::new(format!("`{text}` is not the address of an S3 store"))
+            .hint("such as \"http://127.0.0.1:9000\"")),
+    }
+}
+
+fn lake_url(text: &str, dir: &Path) -> Result<Url, Complaint> {
+    let hint = "a folder such as \"./lake\", or \"s3://bucket/prefix\"";
+    let wrong = |why: &str| Complaint::new(format!("`{text}` {why}")).hint(hint);
+    if text.trim().is_empty() {
+        return Err(wrong("is empty"));
+    }
+    let Some((scheme, _)) = text.split_once("://") else {
+        return folder(dir, Path::new(text)).ok_or_else(|| wrong("is not a folder"));
+    };
+    let mut url = Url::parse(text).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
+    match scheme {
+        "file" => {
+            let path = url.to_file_path().map_err(|()| wrong("is not an absolute path"))?;
+            folder(dir, &path).ok_or_else(|| wrong("is not a folder"))
+        }
+        "s3" => {
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(Complaint::new("the URL holds credentials")
+                    .hint("they come from the usual AWS variables and files, such as AWS_ACCESS_KEY_ID"));
+            }
+            if url.host_str().is_none_or(str::is_empty) {
+                return Err(wrong("names no bucket"));
+            }
+            if url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
+                return Err(wrong("holds more than bucket and prefix"));
+            }
+            let prefix = url.path().trim_matches('/').to_owned();
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '=' | '/');
+            if !prefix.chars().all(legal) || prefix.contains("//") {
+                return Err(wrong("has an odd prefix").hint("letters, digits, `.`, `_`, `-` and `=` between slashes"));
+            }
+            url.set_path(&if prefix.is_empty() { "/".to_owned() } else { format!("/{prefix}/") });
+            Ok(url)
+        }
+        "s3a" | "s3n" => Err(Complaint::new(format!("`{scheme}` is a word of Hadoop")).hint("write s3://")),
+        "gs" | "az" | "abfs" | "abfss" | "hdfs" => Err(Complaint::later(&format!("{scheme}://")).hint(hint)),
+        _ => Err(wrong("is of no known kind")),
+    }
+}
+
+/// The folder as a `file://` URL, without `.` and `..`: object stores know neither.
+fn folder(dir: &Path, path: &Path) -> Option<Url> {
+    let mut clean = PathBuf::new();
+    for part in dir.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    Url::from_directory_path(clean).ok()
+}
+
+fn serve(section: &Section) -> Option<Serve> {
+    let flight_sql = section.read("flight_sql", address);
+    let http = section.read("http", address);
+    let (flight_sql, http) = (flight_sql?, http?);
+    if let (Some(a), Some(b)) = (flight_sql, http)
+        && a == b
+        && a.port() != 0
+    {
+        section.complain("http", Complaint::new(format!("`{b}` is the address of flight_sql already")));
+        return None;
+    }
+    Some(Serve { flight_sql, http })
+}
+
+fn address(text: &str) -> Result<Option<SocketAddr>, Complaint> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr = numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
+        Complaint::new(format!("`{text}` is not an address"))
+            .hint("address and port such as \"127.0.0.1:32010\"; port 0 = any free port; \"off\" = none")
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(Complaint::new(format!("`{text}` is open to other machines"))
+            .hint("accounts and TLS are not in this version of Millpond, so only loopback addresses such as 127.0.0.1 are served; reach them from elsewhere through a tunnel"));
+    }
+    Ok(Some(address))
+}

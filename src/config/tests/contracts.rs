@@ -1,0 +1,278 @@
+//! `schemas/<table>.toml`.
+
+use std::time::Duration;
+
+use super::{assert_problems, load};
+use crate::schema::{
+    ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+};
+
+fn value(path: &str) -> Path {
+    Path::Value(path.split('.').map(str::to_owned).collect())
+}
+
+#[test]
+fn everything_is_read() {
+    let file = r#"
+kind = "events"
+topics = ["fleet.a", "fleet.b"]
+format = "json"
+start = "2026-11-01T00:00:00+09:00"
+key = ["car_id", "trip_id"]
+time = { path = "reported_at", format = "EEE MMM dd HH:mm:ss z yyyy" }
+strip = "vehicle.body."
+on_new_field = "rescue"
+on_type_conflict = "dead_letter"
+commit_interval = "250ms"
+[columns.car_id]
+path = "$key"
+[columns.battery_v]
+path = "vehicle.powertrain.battery.voltage"
+type = "double"
+[columns.trace]
+path = "$header.x-trace.id"
+[columns.plain]
+type = "bigint"
+"#;
+    let project = load(&[("millpond.toml", "project.timezone = \"Asia/Seoul\""), ("schemas/telemetry.toml", file)]);
+    let column = |name: &str, path, kind| ColumnContract { name: name.into(), path, kind };
+    let expected = Contract {
+        table: "telemetry".into(),
+        topics: vec!["fleet.a".into(), "fleet.b".into()],
+        start: Start::At(1_793_458_800_000),
+        key: vec!["car_id".into(), "trip_id".into()],
+        time: Some(EventTime {
+            path: value("reported_at"),
+            format: TimeFormat::Pattern("EEE MMM dd HH:mm:ss z yyyy".into()),
+        }),
+        strip: vec!["vehicle".into(), "body".into()],
+        on_new_field: OnNewField::Rescue,
+        on_type_conflict: OnTypeConflict::DeadLetter,
+        columns: vec![
+            column("car_id", Some(Path::Key(vec![])), None),
+            column("battery_v", Some(value("vehicle.powertrain.battery.voltage")), Some(ColumnType::Double)),
+            column("trace", Some(Path::Header("x-trace.id".into())), None),
+            column("plain", None, Some(ColumnType::Int64)),
+        ],
+        commit_interval: Some(Duration::from_millis(250)),
+        timezone: chrono_tz::Asia::Seoul,
+    };
+    assert_eq!(project.unwrap().tables, [expected]);
+}
+
+#[test]
+fn a_topic_is_enough() {
+    let file = "kind = \"events\"\ntopic = \"t\"\n";
+    let tables =
+        load(&[("schemas/b.toml", file), ("schemas/a.toml", file), ("schemas/README.md", "x")]).unwrap().tables;
+    assert_eq!(tables.iter().map(|table| table.table.as_str()).collect::<Vec<_>>(), ["a", "b"], "both share a topic");
+    let expected = Contract {
+        table: "a".into(),
+        topics: vec!["t".into()],
+        start: Start::Earliest,
+        key: vec![],
+        time: None,
+        strip: vec![],
+        on_new_field: OnNewField::Add,
+        on_type_conflict: OnTypeConflict::Rescue,
+        columns: vec![],
+        commit_interval: None,
+        timezone: chrono_tz::UTC,
+    };
+    assert_eq!(tables[0], expected);
+}
+
+#[test]
+fn starts_and_time_formats() {
+    for (start, expected) in [
+        ("\"earliest\"", Start::Earliest),
+        ("\"latest\"", Start::Latest),
+        ("\"1970-01-01T00:00:01Z\"", Start::At(1_000)),
+        ("1970-01-01T00:00:01.5Z", Start::At(1_500)),
+        ("1970-01-01 09:00:00+09:00", Start::At(0)),
+    ] {
+        let file = format!("kind = \"events\"\ntopic = \"t\"\nstart = {start}\n");
+        let project = load(&[("schemas/t.toml", &file)]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(project.tables[0].start, expected, "{start}");
+    }
+    for (format, expected) in [
+        ("rfc3339", Some(TimeFormat::Rfc3339)),
+        ("unix_s", Some(TimeFormat::UnixSeconds)),
+        ("unix_ms", Some(TimeFormat::UnixMillis)),
+        ("unix_us", Some(TimeFormat::UnixMicros)),
+        ("yyyy-MM-dd'T'HH:mm:ss.SSSX", Some(TimeFormat::Pattern("yyyy-MM-dd'T'HH:mm:ss.SSSX".into()))),
+        ("dd.MM.uuuu", Some(TimeFormat::Pattern("dd.MM.uuuu".into()))),
+        ("yyyy-MM-dd'T", None),
+        ("%Y-%m-%d", None),
+        ("unix", None),
+        ("HH:mm", None),
+        ("", None),
+    ] {
+        let file = format!("kind = \"events\"\ntopic = \"t\"\ntime = {{ path = \"at\", format = \"{format}\" }}\n");
+        let time = load(&[("schemas/t.toml", &file)]).ok().map(|project| project.tables[0].time.clone().unwrap());
+        assert_eq!(time.map(|time| time.format), expected, "{format}");
+    }
+}
+
+#[test]
+fn mistakes() {
+    let head = "kind = \"events\"\ntopic = \"t\"\n";
+    for (rest, expected) in [
+        ("topics = [\"u\"]", vec!["3:10: topics: `topic` is given already\n  hint: put all topics into `topics`"]),
+        ("format = \"avro\"", vec!["3:10: format: `avro` is not in this version of Millpond"]),
+        ("on_type_conflict = \"widen\"", vec!["3:20: on_type_conflict: `widen` is not in this version of Millpond"]),
+        (
+            "on_type_conflict = \"deadletter\"",
+            vec!["3:20: on_type_conflict: `deadletter` is not known here\n  hint: did you mean `dead_letter`?"],
+        ),
+        (
+            "on_new_field = \"ignore\"",
+            vec!["3:16: on_new_field: `ignore` is not known here\n  hint: known here: add, rescue"],
+        ),
+        (
+            "start = \"yesterday\"",
+            vec![
+                "3:9: start: `yesterday` is not a start\n  hint: \"earliest\", \"latest\" or a time with its offset such as \"2026-11-01T00:00:00+09:00\"",
+            ],
+        ),
+        (
+            "start = 2026-11-01T00:00:00",
+            vec![
+                "3:9: start: `2026-11-01T00:00:00` is not a start\n  hint: \"earliest\", \"latest\" or a time with its offset such as \"2026-11-01T00:00:00+09:00\"",
+            ],
+        ),
+        (
+            "match = { type = \"x\" }\nraw = true\nretention = \"400d\"\n[arrays.\"vehicle.sensors\"]\nas = \"pivot\"",
+            vec![
+                "3:1: match: `match` is not in this version of Millpond",
+                "4:1: raw: `raw` is not in this version of Millpond",
+                "5:1: retention: `retention` is not in this version of Millpond",
+                "6:2: arrays: `arrays` is not in this version of Millpond",
+            ],
+        ),
+        (
+            "time = { path = \"at\", format = \"iso\", allowed_lateness = \"2s\" }",
+            vec![
+                "3:32: time.format: `iso` is not a time format: `i` is not supported in a time pattern\n  hint: rfc3339, unix_s, unix_ms, unix_us, or a pattern such as \"yyyy-MM-dd HH:mm:ss\"",
+                "3:39: time.allowed_lateness: `allowed_lateness` is not in this version of Millpond",
+            ],
+        ),
+        (
+            "[time]\nformat = \"rfc3339\"",
+            vec!["3:2: time.path: is missing\n  hint: where the time stands, such as \"reported_at\""],
+        ),
+        (
+            "strip = \"$key.\"",
+            vec![
+                "3:9: strip: `$key.` is not inside the payload\n  hint: the start of paths that names leave out, such as \"vehicle.\"",
+            ],
+        ),
+        ("kye = []", vec!["3:1: kye: unknown key\n  hint: did you mean `key`?"]),
+        ("key = \"car_id\"", vec!["3:7: key: expected a list, found a text"]),
+        (
+            "key = [\"car_id\", \"car_id\", \"_offset\", \"CarId\"]",
+            vec![
+                "3:18: key: `car_id` is given twice",
+                "3:28: key: `_offset` is reserved\n  hint: every table has event_time and the columns that begin with `_`; `time` says where event_time comes from",
+                "3:39: key: `CarId` is not a lower snake case name\n  hint: such as `car_id`",
+            ],
+        ),
+        (
+            "key = [\"car_id\", \"tags\"]\n[columns.id]\npath = \"car.id\"\n[columns.tags]\ntype = \"json\"",
+            vec![
+                "3:8: key: there cannot be a column `car_id`: its path feeds column `id`\n  hint: did you mean `id`?",
+                "3:18: key: column `tags` is JSON, which cannot be a key",
+            ],
+        ),
+        (
+            "columns.event_time.path = \"at\"",
+            vec![
+                "3:9: columns.event_time: `event_time` is reserved\n  hint: every table has event_time and the columns that begin with `_`; `time` says where event_time comes from",
+            ],
+        ),
+        ("[columns.x]", vec!["3:10: columns.x: says nothing\n  hint: give it `path` or `type`"]),
+        (
+            "columns.x.type = \"int\"",
+            vec![
+                "3:18: columns.x.type: `int` is not known here\n  hint: known here: boolean, bigint, double, string, json, timestamp, date",
+            ],
+        ),
+        (
+            "columns.x.typ = \"string\"\ncolumns.x.path = \"y\"",
+            vec!["3:11: columns.x.typ: unknown key\n  hint: did you mean `type`?"],
+        ),
+        ("columns.x = \"string\"", vec!["3:13: columns.x: expected a table, found a text"]),
+        (
+            "columns.x.path = \"a..b\"",
+            vec!["3:18: columns.x.path: `a..b`: a path reads like `a.b[\"odd.key\"]`; it breaks at byte 2"],
+        ),
+        (
+            "columns.x = { path = \"$topic\", type = \"double\" }",
+            vec!["3:39: columns.x.type: does not suit the path\n  hint: leave `type` out"],
+        ),
+        ("columns.x.path = \"\"", vec!["3:18: columns.x.path: is empty"]),
+        (
+            "key = [\"a__b\"]\n[columns.x_]\ntype = \"double\"",
+            vec![
+                "3:8: key: no payload path gives the name `a__b`\n  hint: say where it comes from: columns.a__b.path",
+                "4:10: columns.x_: no payload path gives the name `x_`\n  hint: say where it comes from: columns.x_.path",
+            ],
+        ),
+        (
+            "strip = \"vehicle.\"\nkey = [\"car_id\"]\ncolumns.id.path = \"vehicle.carId\"",
+            vec!["4:8: key: there cannot be a column `car_id`: its path feeds column `id`\n  hint: did you mean `id`?"],
+        ),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|problem| format!("schemas/t.toml:{problem}")).collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert_problems(&[("schemas/t.toml", &format!("{head}{rest}\n"))], &expected);
+    }
+}
+
+#[test]
+fn mistakes_of_the_head() {
+    let feeds = "hint: topic = \"…\" names the Kafka topic that feeds the table, topics = […] several";
+    for (file, expected) in [
+        ("", vec!["1:1: kind: is missing\n  hint: kind = \"events\"".to_owned()]),
+        (
+            "kind = \"mirror\"\nkey = 5\nanything = true",
+            vec!["1:8: kind: `mirror` is not in this version of Millpond".into()],
+        ),
+        ("kind = \"event\"", vec!["1:8: kind: `event` is not known here\n  hint: did you mean `events`?".into()]),
+        ("kind = \"events\"", vec![format!("1:1: topic: is missing\n  {feeds}")]),
+        (
+            "kind = \"events\"\ntopic_pattern = \"a.*\"",
+            vec!["2:1: topic_pattern: `topic_pattern` is not in this version of Millpond".into()],
+        ),
+        ("kind = \"events\"\ntopics = []", vec!["2:10: topics: is empty".into()]),
+        (
+            "kind = \"events\"\ntopics = [\"a\", \"a\", \"b c\"]",
+            vec![
+                "2:16: topics: `a` is given twice".into(),
+                "2:21: topics: `b c` is not a name Kafka allows\n  hint: up to 249 letters, digits, `.`, `_` and `-`"
+                    .into(),
+            ],
+        ),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|problem| format!("schemas/t.toml:{problem}")).collect();
+        assert_problems(&[("schemas/t.toml", file)], &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn names_of_files_are_names_of_tables() {
+    let file = "kind = \"events\"\ntopic = \"t\"\n";
+    assert_problems(
+        &[
+            ("schemas/CarState.toml", file),
+            ("schemas/t__raw.toml", file),
+            ("schemas/sub/x.toml", file),
+            ("schemas/.hidden.toml", "not toml"),
+        ],
+        &[
+            "schemas/CarState.toml: `CarState` is not a lower snake case name\n  hint: such as `car_state`",
+            "schemas/sub: folders in here are not read\n  hint: put the files into schemas/ itself",
+            "schemas/t__raw.toml: `t__raw` is reserved\n  hint: names with `__` are those of tables Millpond makes up, such as `<table>__raw`",
+        ],
+    );
+}

@@ -1,0 +1,141 @@
+//! Holds `docs/reference.md` against the code: the same keys, the same defaults, and examples that work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::load;
+use crate::config::{
+    Problems, load as loading,
+    tree::{Table, Value},
+    words::{Words, events, project, view},
+};
+
+const REFERENCE: &str = include_str!("../../../docs/reference.md");
+
+/// A row of a table of options.
+#[derive(Debug)]
+struct Row {
+    key: String,
+    default: Option<String>,
+    example: String,
+}
+
+/// What the page says about one kind of file.
+struct Chapter {
+    rows: Vec<Row>,
+    later: BTreeSet<String>,
+}
+
+fn chapter(heading: &str) -> Chapter {
+    let start = REFERENCE.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no chapter {heading}"));
+    let text = &REFERENCE[start + 4..];
+    let text = text.find("\n## ").map_or(text, |end| &text[..end]);
+    let code = |cell: &str| cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).map(str::to_owned);
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!(cells.len(), 6, "{line}");
+            assert_eq!(cells[5], "restart", "{line}");
+            assert!(cells[3] == "none" || code(cells[3]).is_some(), "{line}");
+            Row { key: code(cells[0]).unwrap(), default: code(cells[3]), example: code(cells[4]).unwrap() }
+        })
+        .collect();
+    let later = text.lines().find(|line| line.starts_with("Not in this version: ")).unwrap();
+    let words = later.split('`').skip(1).step_by(2);
+    Chapter { rows, later: words.map(|word| word.rsplit(" = ").next().unwrap().trim_matches('"').to_owned()).collect() }
+}
+
+/// Keys that hold a value: not those that are tables with words of their own.
+fn leaves(words: &[(&str, &Words)]) -> BTreeSet<String> {
+    let tables: Vec<&str> = words.iter().map(|(table, _)| table.trim_end_matches(".<name>")).collect();
+    let keys = words.iter().flat_map(|(table, words)| words.keys.iter().map(|key| full(table, key)));
+    keys.filter(|key| !tables.contains(&key.as_str())).collect()
+}
+
+fn later(words: &[(&str, &Words)], values: &[&[&str]]) -> BTreeSet<String> {
+    let keys = words.iter().flat_map(|(table, words)| words.later.iter().map(|key| full(table, key)));
+    keys.chain(values.iter().copied().flatten().map(|value| (*value).to_owned())).collect()
+}
+
+fn full(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
+}
+
+/// `key → value` of a file of defaults, values as in TOML.
+fn defaults(text: &str) -> BTreeMap<String, String> {
+    fn collect(table: &Table, prefix: &str, out: &mut BTreeMap<String, String>) {
+        for entry in &table.entries {
+            let key = format!("{prefix}{}", entry.key);
+            match &entry.node.value {
+                Value::Table(inner) => collect(inner, &format!("{key}."), out),
+                Value::Text { text, .. } => drop(out.insert(key, format!("\"{text}\""))),
+                other => panic!("{key} is {}", other.name()),
+            }
+        }
+    }
+    let table = Table::parse("defaults", text, None, &mut Problems::default()).unwrap();
+    let mut out = BTreeMap::new();
+    collect(&table, "", &mut out);
+    out
+}
+
+#[test]
+fn keys_and_defaults_are_those_of_the_code() {
+    let project_later: &[&[&str]] = &[&["msk-iam"]];
+    let events_later: &[&[&str]] = &[events::KINDS_LATER, events::FORMATS_LATER, events::CONFLICTS_LATER];
+    let chapters = [
+        ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
+        ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
+        ("queries/&lt;name&gt;.sql", view::ALL, &[view::KINDS_LATER], ""),
+    ];
+    for (heading, words, values, default_file) in chapters {
+        let chapter = chapter(heading);
+        let documented: BTreeSet<String> = chapter.rows.iter().map(|row| row.key.clone()).collect();
+        assert_eq!(documented.len(), chapter.rows.len(), "{heading}: a key twice");
+        assert_eq!(documented, leaves(words), "{heading}");
+        assert_eq!(chapter.later, later(words, values), "{heading}");
+        let documented = chapter.rows.iter().filter_map(|row| Some((row.key.clone(), row.default.clone()?)));
+        assert_eq!(documented.collect::<BTreeMap<_, _>>(), defaults(default_file), "{heading}");
+    }
+}
+
+#[test]
+fn each_example_of_millpond_toml_changes_something() {
+    let normal = load(&[]).unwrap();
+    for row in chapter("millpond.toml").rows {
+        let line = format!("{} = {}\n", row.key, row.example);
+        let config = load(&[("millpond.toml", &line)]).unwrap_or_else(|problems| panic!("{problems}")).config;
+        // The lake's default is a folder of the project, and each project here has its own.
+        let mut normal = normal.config.clone();
+        if row.key != "lake.url" {
+            normal.lake.url = config.lake.url.clone();
+        }
+        assert_eq!(config == normal, row.default.as_ref() == Some(&row.example), "{line}: accepted and ignored");
+    }
+}
+
+#[test]
+fn each_example_of_a_contract_changes_something() {
+    let contract = |lines: &[String]| {
+        let mut project =
+            load(&[("schemas/t.toml", &lines.join("\n"))]).unwrap_or_else(|problems| panic!("{problems}"));
+        project.tables.remove(0)
+    };
+    let head = ["kind = \"events\"".to_owned(), "topic = \"t\"".to_owned()];
+    let time = ["time.path = \"a\"".to_owned(), "time.format = \"unix_s\"".to_owned()];
+    let columns = ["columns.x.path = \"a\"".to_owned(), "columns.x.type = \"string\"".to_owned()];
+    for row in chapter("schemas/&lt;table&gt;.toml").rows {
+        let mut base = head.to_vec();
+        for (prefix, lines) in [("time.", time.as_slice()), ("columns.", columns.as_slice())] {
+            base.extend(lines.iter().filter(|_| row.key.starts_with(prefix)).cloned());
+        }
+        let key = row.key.replace("<name>", "x");
+        let replaced = if key == "topics" { "topic" } else { &key };
+        let mut changed: Vec<String> =
+            base.iter().filter(|line| !line.starts_with(&format!("{replaced} = "))).cloned().collect();
+        changed.push(format!("{key} = {}", row.example));
+        let only_one_choice = matches!(key.as_str(), "kind" | "format");
+        assert_eq!(contract(&changed) == contract(&base), only_one_choice, "{changed:?}: accepted and ignored");
+    }
+}

@@ -1,0 +1,245 @@
+//! The decoder: records in, a batch out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow::{array::RecordBatch, error::ArrowError};
+
+use super::{
+    DeadLetter, Reason, Record, Records,
+    draft::{Draft, sample},
+    fit::observe,
+    plan::Plan,
+    rows::Rows,
+    scan::{Cursor, Fault, Kind},
+    trie::PAYLOAD,
+    walk::{self, Row},
+};
+use crate::schema::{Contract, Found, SchemaVersion};
+
+/// More new paths than this are not reported per batch; their values are rescued all the same.
+const MAX_FOUND: usize = 2_000;
+
+/// Why a record gave no rows although nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Skip {
+    /// The payload is null.
+    Tombstone,
+    /// The payload is an array without elements.
+    EmptyArray,
+}
+
+impl Skip {
+    /// The stable code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Skip::Tombstone => "tombstone",
+            Skip::EmptyArray => "empty_array",
+        }
+    }
+}
+
+/// What records became. Records = distinct `_offset` in `rows` + `dead` + the sum of `skipped`.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Rows in offset order, in the Arrow form of the schema version.
+    pub rows: RecordBatch,
+    /// Records that could not become rows, in offset order.
+    pub dead: Vec<DeadLetter>,
+    /// Number of records that were left out for a good reason.
+    pub skipped: BTreeMap<Skip, u64>,
+    /// Payload paths that no column knows, in order of first appearance. Records that could be read but were
+    /// refused (a key is missing) count too: the new column may be what they lacked.
+    pub found: Vec<Found>,
+    /// Number of values that went to `_rescued`.
+    pub rescued: u64,
+}
+
+/// Decodes records of one table with one schema version. Reusable; it learns the messages' layout.
+#[derive(Debug)]
+pub struct Decoder {
+    plan: Plan,
+    row: Row,
+    key_row: Row,
+    draft: Draft,
+}
+
+#[derive(Default)]
+struct Outcome {
+    dead: Vec<DeadLetter>,
+    skipped: BTreeMap<Skip, u64>,
+    found: Finds,
+    rescued: u64,
+}
+
+impl Decoder {
+    /// A decoder for `version` of the table with `contract`.
+    pub fn new(contract: Arc<Contract>, version: Arc<SchemaVersion>) -> Self {
+        let plan = Plan::new(&contract, version);
+        let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
+        Self { plan, row, key_row, draft: Draft::default() }
+    }
+
+    /// The schema version that rows get.
+    pub fn version(&self) -> &Arc<SchemaVersion> {
+        &self.plan.version
+    }
+
+    /// Decodes all records. An error is a fault of Millpond, never of the data.
+    pub fn decode(&mut self, records: &Records) -> Result<Decoded, ArrowError> {
+        let version = self.plan.version.clone();
+        let mut rows = Rows::new(&version);
+        let Outcome { dead, skipped, found, rescued } = self.run(records, Some(&mut rows));
+        Ok(Decoded { rows: rows.finish(&version, records)?, dead, skipped, found: found.list, rescued })
+    }
+
+    /// What decoding would find, without making rows.
+    pub(crate) fn look(&mut self, records: &Records) -> Vec<Found> {
+        self.run(records, None).found.list
+    }
+
+    fn run(&mut self, records: &Records, mut rows: Option<&mut Rows>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut text_bytes = 0_usize;
+        for record in records.iter() {
+            let Some(payload) = record.payload else {
+                *outcome.skipped.entry(Skip::Tombstone).or_default() += 1;
+                continue;
+            };
+            match self.record(&record, payload, records, &mut outcome.found, text_bytes) {
+                Ok(_) if self.draft.len() == 0 => *outcome.skipped.entry(Skip::EmptyArray).or_default() += 1,
+                Ok(text) => {
+                    text_bytes += self.draft.text_bytes(&records.topic);
+                    outcome.rescued += self.draft.rescued;
+                    if let Some(rows) = rows.as_deref_mut() {
+                        self.draft.commit(&self.plan, rows, &record, text);
+                    }
+                }
+                Err(fault) => outcome.dead.push(DeadLetter::new(records, &record, fault, self.plan.version.number)),
+            }
+        }
+        outcome
+    }
+
+    /// Reads one record into the draft; returns its text.
+    fn record<'a>(
+        &mut self,
+        record: &Record<'a>,
+        payload: &'a [u8],
+        records: &Records,
+        found: &mut Finds,
+        text_bytes: usize,
+    ) -> Result<&'a str, Fault> {
+        self.draft.begin(&mut self.plan, &mut self.key_row, record, records);
+        let text = std::str::from_utf8(payload).map_err(|error| Fault {
+            reason: Reason::NotUtf8,
+            message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
+        })?;
+        self.payload(text)?;
+        for (path, slot) in &self.draft.unknown {
+            found.add(path, (records.partition, record.offset, slot.start), |find| {
+                find.observed = find.observed.and(observe(*slot, text));
+                find.rows += 1;
+                if find.rows == 1 {
+                    find.sample = sample(slot.raw(text));
+                }
+            });
+        }
+        if self.draft.len() > 0
+            && let Some(refusal) = self.draft.refusal.take()
+        {
+            return Err(refusal);
+        }
+        if i32::try_from(text_bytes.saturating_add(self.draft.text_bytes(&records.topic))).is_err() {
+            let message = "the batch's text would exceed 2 GiB with this record's rows".to_owned();
+            return Err(Fault { reason: Reason::TooLarge, message });
+        }
+        Ok(text)
+    }
+
+    /// An object, several objects, or an array of objects.
+    fn payload(&mut self, text: &str) -> Result<(), Fault> {
+        let mut cursor = Cursor::new(text);
+        match cursor.peek() {
+            b'{' => loop {
+                self.object(&mut cursor, 0)?;
+                cursor.skip_space();
+                match cursor.peek() {
+                    b'{' => {}
+                    _ if cursor.at_end() => return Ok(()),
+                    _ => return Err(cursor.expected("the end or another object")),
+                }
+            },
+            b'[' => {
+                cursor.enter(1)?;
+                let mut more = cursor.peek() != b']' || cursor.next_element()?;
+                while more {
+                    if cursor.peek() != b'{' {
+                        let at = cursor.position();
+                        let value = cursor.value(1)?;
+                        return Err(not_an_object(value.kind, "an element of the array", at));
+                    }
+                    self.object(&mut cursor, 1)?;
+                    more = cursor.next_element()?;
+                }
+                cursor.skip_space();
+                if cursor.at_end() { Ok(()) } else { Err(cursor.expected("the end")) }
+            }
+            _ if cursor.at_end() => Err(Fault { reason: Reason::NotJson, message: "the payload is empty".to_owned() }),
+            _ => {
+                let at = cursor.position();
+                let value = cursor.scalar()?;
+                cursor.skip_space();
+                Err(if cursor.at_end() {
+                    not_an_object(value.kind, "the payload", at)
+                } else {
+                    cursor.expected("the end")
+                })
+            }
+        }
+    }
+
+    fn object(&mut self, cursor: &mut Cursor<'_>, open: usize) -> Result<(), Fault> {
+        self.row.clear();
+        walk::object(cursor, &mut self.plan.trie, PAYLOAD, &mut self.row, open, false)?;
+        self.draft.add(&self.plan, &mut self.row, cursor.text);
+        Ok(())
+    }
+}
+
+fn not_an_object(kind: Kind, what: &str, at: usize) -> Fault {
+    let kind = match kind {
+        Kind::Absent | Kind::Null => "null",
+        Kind::True | Kind::False => "a boolean",
+        Kind::Integer | Kind::Real => "a number",
+        Kind::Text | Kind::Escaped => "a string",
+        Kind::Nested => "an array",
+    };
+    Fault { reason: Reason::NotAnObject, message: format!("{what} is {kind}, not an object, at byte {at}") }
+}
+
+/// Finds of a batch, one per path.
+#[derive(Default)]
+struct Finds {
+    list: Vec<Found>,
+    by_path: HashMap<String, usize>,
+}
+
+impl Finds {
+    fn add(&mut self, text: &str, place: (i32, i64, u32), update: impl FnOnce(&mut Found)) {
+        if let Some(at) = self.by_path.get(text) {
+            update(&mut self.list[*at]);
+        } else if self.list.len() < MAX_FOUND
+            && let Ok(path) = text.parse()
+        {
+            let (partition, offset, at_byte) = place;
+            let observed = Default::default();
+            let mut find = Found { path, observed, partition, offset, at_byte, rows: 0, sample: String::new() };
+            update(&mut find);
+            self.by_path.insert(text.to_owned(), self.list.len());
+            self.list.push(find);
+        }
+    }
+}

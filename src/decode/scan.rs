@@ -1,0 +1,495 @@
+//! A validating JSON cursor that hands out byte ranges, never values: numbers keep their digits, rescued values
+//! are cut from the input, and nothing is copied unless a string holds escapes.
+//!
+//! It accepts exactly RFC 8259 within [`MAX_OPEN`] open containers, except that a lone surrogate escape, which
+//! no UTF-8 string can hold, is an error. serde_json is not used here because it gives neither the place of a
+//! value nor the digits of a number, and its recursion is what a depth bomb aims at.
+
+use super::dead::Reason;
+
+/// Containers that may be open at once.
+pub(super) const MAX_OPEN: usize = 128;
+
+/// What a value is, before anybody asks for its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Kind {
+    /// Not seen.
+    #[default]
+    Absent,
+    Null,
+    True,
+    False,
+    /// A number without fraction and exponent.
+    Integer,
+    /// A number with a fraction or an exponent.
+    Real,
+    /// A string without escapes.
+    Text,
+    /// A string with escapes.
+    Escaped,
+    /// An array or object, taken whole.
+    Nested,
+}
+
+/// A value's kind and its bytes in the text (a string's quotes included).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slot {
+    pub kind: Kind,
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Slot {
+    /// The value's JSON text.
+    pub fn raw(self, text: &str) -> &str {
+        &text[self.start as usize..self.end as usize]
+    }
+
+    /// A string's content, escapes as written.
+    pub fn inner(self, text: &str) -> &str {
+        &text[self.start as usize + 1..self.end as usize - 1]
+    }
+}
+
+/// Why and where a payload is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// A place in a JSON text.
+pub(super) struct Cursor<'a> {
+    pub text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// At the first byte that is no white space.
+    pub fn new(text: &'a str) -> Self {
+        let mut cursor = Self { text, bytes: text.as_bytes(), at: 0 };
+        cursor.skip_space();
+        cursor
+    }
+
+    /// The byte here, or 0 at the end (a NUL byte is no JSON either).
+    pub fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// Bytes before this place.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// True if nothing is left.
+    pub fn at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// Moves over white space.
+    pub fn skip_space(&mut self) {
+        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.at += 1;
+        }
+    }
+
+    /// A fault here: what was expected, and what is there.
+    pub fn expected(&self, what: &str) -> Fault {
+        let found = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
+            Some(c) if c > ' ' => format!("`{c}`"),
+            Some(c) => format!("the character U+{:04X}", u32::from(c)),
+            None if self.at_end() => "the end".to_owned(),
+            None => "a broken character".to_owned(),
+        };
+        Fault { reason: Reason::NotJson, message: format!("expected {what}, found {found} at byte {}", self.at) }
+    }
+
+    /// Moves behind the `{` or `[` here and following white space; `open` containers are open with this one.
+    pub fn enter(&mut self, open: usize) -> Result<(), Fault> {
+        if open > MAX_OPEN {
+            let message = format!("more than {MAX_OPEN} nested arrays and objects at byte {}", self.at);
+            return Err(Fault { reason: Reason::TooDeep, message });
+        }
+        self.at += 1;
+        self.skip_space();
+        Ok(())
+    }
+
+    /// Before an object's first member: true if there is one, else moves behind `}`.
+    pub fn first_member(&mut self) -> bool {
+        let empty = self.peek() == b'}';
+        self.at += usize::from(empty);
+        !empty
+    }
+
+    /// After a member: true and at the next key, or false and behind the `}`.
+    pub fn next_member(&mut self) -> Result<bool, Fault> {
+        self.next_in(b'}', "`,` or `}`")
+    }
+
+    /// After an element: true and at the next one, or false and behind the `]`.
+    pub fn next_element(&mut self) -> Result<bool, Fault> {
+        self.next_in(b']', "`,` or `]`")
+    }
+
+    fn next_in(&mut self, close: u8, what: &str) -> Result<bool, Fault> {
+        self.skip_space();
+        let byte = self.peek();
+        if byte != b',' && byte != close {
+            return Err(self.expected(what));
+        }
+        self.at += 1;
+        if byte == b',' {
+            self.skip_space();
+        }
+        Ok(byte == b',')
+    }
+
+    /// A member's key; moves to its value.
+    pub fn key(&mut self) -> Result<Slot, Fault> {
+        if self.peek() != b'"' {
+            return Err(self.expected("a key in double quotes"));
+        }
+        let key = self.string()?;
+        self.skip_space();
+        if self.peek() != b':' {
+            return Err(self.expected("`:`"));
+        }
+        self.at += 1;
+        self.skip_space();
+        Ok(key)
+    }
+
+    /// Any value, containers whole; `open` containers are open around it.
+    pub fn value(&mut self, open: usize) -> Result<Slot, Fault> {
+        if matches!(self.peek(), b'{' | b'[') { self.nested(open) } else { self.scalar() }
+    }
+
+    /// A value that is no container.
+    pub fn scalar(&mut self) -> Result<Slot, Fault> {
+        match self.peek() {
+            b'"' => self.string(),
+            b'-' | b'0'..=b'9' => self.number(),
+            b't' => self.word("true", Kind::True),
+            b'f' => self.word("false", Kind::False),
+            b'n' => self.word("null", Kind::Null),
+            _ => Err(self.expected("a value")),
+        }
+    }
+
+    fn slot(&mut self, kind: Kind, end: usize) -> Slot {
+        let slot = Slot { kind, start: self.at as u32, end: end as u32 };
+        self.at = end;
+        slot
+    }
+
+    fn word(&mut self, word: &'static str, kind: Kind) -> Result<Slot, Fault> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.expected("a value"));
+        }
+        Ok(self.slot(kind, self.at + word.len()))
+    }
+
+    fn number(&mut self) -> Result<Slot, Fault> {
+        let digits = |mut at: usize| {
+            while self.bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
+            }
+            at
+        };
+        let missing = |at: usize| Cursor { at, ..*self }.expected("a digit");
+        let mut end = self.at + usize::from(self.peek() == b'-');
+        let whole = end;
+        end = digits(end);
+        if end == whole {
+            return Err(missing(end));
+        }
+        if self.bytes[whole] == b'0' && end > whole + 1 {
+            return Err(Cursor { at: whole + 1, ..*self }.expected("no digit after a leading zero"));
+        }
+        let mut kind = Kind::Integer;
+        if self.bytes.get(end) == Some(&b'.') {
+            kind = Kind::Real;
+            let fraction = end + 1;
+            end = digits(fraction);
+            if end == fraction {
+                return Err(missing(end));
+            }
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(end) {
+            kind = Kind::Real;
+            let exponent = end + 1 + usize::from(matches!(self.bytes.get(end + 1), Some(b'+' | b'-')));
+            end = digits(exponent);
+            if end == exponent {
+                return Err(missing(end));
+            }
+        }
+        Ok(self.slot(kind, end))
+    }
+
+    fn string(&mut self) -> Result<Slot, Fault> {
+        let mut kind = Kind::Text;
+        let mut end = self.at + 1;
+        loop {
+            end = plain_run(self.bytes, end);
+            match self.bytes.get(end) {
+                Some(b'"') => return Ok(self.slot(kind, end + 1)),
+                Some(b'\\') => {
+                    kind = Kind::Escaped;
+                    end = self.escape(end)?;
+                }
+                Some(_) => return Err(Cursor { at: end, ..*self }.expected("no control character in a string")),
+                None => return Err(Cursor { at: end, ..*self }.expected("the string's closing quote")),
+            }
+        }
+    }
+
+    /// The place behind the escape at `at`.
+    fn escape(&self, at: usize) -> Result<usize, Fault> {
+        let fault = |what: &str| Cursor { at, ..*self }.expected(what);
+        match self.bytes.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+            Some(b'u') => match hex4(self.bytes, at + 2).ok_or_else(|| fault("four hex digits after \\u"))? {
+                0xd800..=0xdbff => {
+                    let low = self.bytes[at + 6..].starts_with(b"\\u").then(|| hex4(self.bytes, at + 8)).flatten();
+                    match low {
+                        Some(0xdc00..=0xdfff) => Ok(at + 12),
+                        _ => Err(fault("no lone surrogate in a string")),
+                    }
+                }
+                0xdc00..=0xdfff => Err(fault("no lone surrogate in a string")),
+                _ => Ok(at + 6),
+            },
+            _ => Err(fault("an escape such as \\n")),
+        }
+    }
+
+    /// The container here, whole, without recursion.
+    pub fn nested(&mut self, open: usize) -> Result<Slot, Fault> {
+        let start = self.at;
+        // One bit per open container: 1 for an object. MAX_OPEN bits are enough.
+        let mut objects: u128 = 0;
+        let mut depth = 0;
+        loop {
+            let byte = self.peek();
+            let mut inside = false;
+            if byte == b'{' || byte == b'[' {
+                depth += 1;
+                self.enter(open + depth)?;
+                objects = objects << 1 | u128::from(byte == b'{');
+                inside = self.peek() != byte + 2;
+            } else {
+                self.scalar()?;
+            }
+            // Behind a value, or at the end of an empty container.
+            while !inside {
+                if depth == 0 {
+                    let end = std::mem::replace(&mut self.at, start);
+                    return Ok(self.slot(Kind::Nested, end));
+                }
+                inside = if objects & 1 == 1 { self.next_member()? } else { self.next_element()? };
+                if !inside {
+                    objects >>= 1;
+                    depth -= 1;
+                }
+            }
+            if objects & 1 == 1 {
+                self.key()?;
+            }
+        }
+    }
+}
+
+fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + 4)?;
+    digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// The first place from `at` on that is a quote, a backslash or a control character, or the end.
+fn plain_run(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    // Eight bytes at a time: a byte's high bit is set where the byte is special. Borrows reach only bytes above
+    // a true hit, so the lowest hit is right.
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let (quote, slash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let hits = (quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash | control) & HIGH;
+        if hits != 0 {
+            return at + (hits.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| *byte >= b' ' && *byte != b'"' && *byte != b'\\') {
+        at += 1;
+    }
+    at
+}
+
+/// Appends the content of a checked string to `out`, escapes resolved.
+pub(super) fn unescape(inner: &str, out: &mut String) {
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let bytes = rest.as_bytes();
+        let mut used = 2;
+        out.push(match bytes[at + 1] {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                used = 6;
+                let mut code = hex4(bytes, at + 2).unwrap_or_default();
+                if let (0xd800..=0xdbff, Some(low)) = (code, hex4(bytes, at + 8)) {
+                    used = 12;
+                    code = 0x10000 + ((code - 0xd800) << 10 | (low & 0x3ff));
+                }
+                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            other => char::from(other),
+        });
+        rest = &rest[at + used..];
+    }
+    out.push_str(rest);
+}
+
+/// Appends a checked JSON text to `out` without the white space between its tokens.
+pub(super) fn compact(raw: &str, out: &mut String) {
+    let bytes = raw.as_bytes();
+    let (mut from, mut at) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = plain_run(bytes, at + 1);
+                while bytes.get(at) == Some(&b'\\') {
+                    at = plain_run(bytes, at + 2);
+                }
+                at += 1;
+            }
+            b' ' | b'\n' | b'\r' | b'\t' => {
+                out.push_str(&raw[from..at]);
+                at += 1;
+                from = at;
+            }
+            _ => at += 1,
+        }
+    }
+    out.push_str(&raw[from..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn whole(text: &str) -> Result<Slot, Fault> {
+        let mut cursor = Cursor::new(text);
+        let slot = cursor.value(0)?;
+        cursor.skip_space();
+        if cursor.at_end() { Ok(slot) } else { Err(cursor.expected("the end")) }
+    }
+
+    /// Texts that are nearly JSON.
+    fn near_json() -> impl Strategy<Value = String> {
+        let token = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            " ",
+            "\n",
+            "null",
+            "true",
+            "false",
+            "0",
+            "-",
+            "12",
+            "-0.5",
+            "1e5",
+            "2E-3",
+            "01",
+            "1.",
+            ".5",
+            "\"a\"",
+            "\"\"",
+            "\"\\n\"",
+            "\"\\u00e9\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud83d\"",
+            "\"é\"",
+            "\"",
+            "\\",
+            "\u{1}",
+            "\"long enough for two words\"",
+        ]);
+        prop_oneof![prop::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat()), "\\PC{0,20}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn what_serde_json_accepts_is_accepted_and_nothing_else(text in near_json()) {
+            let theirs = serde_json::from_str::<Value>(&text);
+            // A number beyond double is JSON all the same: it is rescued later.
+            prop_assume!(!theirs.as_ref().is_err_and(|error| error.to_string().contains("out of range")));
+            prop_assert_eq!(whole(&text).is_ok(), theirs.is_ok(), "{:?} {:?}", whole(&text), theirs);
+        }
+
+        #[test]
+        fn a_string_reads_as_written(value in any::<String>(), tail in "[ -~]{0,20}") {
+            let value = format!("{value}{tail}");
+            let as_utf16: String = value.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+            for text in [serde_json::to_string(&value).unwrap(), format!("\"{as_utf16}\"")] {
+                let mut out = String::new();
+                unescape(whole(&text).unwrap().inner(&text), &mut out);
+                prop_assert_eq!(&out, &value);
+            }
+        }
+
+        #[test]
+        fn compact_text_means_the_same(text in near_json()) {
+            if let (Ok(slot), Ok(value)) = (whole(&text), serde_json::from_str::<Value>(&text)) {
+                let mut out = String::new();
+                compact(slot.raw(&text), &mut out);
+                prop_assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), value);
+                prop_assert!(!out.contains(['\n', '\t', '\r']));
+            }
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_not_recursed() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(whole(&nested(MAX_OPEN)).is_ok());
+        assert_eq!(whole(&nested(MAX_OPEN + 1)).unwrap_err().reason, Reason::TooDeep);
+        assert_eq!(whole(&"{\"a\":[".repeat(100_000)).unwrap_err().reason, Reason::TooDeep);
+    }
+
+    #[test]
+    fn a_fault_says_what_is_wrong_and_where() {
+        for (text, message) in [
+            ("", "expected a value, found the end at byte 0"),
+            ("  NaN", "expected a value, found `N` at byte 2"),
+            ("[1 2]", "expected `,` or `]`, found `2` at byte 3"),
+            ("{\"a\" 1}", "expected `:`, found `1` at byte 5"),
+            ("{a:1}", "expected a key in double quotes, found `a` at byte 1"),
+            ("[1,]", "expected a value, found `]` at byte 3"),
+            ("\"abc", "expected the string's closing quote, found the end at byte 4"),
+            ("\"a\nb\"", "expected no control character in a string, found the character U+000A at byte 2"),
+            ("01", "expected no digit after a leading zero, found `1` at byte 1"),
+            ("-", "expected a digit, found the end at byte 1"),
+        ] {
+            assert_eq!(whole(text).unwrap_err().message, message);
+        }
+    }
+}

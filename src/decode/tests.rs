@@ -1,0 +1,274 @@
+//! Decoding against a slow and obvious reference, and the odd inputs one by one.
+
+mod odd;
+mod reference;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::concat_batches,
+    datatypes::{Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::schema::{
+    Column, ColumnContract, ColumnType, Contract, EventTime, OnTypeConflict, Path, SchemaVersion, TimeFormat, fixed,
+};
+
+/// Records of partition 0 with the given payloads; offsets begin at `start`.
+pub(crate) fn records(start: i64, payloads: &[impl AsRef<[u8]>]) -> Records {
+    let mut builder = RecordsBuilder::new(start);
+    for (at, payload) in payloads.iter().enumerate() {
+        builder.push(record(start + at as i64, Some(payload.as_ref()), None, &[]));
+    }
+    builder.finish("fleet".into(), 1, 0)
+}
+
+/// A record that the broker got at 2024-03-01T00:00:00Z.
+fn record<'a>(offset: i64, payload: Option<&'a [u8]>, key: Option<&'a [u8]>, headers: &'a [Header]) -> Record<'a> {
+    Record { offset, timestamp_us: BROKER_US, key, payload, headers }
+}
+
+const BROKER_US: i64 = 1_709_251_200_000_000;
+
+fn decode(contract: &Contract, version: &SchemaVersion, records: &Records) -> Decoded {
+    let mut decoder = Decoder::new(Arc::new(contract.clone()), Arc::new(version.clone()));
+    decoder.decode(records).unwrap()
+}
+
+/// A row without its nulls, values written out.
+type Cells = BTreeMap<String, String>;
+
+/// The rows of a batch, by offset and `_row`.
+fn rows_of(batch: &RecordBatch) -> Vec<(i64, i32, Cells)> {
+    let cell = |column: usize, row: usize| {
+        let array = batch.column(column);
+        if array.is_null(row) {
+            return None;
+        }
+        use arrow::datatypes::DataType;
+        Some(match array.data_type() {
+            DataType::Boolean => array.as_boolean().value(row).to_string(),
+            DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
+            DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
+            DataType::Float64 => format!("{:?}", array.as_primitive::<Float64Type>().value(row)),
+            DataType::Utf8 => array.as_string::<i32>().value(row).to_owned(),
+            DataType::Date32 => array.as_primitive::<Date32Type>().value(row).to_string(),
+            _ => array.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
+        })
+    };
+    let schema = batch.schema();
+    (0..batch.num_rows())
+        .map(|row| {
+            let offset = batch[fixed::OFFSET].as_primitive::<Int64Type>().value(row);
+            let index = batch[fixed::ROW].as_primitive::<Int32Type>().value(row);
+            let named = schema.fields().iter().enumerate();
+            let cells = named.filter_map(|(at, field)| Some((field.name().clone(), cell(at, row)?))).collect();
+            (offset, index, cells)
+        })
+        .collect()
+}
+
+/// Number of records that gave rows.
+fn records_with_rows(batch: &RecordBatch) -> usize {
+    batch[fixed::ROW].as_primitive::<Int32Type>().values().iter().filter(|row| **row == 0).count()
+}
+
+fn any_key() -> impl Strategy<Value = String> + Clone {
+    prop::sample::select(vec!["a", "b", "c", "IsRunning", "odd.key", "$key", "é", "with \"quote\""])
+        .prop_map(str::to_owned)
+}
+
+fn any_kind() -> impl Strategy<Value = ColumnType> {
+    prop::sample::select(vec![
+        ColumnType::Boolean,
+        ColumnType::Int64,
+        ColumnType::Double,
+        ColumnType::String,
+        ColumnType::Json,
+        ColumnType::Timestamp,
+        ColumnType::Date,
+    ])
+}
+
+/// Documents whose nesting passes the eight levels now and then.
+fn any_document() -> impl Strategy<Value = serde_json::Value> + Clone {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        (-10..10i64).prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+        prop::sample::select(vec!["2024-02-29T23:00:00+09:00", "2024-02-28", "<invalid>", ""]).prop_map(Into::into),
+        Just(serde_json::json!({})),
+    ];
+    let value = leaf.prop_recursive(4, 24, 6, |inner| {
+        prop_oneof![
+            3 => prop::collection::vec((any_key(), inner.clone()), 0..6).prop_map(|members| members.into_iter().collect()),
+            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::Array),
+            1 => (inner, 0..8usize).prop_map(|(inner, levels)| {
+                (0..levels).fold(inner, |inner, _| serde_json::json!({ "a": inner }))
+            }),
+        ]
+    });
+    prop::collection::vec((any_key(), value), 0..6).prop_map(|members| members.into_iter().collect())
+}
+
+/// A payload of a few documents in one of the accepted forms.
+fn payload(documents: &[serde_json::Value], form: u8) -> String {
+    let text = |document: &serde_json::Value| match form & 1 {
+        0 => serde_json::to_string(document).unwrap(),
+        _ => serde_json::to_string_pretty(document).unwrap(),
+    };
+    match (documents, form & 2) {
+        ([], _) => "[]".to_owned(),
+        (several, 0) => several.iter().map(text).collect::<Vec<_>>().join(if form & 4 == 0 { "" } else { "\n" }),
+        (several, _) => format!(" [{}]\n", several.iter().map(text).collect::<Vec<_>>().join(" , ")),
+    }
+}
+
+/// A contract and a schema version that know some paths of the documents.
+fn any_schema() -> impl Strategy<Value = (Contract, SchemaVersion)> {
+    let path = prop::collection::vec(any_key(), 1..4);
+    let columns = prop::collection::btree_map(path.clone(), (any_kind(), any::<bool>()), 0..8);
+    (columns, 0..3usize, any::<bool>(), prop::option::of(path)).prop_map(|(columns, keys, strict, time)| {
+        let mut contract = crate::schema::tests::contract();
+        let mut version = SchemaVersion { number: 7, keys: 0, columns: vec![] };
+        for (at, (parts, (kind, declared))) in columns.into_iter().enumerate() {
+            let (name, path) = (format!("c{at}"), Path::Value(parts));
+            if declared {
+                contract.columns.push(ColumnContract {
+                    name: name.clone(),
+                    path: Some(path.clone()),
+                    kind: Some(kind),
+                });
+            }
+            version.columns.push(Column { name, path, kind });
+        }
+        // Keys are rare in random documents: mostly none.
+        version.keys = keys.saturating_sub(1).min(version.columns.len());
+        contract.on_type_conflict = if strict { OnTypeConflict::DeadLetter } else { OnTypeConflict::Rescue };
+        contract.time = time.map(|parts| EventTime { path: Path::Value(parts), format: TimeFormat::Rfc3339 });
+        (contract, version)
+    })
+}
+
+/// Bytes that are JSON, nearly JSON, or nothing like it.
+fn any_payload() -> impl Strategy<Value = Option<Vec<u8>>> {
+    let good = (prop::collection::vec(any_document(), 0..4), any::<u8>())
+        .prop_map(|(documents, form)| payload(&documents, form).into_bytes());
+    let broken = (good.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut bytes, at, byte)| {
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        bytes
+    });
+    let cut = (good.clone(), any::<prop::sample::Index>()).prop_map(|(mut bytes, at)| {
+        bytes.truncate(at.index(bytes.len()));
+        bytes
+    });
+    prop_oneof![
+        6 => good.prop_map(Some),
+        2 => broken.prop_map(Some),
+        1 => cut.prop_map(Some),
+        1 => prop::collection::vec(any::<u8>(), 0..20).prop_map(Some),
+        1 => Just(None),
+    ]
+}
+
+fn build(start: i64, payloads: &[Option<Vec<u8>>]) -> Records {
+    let mut builder = RecordsBuilder::new(start);
+    for (at, payload) in payloads.iter().enumerate() {
+        builder.push(record(start + at as i64, payload.as_deref(), None, &[]));
+    }
+    builder.finish("fleet".into(), 1, 0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn decoding_agrees_with_the_reference(
+        messages in prop::collection::vec((prop::collection::vec(any_document(), 1..3), any::<u8>()), 1..6),
+        (contract, version) in any_schema(),
+    ) {
+        let payloads: Vec<String> = messages.iter().map(|(documents, form)| payload(documents, *form)).collect();
+        let decoded = decode(&contract, &version, &records(0, &payloads));
+        let documents: Vec<Vec<serde_json::Value>> = messages.into_iter().map(|(documents, _)| documents).collect();
+        let expected = reference::decode(&contract, &version, &documents);
+        prop_assert_eq!(rows_of(&decoded.rows), expected.rows);
+        let dead: Vec<(i64, Reason)> = decoded.dead.iter().map(|letter| (letter.offset, letter.reason)).collect();
+        prop_assert_eq!(dead, expected.dead);
+        let found: BTreeMap<Path, (ColumnType, u64, i64)> = decoded
+            .found
+            .iter()
+            .map(|find| (find.path.clone(), (find.observed.column_type(), find.rows, find.offset)))
+            .collect();
+        prop_assert_eq!(found, expected.found);
+    }
+
+    #[test]
+    fn records_are_rows_or_dead_letters_or_skips_and_any_split_gives_the_same(
+        payloads in prop::collection::vec(any_payload(), 0..12),
+        cut in any::<prop::sample::Index>(),
+        (contract, version) in any_schema(),
+    ) {
+        let whole = decode(&contract, &version, &build(5, &payloads));
+        let skipped: u64 = whole.skipped.values().sum();
+        prop_assert_eq!(payloads.len(), records_with_rows(&whole.rows) + whole.dead.len() + skipped as usize);
+        prop_assert_eq!(whole.rows.schema(), version.arrow_schema());
+
+        // One decoder for both parts: what it learned from the first must not show in the second.
+        let cut = cut.index(payloads.len() + 1);
+        let (first, second) = payloads.split_at(cut);
+        let mut decoder = Decoder::new(Arc::new(contract), Arc::new(version.clone()));
+        let first = decoder.decode(&build(5, first)).unwrap();
+        let second = decoder.decode(&build(5 + cut as i64, second)).unwrap();
+        prop_assert_eq!(concat_batches(&version.arrow_schema(), [&first.rows, &second.rows]).unwrap(), whole.rows);
+        prop_assert_eq!([first.dead, second.dead].concat(), whole.dead);
+        prop_assert_eq!(first.rescued + second.rescued, whole.rescued);
+    }
+
+    #[test]
+    fn a_found_column_holds_what_was_rescued(
+        messages in prop::collection::vec(any_document(), 1..6),
+        (contract, version) in any_schema(),
+    ) {
+        // Evolving until nothing is new leaves no value at an unknown path, and loses no record.
+        let contract = Contract { on_type_conflict: OnTypeConflict::Rescue, time: None, ..contract };
+        let payloads: Vec<String> = messages.iter().map(ToString::to_string).collect();
+        let records = records(0, &payloads);
+        let before = decode(&contract, &version, &records);
+        let Some(next) = version.evolve(&contract, &before.found) else {
+            prop_assert!(before.found.is_empty());
+            return Ok(());
+        };
+        let after = decode(&contract, &next, &records);
+        prop_assert_eq!(after.found, vec![]);
+        prop_assert_eq!(after.rows.num_rows() + after.dead.len(), messages.len());
+        prop_assert!(after.rescued <= before.rescued);
+        let reread = SchemaVersion::from_arrow(&next.arrow_schema(), next.number, next.keys);
+        prop_assert_eq!(reread, Ok(next));
+    }
+
+    #[test]
+    fn keys_and_headers_never_panic(
+        key in prop::option::of(prop_oneof![any_document().prop_map(|d| d.to_string().into_bytes()), any::<Vec<u8>>()]),
+        header in prop::option::of(any::<Vec<u8>>()),
+        kind in any_kind(),
+        strict in any::<bool>(),
+    ) {
+        let mut contract = crate::schema::tests::contract();
+        contract.on_type_conflict = if strict { OnTypeConflict::DeadLetter } else { OnTypeConflict::Rescue };
+        let paths = [Path::Key(vec![]), Path::Key(vec!["a".into()]), Path::Header("h".into()), Path::Topic, Path::Timestamp];
+        let columns = paths.into_iter().enumerate().map(|(at, path)| Column { name: format!("c{at}"), path, kind }).collect();
+        let headers = [Header { name: "h".into(), value: header.map(Into::into) }];
+        let mut builder = RecordsBuilder::new(0);
+        builder.push(record(0, Some(b"[{},{}]"), key.as_deref(), &headers));
+        let decoded = decode(&contract, &SchemaVersion { number: 1, keys: 0, columns }, &builder.finish("t".into(), 1, 0));
+        prop_assert_eq!(decoded.rows.num_rows(), if decoded.dead.is_empty() { 2 } else { 0 });
+    }
+}

@@ -1,0 +1,100 @@
+//! The payload paths of a schema version as a trie, so that each key of a message is looked up once.
+//!
+//! A device repeats its layout: each node remembers which key followed it last time, and comparing that one
+//! key's bytes is nearly always the whole look-up.
+
+use std::collections::HashMap;
+
+use crate::schema::push_part;
+
+/// The root for payloads.
+pub(super) const PAYLOAD: u32 = 0;
+/// The root for JSON message keys.
+pub(super) const KEY: u32 = 1;
+/// No node: roots are nobody's child.
+const NONE: u32 = 0;
+
+#[derive(Debug, Default)]
+struct Node {
+    key: Box<str>,
+    /// The child met first last time.
+    first: u32,
+    /// The sibling met after this one last time.
+    next: u32,
+    source: Option<u32>,
+    whole: bool,
+    children: HashMap<Box<str>, u32>,
+    text: String,
+}
+
+/// Paths of a schema version.
+#[derive(Debug)]
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+}
+
+impl Trie {
+    /// Two roots without paths.
+    pub fn new() -> Self {
+        Self { nodes: vec![Node::default(), Node { text: "$key".to_owned(), ..Node::default() }] }
+    }
+
+    /// Adds a path below `root` that feeds `source`. With `whole`, an object there is taken as one JSON value.
+    pub fn insert(&mut self, root: u32, parts: &[String], source: u32, whole: bool) {
+        let mut node = root;
+        for part in parts {
+            let at = node as usize;
+            node = match self.nodes[at].children.get(part.as_str()) {
+                Some(child) => *child,
+                None => {
+                    let child = self.nodes.len() as u32;
+                    let mut text = self.nodes[at].text.clone();
+                    push_part(&mut text, part);
+                    self.nodes[at].children.insert(part.as_str().into(), child);
+                    self.nodes.push(Node { key: part.as_str().into(), text, ..Node::default() });
+                    child
+                }
+            };
+        }
+        let node = &mut self.nodes[node as usize];
+        node.source = Some(source);
+        node.whole |= whole;
+    }
+
+    /// The child of `node` under `key`; `previous` is the child met before it in the same object, if any.
+    pub fn child(&mut self, node: u32, previous: Option<u32>, key: &str) -> Option<u32> {
+        let guess = match previous {
+            Some(previous) => self.nodes[previous as usize].next,
+            None => self.nodes[node as usize].first,
+        };
+        if guess != NONE && *self.nodes[guess as usize].key == *key {
+            return Some(guess);
+        }
+        let child = *self.nodes[node as usize].children.get(key)?;
+        match previous {
+            Some(previous) => self.nodes[previous as usize].next = child,
+            None => self.nodes[node as usize].first = child,
+        }
+        Some(child)
+    }
+
+    /// The source that the path of `node` feeds.
+    pub fn source(&self, node: u32) -> Option<u32> {
+        self.nodes[node as usize].source
+    }
+
+    /// True if an object at `node` is taken whole.
+    pub fn is_whole(&self, node: u32) -> bool {
+        self.nodes[node as usize].whole
+    }
+
+    /// True if no path goes on below `node`.
+    pub fn is_leaf(&self, node: u32) -> bool {
+        self.nodes[node as usize].children.is_empty()
+    }
+
+    /// The written form of the path to `node`.
+    pub fn text(&self, node: u32) -> &str {
+        &self.nodes[node as usize].text
+    }
+}

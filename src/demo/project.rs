@@ -1,0 +1,13 @@
+//! The demo project's files, embedded, so that the demo runs outside a clone too.
+
+/// Path within the project folder and text of every file of the demo project.
+pub fn project_files() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("millpond.toml", include_str!("../../millpond.toml")),
+        ("schemas/telemetry.toml", include_str!("../../schemas/telemetry.toml")),
+        ("schemas/trips.toml", include_str!("../../schemas/trips.toml")),
+        ("queries/fleet_now.sql", include_str!("../../queries/fleet_now.sql")),
+        ("queries/headlights_left_on.sql", include_str!("../../queries/headlights_left_on.sql")),
+        ("queries/low_battery.sql", include_str!("../../queries/low_battery.sql")),
+    ]
+}

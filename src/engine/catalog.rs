@@ -1,0 +1,333 @@
+//! What SQL sees of the running engine: a View per table, the dead letters, and the system tables.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use datafusion::catalog::TableProvider;
+use parking_lot::RwLock;
+
+use super::status::{LaneCounters, Statuses, TableCounters};
+use crate::lake::{DeadLetters, LiveView, TopicPartition};
+use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
+use crate::source::{ReaderState, ReaderStatus};
+use crate::task::Budget;
+
+/// The life of the topic that is read, and how to ask its reader.
+pub type ReaderHandle = (u32, Arc<dyn Fn() -> ReaderStatus + Send + Sync>);
+
+/// The tables of the engine, as they come to be.
+pub struct EngineCatalog {
+    /// View per table.
+    pub tables: BTreeMap<String, Arc<LiveView>>,
+    /// Counters per table.
+    pub statuses: Statuses,
+    /// SQL text per view.
+    pub views: BTreeMap<String, String>,
+    /// Set once the table is open.
+    pub dead_letters: OnceLock<Arc<DeadLetters>>,
+    /// Readers' states, by topic.
+    pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
+    /// What ingest holds.
+    pub ingest_budget: Budget,
+    /// What queries may hold, and what they hold now.
+    pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
+}
+
+impl EngineCatalog {
+    /// Why the engine is not ready to be relied on; nothing when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let readers = self.readers.read();
+        if self.dead_letters.get().is_none() {
+            reasons.push("ingest has not started: Kafka or the store does not answer yet".to_owned());
+        }
+        for (topic, (_, status)) in readers.iter() {
+            let status = status();
+            match status.state {
+                ReaderState::Reading | ReaderState::Paused => {}
+                state => reasons.push(format!("topic {topic}: {state}{}", detail(status.error.as_deref()))),
+            }
+        }
+        for (table, status) in &self.statuses {
+            if let Some(error) = status.counters().error {
+                reasons.push(format!("table {table}: stopped: {error}"));
+            }
+        }
+        reasons
+    }
+}
+
+fn detail(error: Option<&str>) -> String {
+    error.map(|error| format!(": {error}")).unwrap_or_default()
+}
+
+/// A catalog handed to the query room. (A newtype, because system tables keep a handle of their own.)
+pub struct SharedCatalog(pub Arc<EngineCatalog>);
+
+impl Catalog for SharedCatalog {
+    fn pin(&self) -> Pinned {
+        let catalog = &self.0;
+        let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
+        for (name, live) in &catalog.tables {
+            public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
+        }
+        let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
+        if let Some(dead_letters) = catalog.dead_letters.get() {
+            let table = ViewTable::committed(dead_letters.snapshot(), dead_letters.schema());
+            system.insert("dead_letters".to_owned(), Arc::new(table));
+        }
+        for (name, schema, rows) in system_tables() {
+            let catalog = Arc::clone(catalog);
+            let make = Arc::new(move || rows(&catalog));
+            system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
+        }
+        let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
+        Pinned { schemas, views: catalog.views.clone() }
+    }
+}
+
+type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
+
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 4] {
+    [
+        ("ingest", ingest_schema(), ingest),
+        ("tables", tables_schema(), tables),
+        ("columns", columns_schema(), columns),
+        ("memory", memory_schema(), memory),
+    ]
+}
+
+fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
+    let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
+    Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
+}
+
+fn micros() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn timestamps(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+fn numbers(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<Int64Array>())
+}
+
+fn small(values: impl IntoIterator<Item = Option<i32>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<Int32Array>())
+}
+
+/// `system.ingest`: a row per table and partition, both sides of the seam between hot and committed.
+pub fn ingest_schema() -> SchemaRef {
+    schema(&[
+        ("table_name", DataType::Utf8),
+        ("topic", DataType::Utf8),
+        ("incarnation", DataType::Int32),
+        ("partition", DataType::Int32),
+        ("committed_position", DataType::Int64),
+        ("position", DataType::Int64),
+        ("high_watermark", DataType::Int64),
+        ("lag", DataType::Int64),
+        ("hot_rows", DataType::Int64),
+        ("records", DataType::Int64),
+        ("rows", DataType::Int64),
+        ("dead_letters", DataType::Int64),
+        ("skipped", DataType::Int64),
+        ("last_record_at", micros()),
+        ("last_commit_at", micros()),
+        ("table_version", DataType::Int64),
+        ("state", DataType::Utf8),
+        ("error", DataType::Utf8),
+    ])
+}
+
+struct IngestRow {
+    table: String,
+    lane: Option<TopicPartition>,
+    topic: Option<String>,
+    committed: Option<i64>,
+    high_watermark: Option<i64>,
+    hot_rows: i64,
+    counters: Option<LaneCounters>,
+    position: Option<i64>,
+    table_counters: TableCounters,
+    state: String,
+    error: Option<String>,
+}
+
+fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let readers: BTreeMap<String, (u32, ReaderStatus)> =
+        catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
+    let mut rows = Vec::new();
+    for (name, live) in &catalog.tables {
+        let view = live.pin();
+        let counters = catalog.statuses.get(name).map(|status| status.counters()).unwrap_or_default();
+        let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
+            view.positions.keys().map(|lane| (lane.clone(), None)).collect();
+        lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
+        if lanes.is_empty() {
+            rows.push(IngestRow {
+                table: name.clone(),
+                lane: None,
+                topic: None,
+                committed: None,
+                high_watermark: None,
+                hot_rows: view.hot_rows() as i64,
+                counters: None,
+                position: None,
+                error: counters.error.clone(),
+                table_counters: counters,
+                state: "waiting".to_owned(),
+            });
+            continue;
+        }
+        // Only the newest life of a topic is read; older ones are history.
+        for (lane, counted) in lanes {
+            let reader =
+                readers.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation).map(|(_, reader)| reader);
+            let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
+            let hot =
+                view.hot.iter().filter(|batch| batch.lane == lane).map(|batch| batch.rows.num_rows() as i64).sum();
+            let committed = view.positions.get(&lane).copied();
+            rows.push(IngestRow {
+                table: name.clone(),
+                topic: Some(lane.topic.to_string()),
+                committed,
+                high_watermark: partition.and_then(|partition| partition.high_watermark),
+                hot_rows: hot,
+                position: counted.as_ref().map(|counted| counted.position).or(committed),
+                counters: counted,
+                error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
+                table_counters: counters.clone(),
+                state: if counters.error.is_some() {
+                    "stopped".to_owned()
+                } else {
+                    reader.map_or_else(|| "not reading".to_owned(), |reader| reader.state.to_string())
+                },
+                lane: Some(lane),
+            });
+        }
+    }
+    let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
+    let count = |pick: fn(&LaneCounters) -> u64| {
+        numbers(rows.iter().map(|row| Some(row.counters.as_ref().map_or(0, pick) as i64)).collect::<Vec<_>>())
+    };
+    RecordBatch::try_new(
+        ingest_schema(),
+        vec![
+            texts(rows.iter().map(|row| Some(row.table.as_str()))),
+            texts(rows.iter().map(|row| row.topic.as_deref())),
+            small(rows.iter().map(|row| row.lane.as_ref().map(|lane| lane.incarnation.cast_signed()))),
+            small(rows.iter().map(|row| row.lane.as_ref().map(|lane| lane.partition))),
+            numbers(rows.iter().map(|row| row.committed)),
+            numbers(rows.iter().map(|row| row.position)),
+            numbers(rows.iter().map(|row| row.high_watermark)),
+            numbers(rows.iter().map(lag)),
+            numbers(rows.iter().map(|row| Some(row.hot_rows))),
+            count(|lane| lane.records),
+            count(|lane| lane.rows),
+            count(|lane| lane.dead_letters),
+            count(|lane| lane.skipped),
+            timestamps(rows.iter().map(|row| row.counters.as_ref().and_then(|lane| lane.last_record_us))),
+            timestamps(rows.iter().map(|row| row.table_counters.last_commit_us)),
+            numbers(rows.iter().map(|row| row.table_counters.table_version.map(|version| version as i64))),
+            texts(rows.iter().map(|row| Some(row.state.as_str()))),
+            texts(rows.iter().map(|row| row.error.as_deref())),
+        ],
+    )
+}
+
+fn tables_schema() -> SchemaRef {
+    schema(&[
+        ("table_name", DataType::Utf8),
+        ("kind", DataType::Utf8),
+        ("schema_version", DataType::Int32),
+        ("table_version", DataType::Int64),
+        ("files", DataType::Int64),
+        ("hot_rows", DataType::Int64),
+        ("hot_bytes", DataType::Int64),
+    ])
+}
+
+fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let views: Vec<_> = catalog.tables.iter().map(|(name, live)| (name, live.pin())).collect();
+    let files = |view: &crate::lake::View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
+    RecordBatch::try_new(
+        tables_schema(),
+        vec![
+            texts(views.iter().map(|(name, _)| Some(name.as_str()))),
+            texts(views.iter().map(|_| Some("events"))),
+            small(views.iter().map(|(_, view)| Some(view.schema_version.cast_signed()))),
+            numbers(views.iter().map(|(_, view)| view.table_version().map(|version| version as i64))),
+            numbers(views.iter().map(|(_, view)| files(view))),
+            numbers(views.iter().map(|(_, view)| Some(view.hot_rows() as i64))),
+            numbers(views.iter().map(|(_, view)| Some(view.hot_bytes() as i64))),
+        ],
+    )
+}
+
+fn columns_schema() -> SchemaRef {
+    schema(&[
+        ("table_name", DataType::Utf8),
+        ("column_name", DataType::Utf8),
+        ("type", DataType::Utf8),
+        ("path", DataType::Utf8),
+    ])
+}
+
+fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
+    for (name, live) in &catalog.tables {
+        for field in live.pin().schema.fields() {
+            let path = field.metadata().get("millpond.path").cloned();
+            rows.push((name.clone(), field.name().clone(), sql_type(field.data_type()), path));
+        }
+    }
+    RecordBatch::try_new(
+        columns_schema(),
+        vec![
+            texts(rows.iter().map(|row| Some(row.0.as_str()))),
+            texts(rows.iter().map(|row| Some(row.1.as_str()))),
+            texts(rows.iter().map(|row| Some(row.2.as_str()))),
+            texts(rows.iter().map(|row| row.3.as_deref())),
+        ],
+    )
+}
+
+fn sql_type(kind: &DataType) -> String {
+    match kind {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int32 => "int".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::Float64 => "double".into(),
+        DataType::Utf8 => "string".into(),
+        DataType::Date32 => "date".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        other => other.to_string(),
+    }
+}
+
+fn memory_schema() -> SchemaRef {
+    schema(&[("part", DataType::Utf8), ("used_bytes", DataType::Int64), ("limit_bytes", DataType::Int64)])
+}
+
+fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let (queries, queries_limit) = catalog.query_memory.get().map_or((0, 0), |memory| memory());
+    let ingest = &catalog.ingest_budget;
+    RecordBatch::try_new(
+        memory_schema(),
+        vec![
+            texts([Some("ingest"), Some("queries")]),
+            numbers([Some(ingest.used_bytes() as i64), Some(queries as i64)]),
+            numbers([Some(ingest.limit_bytes() as i64), Some(queries_limit as i64)]),
+        ],
+    )
+}

@@ -1,0 +1,294 @@
+//! From a reachable Kafka to running readers: the cluster is the lake's own, every table exists and holds its
+//! start positions, then one reader per topic feeds the ingest tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::catalog::EngineCatalog;
+use super::ingest::Ingest;
+use crate::decode::dead_letters_schema;
+use crate::error::{Error, Kind, Result};
+use crate::lake::{self, DeadLetters, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::schema::{Contract, SchemaVersion, Start, fixed};
+use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
+use crate::task::{Budget, Shutdown};
+
+/// Pause between attempts while a component is away.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the broker may take to answer at start-up before it is called unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Batches waiting for one table; their bytes are bounded by the ingest budget.
+const DELIVERIES: usize = 64;
+/// Name of the dead letters' table.
+const DEAD_LETTERS: &str = "dead_letters";
+
+/// What feeding needs.
+pub struct Feed {
+    /// Where tables lie.
+    pub lake: Lake,
+    /// Contracts of all tables.
+    pub contracts: Vec<Arc<Contract>>,
+    /// Tables that were open before Kafka was asked, by name.
+    pub open: BTreeMap<String, Table>,
+    /// What SQL sees.
+    pub catalog: Arc<EngineCatalog>,
+    /// The Kafka cluster.
+    pub kafka: Kafka,
+    /// The embedded broker forgets: each start is a new life of its topics.
+    pub embedded: bool,
+    /// `[lake] commit_interval`.
+    pub commit_interval: Duration,
+    /// What ingest may hold.
+    pub budget: Budget,
+    /// Stops reading; what is hot is committed then.
+    pub stop: Shutdown,
+    /// Gives up waiting for the store.
+    pub abort: Shutdown,
+}
+
+impl Feed {
+    /// Runs until stopped and everything is committed; an error ends the process.
+    pub async fn run(mut self) -> Result<()> {
+        let Some(()) = self.stop.clone().run_until_cancelled(self.connect()).await.transpose()? else { return Ok(()) };
+        let stop = self.stop.clone();
+        let Some(started) = stop.run_until_cancelled(self.start()).await.transpose()? else { return Ok(()) };
+        let Started { readers, mut ingests } = started;
+        let mut result = Ok(());
+        while let Some(ended) = ingests.join_next().await {
+            let (table, outcome) = match ended {
+                Ok(ended) => ended,
+                Err(error) => (String::new(), Err(Error::new(Kind::Internal, "an ingest task failed").because(error))),
+            };
+            if let Err(error) = outcome {
+                if let Some(status) = self.catalog.statuses.get(&table) {
+                    status.stopped(error.to_string());
+                }
+                // One writer that is out of step must not go on with other tables either.
+                self.stop.cancel();
+                if result.is_ok() {
+                    result = Err(error);
+                }
+            }
+        }
+        tokio::task::spawn_blocking(move || drop(readers)).await.ok();
+        result
+    }
+
+    /// Waits for the cluster, and makes sure that it is the one the lake was fed from.
+    async fn connect(&self) -> Result<()> {
+        let mut said = false;
+        let cluster = loop {
+            let kafka = self.kafka.clone();
+            let asked = tokio::task::spawn_blocking(move || kafka.cluster_id(CONNECT_TIMEOUT)).await;
+            match asked {
+                Ok(Ok(cluster)) => break cluster,
+                Ok(Err(error)) if error.kind() == Kind::Unavailable => {
+                    if !std::mem::replace(&mut said, true) {
+                        warn!(brokers = self.kafka.brokers(), error = %error, "kafka cannot be reached, trying again until it answers");
+                    }
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(error) => return Err(Error::new(Kind::Internal, "asking kafka failed").because(error)),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        info!(brokers = self.kafka.brokers(), cluster, "kafka answers");
+        match cluster {
+            Some(cluster) if !self.embedded => {
+                lake::check_kafka_cluster(self.lake.stores(), &cluster, chrono::Utc::now()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn start(&mut self) -> Result<Started> {
+        let dead_letters = Arc::new(self.dead_letters().await?);
+        let _ = self.catalog.dead_letters.set(Arc::clone(&dead_letters));
+        let mut topics: BTreeMap<String, Vec<Arc<Contract>>> = BTreeMap::new();
+        for contract in &self.contracts {
+            for topic in &contract.topics {
+                topics.entry(topic.clone()).or_default().push(Arc::clone(contract));
+            }
+        }
+        // Every table's position on every topic, resolved before anything is read.
+        let mut incarnations = BTreeMap::new();
+        let mut starts: BTreeMap<String, Positions> = BTreeMap::new();
+        for (topic, contracts) in &topics {
+            let incarnation = self.incarnation(topic);
+            incarnations.insert(topic.clone(), incarnation);
+            let partitions = self.partitions(topic).await?;
+            for contract in contracts {
+                let positions = self.resolve(contract, topic, incarnation, &partitions).await?;
+                starts.entry(contract.table.clone()).or_default().extend(positions);
+            }
+        }
+        let mut ingests = JoinSet::new();
+        let mut senders: BTreeMap<String, mpsc::Sender<Delivery>> = BTreeMap::new();
+        for contract in self.contracts.clone() {
+            let positions = starts.entry(contract.table.clone()).or_default();
+            let table = match self.open.remove(&contract.table) {
+                Some(table) => table,
+                None => self.create(&contract, positions).await?,
+            };
+            // The table may have been created by an earlier start whose answer was lost: its positions count.
+            positions.extend(
+                table
+                    .positions_of(&contract.table)
+                    .into_iter()
+                    .filter(|(lane, _)| incarnations.get(&*lane.topic) == Some(&lane.incarnation)),
+            );
+            let (Some(live), Some(status)) =
+                (self.catalog.tables.get(&contract.table), self.catalog.statuses.get(&contract.table))
+            else {
+                continue;
+            };
+            live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
+            let (sender, deliveries) = mpsc::channel(DELIVERIES);
+            senders.insert(contract.table.clone(), sender);
+            let name = contract.table.clone();
+            let ingest = Ingest {
+                commit_interval: contract.commit_interval.unwrap_or(self.commit_interval),
+                live: Arc::clone(live),
+                table,
+                dead_letters: Arc::clone(&dead_letters),
+                deliveries,
+                budget: self.budget.clone(),
+                status: Arc::clone(status),
+                abort: self.abort.clone(),
+                contract,
+            };
+            ingests.spawn(async move { (name, ingest.run().await.map_err(Error::from)) });
+        }
+        let mut readers = Vec::new();
+        for (topic, contracts) in &topics {
+            let incarnation = incarnations.get(topic).copied().unwrap_or(0);
+            let consumers = contracts.iter().filter_map(|contract| {
+                let lanes = starts.get(&contract.table)?.iter();
+                let of_topic = lanes.filter(|(lane, _)| *lane.topic == **topic && lane.incarnation == incarnation);
+                Some(Consumer {
+                    name: contract.table.clone(),
+                    positions: of_topic.map(|(lane, position)| (lane.partition, *position)).collect(),
+                    sender: senders.get(&contract.table)?.clone(),
+                })
+            });
+            let consumers: Vec<Consumer> = consumers.collect();
+            let reader = Reader::start(&self.kafka, topic, incarnation, consumers, self.budget.clone(), &self.stop)?;
+            let reader = Arc::new(reader);
+            let asked = Arc::clone(&reader);
+            self.catalog.readers.write().insert(topic.clone(), (incarnation, Arc::new(move || asked.status())));
+            readers.push(reader);
+        }
+        Ok(Started { readers, ingests })
+    }
+
+    /// The life of `topic` that is read now: the newest any table knows; with the embedded broker the next.
+    fn incarnation(&self, topic: &str) -> u32 {
+        let known = self.open.iter().flat_map(|(name, table)| table.positions_of(name).into_keys());
+        let newest = known.filter(|lane| &*lane.topic == topic).map(|lane| lane.incarnation).max();
+        match newest {
+            Some(newest) if self.embedded => newest + 1,
+            Some(newest) => newest,
+            None => 0,
+        }
+    }
+
+    /// Partitions of `topic`; none if it does not exist yet.
+    async fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        loop {
+            let (kafka, name) = (self.kafka.clone(), topic.to_owned());
+            match blocking(move || kafka.partitions(&name)).await {
+                Ok(partitions) => return Ok(partitions.unwrap_or_default()),
+                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(RETRY).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn resolve(
+        &self,
+        contract: &Contract,
+        topic: &str,
+        incarnation: u32,
+        partitions: &[i32],
+    ) -> Result<Positions> {
+        let known = self.open.get(&contract.table).map(|table| table.positions_of(&contract.table)).unwrap_or_default();
+        let known: BTreeMap<i32, i64> = known
+            .into_iter()
+            .filter(|(lane, _)| &*lane.topic == topic && lane.incarnation == incarnation)
+            .map(|(lane, position)| (lane.partition, position))
+            .collect();
+        // A topic's second life is read from its beginning: `start` is for the first run only.
+        let start = match contract.start {
+            _ if incarnation > 0 => source::Start::Earliest,
+            Start::Earliest => source::Start::Earliest,
+            Start::Latest => source::Start::Latest,
+            Start::At(millis) => source::Start::AtMillis(millis),
+        };
+        let resolved = loop {
+            let (kafka, name, partitions, known) =
+                (self.kafka.clone(), topic.to_owned(), partitions.to_vec(), known.clone());
+            match blocking(move || resolve_start(&kafka, &name, &partitions, &known, start)).await {
+                Ok(resolved) => break resolved,
+                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(RETRY).await,
+                Err(error) => return Err(error),
+            }
+        };
+        let topic: Arc<str> = topic.into();
+        let lane = |partition| TopicPartition { topic: Arc::clone(&topic), incarnation, partition };
+        Ok(resolved.into_iter().map(|(partition, position)| (lane(partition), position)).collect())
+    }
+
+    async fn create(&self, contract: &Contract, positions: &Positions) -> Result<Table> {
+        let schema = SchemaVersion::declared(contract).arrow_schema();
+        self.make(PUBLIC, &contract.table, &schema, &[fixed::DAY], positions).await
+    }
+
+    async fn dead_letters(&self) -> Result<DeadLetters> {
+        let schema = dead_letters_schema();
+        let table = self.make(SYSTEM, DEAD_LETTERS, &schema, &[], &Positions::new()).await?;
+        DeadLetters::new(table, schema).map_err(unreadable)
+    }
+
+    /// Opens or creates a table, however long the store is away.
+    async fn make(
+        &self,
+        folder: &str,
+        name: &str,
+        schema: &arrow::datatypes::SchemaRef,
+        partition_by: &[&str],
+        positions: &Positions,
+    ) -> Result<Table> {
+        loop {
+            let (log, data) = self.lake.table_stores(folder, name).map_err(unreadable)?;
+            match lake::create(name, log, data, schema, partition_by, 0, positions).await {
+                Ok(table) => return Ok(table),
+                Err(error @ TableError::Schema { .. }) => return Err(unreadable(error)),
+                Err(error) => {
+                    warn!(table = name, error = %error, "table not created, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+struct Started {
+    readers: Vec<Arc<Reader>>,
+    ingests: JoinSet<(String, Result<()>)>,
+}
+
+fn unreadable(error: TableError) -> Error {
+    Error::new(Kind::Internal, "a table of the lake cannot be used").because(error)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(Kind::Internal, "a background call failed").because(error)),
+    }
+}

@@ -1,0 +1,293 @@
+//! The task that feeds one events table: batches in, hot rows at once, a commit every interval.
+//!
+//! Decoding runs here, commits run beside it: while one is under way rows go on becoming visible. What is
+//! held is charged to the ingest budget, so a store that is away pauses the readers and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::status::TableStatus;
+use crate::decode::{Decoder, Records, dead_letters_batch};
+use crate::lake::{self, CommitError, DeadLetters, HotBatch, LiveView, Outcome, Table, TopicPartition, Window};
+use crate::schema::{Contract, Found, SchemaVersion, infer_first};
+use crate::source::Delivery;
+use crate::task::{Budget, Charge, Shutdown};
+
+/// Version 1 of a table waits for this many records …
+const FIRST_WINDOW_RECORDS: usize = 1_000;
+/// … or this long after the first, so that one early message does not decide.
+const FIRST_WINDOW_TIME: Duration = Duration::from_secs(10);
+/// A commit starts early once this much is hot.
+const EARLY_COMMIT_BYTES: usize = 64 * 1024 * 1024;
+/// A checkpoint of the Delta log is written in the background each time this many table versions were added.
+const CHECKPOINT_EVERY: u64 = 64;
+
+/// What a table's ingest needs.
+pub struct Ingest {
+    /// The table's contract.
+    pub contract: Arc<Contract>,
+    /// What statements see of the table.
+    pub live: Arc<LiveView>,
+    /// The Delta table; taken while a commit is under way.
+    pub table: Table,
+    /// Where records go that could not become rows.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Batches from all topics of the table.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// What hot rows are charged to.
+    pub budget: Budget,
+    /// Time between commits.
+    pub commit_interval: Duration,
+    /// Counters for `system.ingest`.
+    pub status: Arc<TableStatus>,
+    /// Gives up waiting for the store: what is not committed is read again at the next start.
+    pub abort: Shutdown,
+}
+
+type Flushed = (Table, Result<Outcome, CommitError>);
+
+struct State {
+    ingest: Ingest,
+    decoder: Option<(Decoder, Arc<SchemaVersion>)>,
+    first_window: Vec<(Records, Charge)>,
+    first_record_at: Option<Instant>,
+    table: Option<Table>,
+    flushing: Option<JoinHandle<Flushed>>,
+    checkpointing: Option<JoinHandle<()>>,
+    checkpoint_version: u64,
+    reopen: bool,
+}
+
+impl Ingest {
+    /// Runs until the readers are stopped and everything is committed. An error means that writing must end:
+    /// another writer is at work, or the rows cannot be written.
+    pub async fn run(self) -> Result<(), CommitError> {
+        let version = self.table.schema_version();
+        let decoder = (version > 0).then(|| self.reload(version)).transpose()?;
+        let mut ticks = tokio::time::interval(self.commit_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let table = self.table.clone();
+        let mut state = State {
+            checkpoint_version: table.version(),
+            table: Some(table),
+            ingest: self,
+            decoder,
+            first_window: Vec::new(),
+            first_record_at: None,
+            flushing: None,
+            checkpointing: None,
+            reopen: false,
+        };
+        loop {
+            let deadline = state.first_record_at.map(|at| at + FIRST_WINDOW_TIME);
+            tokio::select! {
+                delivery = state.ingest.deliveries.recv() => match delivery {
+                    Some(delivery) => {
+                        state.take(delivery)?;
+                        state.flush_early();
+                    }
+                    None => break,
+                },
+                _ = ticks.tick() => state.start_flush(),
+                flushed = finished(&mut state.flushing) => {
+                    state.finish_flush(flushed).await?;
+                    state.flush_early();
+                }
+                () = until(deadline) => state.first_version()?,
+            }
+        }
+        state.drain().await
+    }
+
+    fn reload(&self, version: u32) -> Result<(Decoder, Arc<SchemaVersion>), CommitError> {
+        let schema = self.table.arrow_schema()?;
+        let fault = |reason: &dyn std::fmt::Display| lake::TableError::Schema {
+            table: self.contract.table.clone(),
+            reason: reason.to_string(),
+        };
+        let version = SchemaVersion::from_arrow(&schema, version, self.contract.key.len()).map_err(|e| fault(&e))?;
+        // Columns that the contract declares by now are a new version.
+        let version = Arc::new(version.evolve(&self.contract, &[]).unwrap_or(version));
+        self.live.evolve(version.arrow_schema(), version.number);
+        Ok((Decoder::new(Arc::clone(&self.contract), Arc::clone(&version)), version))
+    }
+}
+
+impl State {
+    fn take(&mut self, delivery: Delivery) -> Result<(), CommitError> {
+        let Delivery { records, charge } = delivery;
+        if self.decoder.is_some() {
+            return tokio::task::block_in_place(|| self.decode(records, charge));
+        }
+        self.first_record_at.get_or_insert_with(Instant::now);
+        self.first_window.push((records, charge));
+        if self.first_window.iter().map(|(records, _)| records.len()).sum::<usize>() >= FIRST_WINDOW_RECORDS {
+            self.first_version()?;
+        }
+        Ok(())
+    }
+
+    /// Decides the first schema version from the records waiting for it, and decodes them.
+    fn first_version(&mut self) -> Result<(), CommitError> {
+        self.first_record_at = None;
+        let window = std::mem::take(&mut self.first_window);
+        let records: Vec<&Records> = window.iter().map(|(records, _)| records).collect();
+        let contract = &self.ingest.contract;
+        let version = Arc::new(infer_first(contract, &records));
+        info!(table = contract.table, columns = version.columns.len(), "first schema version");
+        self.adopt(version);
+        tokio::task::block_in_place(|| {
+            window.into_iter().try_for_each(|(records, charge)| self.decode(records, charge))
+        })
+    }
+
+    fn adopt(&mut self, version: Arc<SchemaVersion>) {
+        self.ingest.live.evolve(version.arrow_schema(), version.number);
+        self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version));
+    }
+
+    fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
+        let Some((decoder, version)) = &mut self.decoder else { return Ok(()) };
+        let mut decoded = decoder.decode(&records)?;
+        if !decoded.found.is_empty()
+            && let Some(next) = version.evolve(&self.ingest.contract, &decoded.found)
+        {
+            announce(&self.ingest.contract.table, &next, &decoded.found);
+            self.adopt(Arc::new(next));
+            if let Some((decoder, _)) = &mut self.decoder {
+                decoded = decoder.decode(&records)?;
+            }
+        }
+        let lane = TopicPartition {
+            topic: Arc::clone(&records.topic),
+            incarnation: records.incarnation,
+            partition: records.partition,
+        };
+        self.ingest.status.decoded(&lane, &records, &decoded);
+        let dead = (!decoded.dead.is_empty())
+            .then(|| dead_letters_batch(&self.ingest.contract.table, &decoded.dead))
+            .transpose()?;
+        let bytes = decoded.rows.get_array_memory_size() + dead.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+        let hot = self.ingest.budget.charge(bytes);
+        drop(charge);
+        self.ingest.live.push(HotBatch {
+            lane,
+            start: records.start,
+            end: records.end,
+            rows: decoded.rows,
+            dead,
+            charge: hot,
+        });
+        Ok(())
+    }
+
+    fn flush_early(&mut self) {
+        if self.flushing.is_none() && self.ingest.live.pin().hot_bytes() >= EARLY_COMMIT_BYTES {
+            self.start_flush();
+        }
+    }
+
+    /// Commits what is hot, unless a commit is under way.
+    fn start_flush(&mut self) {
+        if self.flushing.is_some() {
+            return;
+        }
+        let Some(window) = Window::freeze(&self.ingest.live.pin()) else { return };
+        let Some(mut table) = self.table.take() else { return };
+        let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
+        let reopen = std::mem::take(&mut self.reopen);
+        let work = async move {
+            if reopen && let Err(error) = table.reopen().await {
+                warn!(table = %table.name(), error = %error, "table not reopened from its checkpoint");
+            }
+            let outcome = lake::flush(&mut table, window, &dead_letters, &abort).await;
+            (table, outcome)
+        };
+        self.flushing = Some(crate::task::spawn("flush", work));
+    }
+
+    async fn finish_flush(&mut self, flushed: Result<Flushed, tokio::task::JoinError>) -> Result<(), CommitError> {
+        self.flushing = None;
+        let (table, outcome) = flushed.map_err(|error| {
+            error!(table = self.ingest.contract.table, error = %error, "commit task failed");
+            CommitError::Stopped
+        })?;
+        outcome?;
+        self.ingest.live.committed(table.snapshot()?, table.positions_of(&self.ingest.contract.table));
+        self.ingest.status.committed(table.version());
+        if table.version() >= self.checkpoint_version + CHECKPOINT_EVERY {
+            self.checkpoint_version = table.version();
+            self.checkpoint(table.clone());
+        }
+        if self.checkpointing.as_ref().is_some_and(JoinHandle::is_finished) {
+            (self.checkpointing, self.reopen) = (None, true);
+        }
+        self.table = Some(table);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, table: Table) {
+        if self.checkpointing.is_none() {
+            let work = async move {
+                if let Err(error) = table.checkpoint().await {
+                    warn!(table = %table.name(), error = %error, "checkpoint not written, trying again later");
+                }
+            };
+            self.checkpointing = Some(crate::task::spawn("checkpoint", work));
+        }
+    }
+
+    /// The readers have stopped: commits all that is left.
+    async fn drain(mut self) -> Result<(), CommitError> {
+        if !self.first_window.is_empty() {
+            self.first_version()?;
+        }
+        loop {
+            if let Some(flushing) = self.flushing.take() {
+                let flushed = flushing.await;
+                self.finish_flush(flushed).await?;
+            }
+            self.start_flush();
+            if self.flushing.is_none() {
+                break;
+            }
+        }
+        if let Some(checkpointing) = self.checkpointing.take() {
+            checkpointing.abort();
+        }
+        Ok(())
+    }
+}
+
+fn announce(table: &str, version: &SchemaVersion, found: &[Found]) {
+    for find in found {
+        info!(
+            table,
+            schema_version = version.number,
+            path = %find.path,
+            partition = find.partition,
+            offset = find.offset,
+            sample = find.sample,
+            "new field"
+        );
+    }
+}
+
+async fn finished(flushing: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {
+    match flushing {
+        Some(handle) => handle.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

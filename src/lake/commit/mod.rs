@@ -1,0 +1,314 @@
+//! The only place that commits to Delta.
+//!
+//! [`machine`] decides (no I/O, no clock; `simulation` tries it over seeds), this file carries out what it
+//! says with delta-rs: files staged before, `CommitBuilder` with the newest known snapshot as read snapshot,
+//! no checkpoint and no log clean-up in the hook. Any error means the outcome is unknown.
+
+pub mod machine;
+#[cfg(test)]
+mod simulation;
+
+use futures::future::BoxFuture;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use deltalake_core::DeltaTableError;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, Add, MetadataExt, StructField, StructType, Transaction};
+use deltalake_core::logstore::LogStoreRef;
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::ObjectStore;
+use tracing::{info, warn};
+
+use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
+use super::positions::{Moves, Positions};
+use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
+use super::txns::{self, Txns};
+use crate::error::{Error, Kind};
+use crate::task::{Shutdown, failpoint};
+
+/// How often delta-rs itself may rebase over commits that do not concern us.
+const REBASES: usize = 5;
+
+/// Why a window is not in the table.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another writer moved our positions: stop writing, exit.
+    #[error("another writer is at work on table {table}: {at} stands at {found:?}, expected {expected}")]
+    Rival {
+        /// Table name.
+        table: String,
+        /// Which partition.
+        at: String,
+        /// Where we left it.
+        expected: i64,
+        /// Where it stands.
+        found: Option<i64>,
+    },
+    /// Shutdown came before the outcome was known; the next start finds out.
+    #[error("stopped before the commit's outcome was known")]
+    Stopped,
+    /// The rows cannot be written at all (a fault, not an outage).
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Rows could not be brought into Arrow form.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Rival { .. } => Error::new(Kind::Refused, error.to_string())
+                .hint("one process writes to a lake; `_millpond/writer/` names the one that holds it"),
+            CommitError::Stopped => Error::new(Kind::Unavailable, error.to_string()),
+            CommitError::Table(_) | CommitError::Arrow(_) => {
+                Error::new(Kind::Internal, "rows cannot be written").because(error)
+            }
+        }
+    }
+}
+
+fn properties() -> CommitProperties {
+    CommitProperties::default()
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false))
+        .with_max_retries(REBASES)
+}
+
+fn transactions(fed: &str, positions: &Positions) -> Vec<Transaction> {
+    positions.iter().map(|(lane, position)| Transaction::new(lane.app_id(fed), *position)).collect()
+}
+
+/// Creates the table, with its first positions in the same commit. If it exists already (a lost answer, an
+/// earlier start) it is opened as it is.
+pub fn create<'a>(
+    name: &'a str,
+    log_store: LogStoreRef,
+    data: Arc<dyn ObjectStore>,
+    schema: &'a SchemaRef,
+    partition_by: &'a [&'a str],
+    schema_version: u32,
+    positions: &'a Positions,
+) -> BoxFuture<'a, Result<Table, TableError>> {
+    Box::pin(async move {
+        if let Some(table) = Table::open(name, Arc::clone(&log_store), Arc::clone(&data)).await? {
+            return Ok(table);
+        }
+        let fields: StructType = schema.as_ref().try_into_kernel().map_err(|error: arrow::error::ArrowError| {
+            TableError::Schema { table: name.to_owned(), reason: error.to_string() }
+        })?;
+        let actions = transactions(name, positions).into_iter().map(Action::Txn);
+        let created = CreateBuilder::new()
+            .with_log_store(Arc::clone(&log_store))
+            .with_table_name(name)
+            .with_columns(fields.fields().cloned())
+            .with_partition_columns(partition_by.iter().copied())
+            .with_configuration([
+                ("delta.isolationLevel".to_owned(), Some("writeSerializable".to_owned())),
+                ("delta.checkpointInterval".to_owned(), Some("1000000".to_owned())),
+                ("delta.logRetentionDuration".to_owned(), Some("interval 30 days".to_owned())),
+                (SCHEMA_VERSION_PROPERTY.to_owned(), Some(schema_version.to_string())),
+            ])
+            .with_raise_if_key_not_exists(false)
+            .with_save_mode(SaveMode::ErrorIfExists)
+            .with_commit_properties(properties().with_max_retries(0))
+            .with_actions(actions)
+            .await;
+        match (created, Table::open(name, log_store, data).await?) {
+            (_, Some(table)) => {
+                info!(table = name, version = table.version(), "table created");
+                Ok(table)
+            }
+            (Err(error), None) => Err(error.into()),
+            (Ok(_), None) => Err(DeltaTableError::NotATable(name.to_owned()).into()),
+        }
+    })
+}
+
+/// Adds the columns that `schema` has and the table lacks, and sets its schema version. Does nothing if the
+/// table is there already, so it can be repeated after a lost answer.
+pub fn evolve<'a>(
+    table: &'a mut Table,
+    schema: &'a SchemaRef,
+    schema_version: u32,
+) -> BoxFuture<'a, Result<(), TableError>> {
+    Box::pin(async move {
+        if table.schema_version() >= schema_version {
+            return Ok(());
+        }
+        let state = table.delta.snapshot()?;
+        let old = state.schema();
+        let added: Vec<StructField> = schema
+            .fields()
+            .iter()
+            .filter(|field| old.field(field.name()).is_none())
+            .map(|field| field.as_ref().try_into_kernel())
+            .collect::<Result<_, arrow::error::ArrowError>>()
+            .map_err(|error| table.schema_error(&error))?;
+        let new = StructType::try_new(old.fields().cloned().chain(added.iter().cloned()))
+            .map_err(|error| table.schema_error(&error))?;
+        let metadata = state
+            .metadata()
+            .clone()
+            .with_schema(&new)?
+            .add_config_key(SCHEMA_VERSION_PROPERTY.to_owned(), schema_version.to_string())?;
+        let operation = DeltaOperation::AddColumn { fields: added };
+        commit(table, vec![Action::Metadata(metadata)], Vec::new(), operation).await?;
+        info!(table = %table.name(), schema_version, "schema version applied");
+        Ok(())
+    })
+}
+
+/// Commits a window to the table that owns the positions: `adds` (staged before, maybe none) and `moves`.
+/// Returns once the outcome is known.
+pub async fn commit_main(
+    table: &mut Table,
+    adds: &[Add],
+    moves: Moves,
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
+    let name = Arc::clone(table.name());
+    let ends: Positions = moves.iter().map(|(lane, step)| (lane.clone(), step.end)).collect();
+    let mut machine = MainCommit::new(moves, rand::random());
+    let mut next = machine.start(&table.positions_of(&name));
+    loop {
+        next = match next {
+            Do::Commit => match append(table, adds, transactions(&name, &ends)).await {
+                Ok(()) => machine.step(Saw::Committed),
+                Err(error) => {
+                    warn!(table = %name, error = %error, "commit not confirmed, looking whether it landed");
+                    machine.step(Saw::Failed)
+                }
+            },
+            Do::Refresh => match table.refresh().await {
+                Ok(()) => machine.step(Saw::Table(&table.positions_of(&name))),
+                Err(error) => {
+                    warn!(table = %name, error = %error, "table cannot be read, asking again");
+                    machine.step(Saw::Unreachable)
+                }
+            },
+            Do::Sleep(pause) => {
+                sleep(pause, stop).await?;
+                machine.step(Saw::Woke)
+            }
+            Do::LeaveOut => machine.step(Saw::Remaining(adds.len())),
+            Do::Done(Outcome::Rival { at, expected, found }) => {
+                return Err(CommitError::Rival { table: name.to_string(), at: at.to_string(), expected, found });
+            }
+            Do::Done(outcome) => return Ok(outcome),
+        };
+    }
+}
+
+/// Appends `rows` of a window of the table `fed` to a side table. `held` says which rows the table has
+/// already (true = leave out); it is asked only about rows below the side table's own position.
+pub async fn commit_side<F>(
+    table: &mut Table,
+    fed: &str,
+    rows: RecordBatch,
+    ends: Positions,
+    stop: &Shutdown,
+    held: F,
+) -> Result<Outcome, CommitError>
+where
+    F: AsyncFn(&Table, &Positions, &RecordBatch) -> Result<RecordBatch, TableError>,
+{
+    let mut rows = rows;
+    let mut staged: Option<Vec<Add>> = None;
+    let mut machine = SideCommit::new(ends, rand::random());
+    let mut next = machine.start(&table.positions_of(fed));
+    loop {
+        next = match next {
+            Do::LeaveOut => match held(table, machine.own(), &rows).await {
+                Ok(kept) => {
+                    if kept.num_rows() != rows.num_rows() {
+                        (rows, staged) = (kept, None);
+                    }
+                    machine.step(Saw::Remaining(rows.num_rows()))
+                }
+                Err(error) => {
+                    warn!(table = %table.name(), error = %error, "table cannot be read, asking again");
+                    machine.step(Saw::Unreachable)
+                }
+            },
+            Do::Commit => {
+                let outcome = async {
+                    if staged.is_none() {
+                        staged = Some(table.stage(std::slice::from_ref(&rows), rows.schema_ref()).await?);
+                    }
+                    append(table, staged.as_deref().unwrap_or_default(), transactions(fed, &machine.txns())).await
+                };
+                match outcome.await {
+                    Ok(()) => machine.step(Saw::Committed),
+                    Err(error) => {
+                        warn!(table = %table.name(), error = %error, "commit not confirmed, looking whether it landed");
+                        machine.step(Saw::Failed)
+                    }
+                }
+            }
+            Do::Refresh => match table.refresh().await {
+                Ok(()) => machine.step(Saw::Table(&table.positions_of(fed))),
+                Err(_) => machine.step(Saw::Unreachable),
+            },
+            Do::Sleep(pause) => {
+                sleep(pause, stop).await?;
+                machine.step(Saw::Woke)
+            }
+            Do::Done(outcome) => return Ok(outcome),
+        };
+    }
+}
+
+async fn sleep(pause: std::time::Duration, stop: &Shutdown) -> Result<(), CommitError> {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Ok(()),
+        () = stop.cancelled() => Err(CommitError::Stopped),
+    }
+}
+
+fn append<'a>(table: &'a mut Table, adds: &'a [Add], txns: Vec<Transaction>) -> BoxFuture<'a, Result<(), TableError>> {
+    Box::pin(async move {
+        let partitions = table.delta.snapshot()?.metadata().partition_columns().to_vec();
+        let operation =
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(partitions), predicate: None };
+        let actions = adds.iter().cloned().map(Action::Add).collect();
+        commit(table, actions, txns, operation).await
+    })
+}
+
+/// One attempt. On success the table stands at the new version, with all positions up to it: when delta-rs
+/// rebased over another commit, that one's positions are read, too.
+fn commit<'a>(
+    table: &'a mut Table,
+    actions: Vec<Action>,
+    txns: Vec<Transaction>,
+    operation: DeltaOperation,
+) -> BoxFuture<'a, Result<(), TableError>> {
+    Box::pin(async move {
+        let read = table.version();
+        let written: Txns = txns.iter().map(|txn| (txn.app_id.clone(), txn.version)).collect();
+        let blind =
+            HashMap::from([("isBlindAppend".to_owned(), matches!(operation, DeltaOperation::Write { .. }).into())]);
+        let builder = CommitBuilder::from(properties().with_application_transactions(txns).with_metadata(blind))
+            .with_actions(actions);
+        failpoint::hit("before_commit");
+        let finished = builder.build(Some(table.delta.snapshot()?), table.delta.log_store(), operation).await?;
+        failpoint::hit("after_commit");
+        let version = finished.version();
+        if version > read + 1 {
+            let log = table.delta.log_store().object_store(None);
+            let mut all = table.txns.clone();
+            txns::read_commits(log.as_ref(), read + 1, version, &mut all).await?;
+            table.txns = all;
+        } else {
+            table.txns.extend(written);
+        }
+        table.delta.state = Some(finished.snapshot());
+        Ok(())
+    })
+}

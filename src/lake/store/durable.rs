@@ -1,0 +1,365 @@
+//! A folder as an object store whose writes survive a power cut.
+//!
+//! object_store's `LocalFileSystem` never calls fsync, and publishes a file before its bytes are on disk; this
+//! wrapper writes for itself: stage next to the destination, force the bytes, link (PUT-if-absent) or rename
+//! (overwrite), force the folder. A folder made on the way is forced into its parent. Staged names end in
+//! `#<digits>`, which `LocalFileSystem` keeps out of listings. Deletes are not forced: an object that comes back
+//! after a power cut is unreferenced.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+};
+use parking_lot::Mutex;
+
+const STORE: &str = "DurableLocal";
+
+/// A local folder, forced to disk at every write. `PutMode::Update` is refused: a folder has no compare-and-swap.
+#[derive(Debug, Clone)]
+pub struct DurableLocal {
+    files: LocalFileSystem,
+    disk: Arc<Disk>,
+}
+
+impl DurableLocal {
+    /// The store of `folder`, which is created (durably) if missing.
+    pub fn open_or_create(folder: &Path) -> Result<Self> {
+        Self::with_force(folder, Box::new(|path| File::open(path)?.sync_all()))
+    }
+
+    fn with_force(folder: &Path, force: Force) -> Result<Self> {
+        create_folder(folder, &force).map_err(at("create the folder", folder))?;
+        let root = folder.canonicalize().map_err(at("find the folder", folder))?;
+        let files = LocalFileSystem::new_with_prefix(&root)?;
+        Ok(Self { files, disk: Arc::new(Disk { root, force, settled: Mutex::default() }) })
+    }
+
+    /// The folder, absolute and without links.
+    pub fn root(&self) -> &Path {
+        &self.disk.root
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T> + Send + 'static) -> Result<T> {
+        let disk = Arc::clone(&self.disk);
+        tokio::task::spawn_blocking(move || work(&disk)).await?
+    }
+
+    fn unsupported(&self, operation: &str) -> object_store::Error {
+        object_store::Error::NotImplemented { operation: operation.into(), implementer: self.to_string() }
+    }
+}
+
+impl fmt::Display for DurableLocal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{STORE}({})", self.disk.root.display())
+    }
+}
+
+/// Forces one file or folder to disk.
+type Force = Box<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
+
+/// The blocking half.
+struct Disk {
+    root: PathBuf,
+    force: Force,
+    /// Folders whose entry in their parent is known to be on disk.
+    settled: Mutex<HashSet<PathBuf>>,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Creates the folder of `dest` and forces every folder on the way into its parent.
+    fn settle(&self, dest: &Path) -> Result<()> {
+        let folder = parent(dest);
+        let unsettled: Vec<&Path> = {
+            let settled = self.settled.lock();
+            folder.ancestors().take_while(|a| *a != self.root && !settled.contains(*a)).collect()
+        };
+        for folder in unsettled.into_iter().rev() {
+            // Forced even if somebody else made it: they may not have come so far yet.
+            create_one(folder, &self.force).map_err(at("create the folder", folder))?;
+            self.settled.lock().insert(folder.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// A new empty file next to `dest`.
+    fn stage(&self, dest: &Path) -> Result<Staged> {
+        let mut name = dest.as_os_str().to_owned();
+        name.push(format!("#{}", rand::random::<u64>()));
+        let path = PathBuf::from(name);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        self.settle(dest)?;
+        let file = match create() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Somebody removed a folder that we had settled.
+                self.settled.lock().clear();
+                self.settle(dest)?;
+                create()
+            }
+            other => other,
+        };
+        let file = file.map_err(at("create", &path))?;
+        Ok(Staged { path: Some(path), file: Arc::new(file) })
+    }
+
+    /// Forces a staged file and gives it its name. An error after the name was given leaves the outcome unknown.
+    fn publish(&self, mut staged: Staged, dest: &Path, if_absent: bool) -> Result<PutResult> {
+        let path = staged.path.as_deref().ok_or_else(aborted)?;
+        (self.force)(path).map_err(at("force to disk", path))?;
+        let meta = staged.file.metadata().map_err(at("read", path))?;
+        if if_absent {
+            std::fs::hard_link(path, dest).map_err(|source| match source.kind() {
+                ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
+                    path: dest.to_string_lossy().into_owned(),
+                    source: source.into(),
+                },
+                _ => at("link", dest)(source),
+            })?;
+            drop(staged);
+        } else {
+            std::fs::rename(path, dest).map_err(at("rename to", dest))?;
+            staged.path = None;
+        }
+        self.force_names(&[dest])?;
+        Ok(PutResult { e_tag: Some(e_tag(&meta)), version: None })
+    }
+
+    /// Forces the folders that hold `paths`.
+    fn force_names(&self, paths: &[&Path]) -> Result<()> {
+        let mut folders: Vec<&Path> = paths.iter().map(|path| parent(path)).collect();
+        folders.dedup();
+        folders.into_iter().try_for_each(|folder| (self.force)(folder).map_err(at("force to disk", folder)))
+    }
+}
+
+/// A file not yet published; removed on drop.
+#[derive(Debug)]
+struct Staged {
+    path: Option<PathBuf>,
+    file: Arc<File>,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            // Best effort: what stays is invisible to readers.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn create_folder(folder: &Path, force: &Force) -> io::Result<()> {
+    match std::fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_folder(parent(folder), force)?;
+            create_one(folder, force)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn create_one(folder: &Path, force: &Force) -> io::Result<()> {
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => force(parent(folder)),
+    }
+}
+
+/// The folder that holds `path`; the root holds itself.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// The same tag as `LocalFileSystem` gives on reading.
+fn e_tag(meta: &std::fs::Metadata) -> String {
+    let modified = meta.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    format!("{:x}-{:x}-{:x}", meta.ino(), modified.unwrap_or_default().as_micros(), meta.len())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("could not {doing} {}: {source}", path.display())]
+struct DiskError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> object_store::Error {
+    move |source| object_store::Error::Generic {
+        store: STORE,
+        source: Box::new(DiskError { doing, path: path.to_path_buf(), source }),
+    }
+}
+
+fn aborted() -> object_store::Error {
+    object_store::Error::Generic { store: STORE, source: "the upload was completed or aborted before".into() }
+}
+
+/// An upload in parts, written into one staged file.
+#[derive(Debug)]
+struct Upload {
+    store: DurableLocal,
+    dest: PathBuf,
+    staged: Option<Staged>,
+    offset: u64,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let mut offset = self.offset;
+        self.offset += data.content_length() as u64;
+        let file = self.staged.as_ref().map(|staged| Arc::clone(&staged.file)).ok_or_else(aborted);
+        let (store, dest) = (self.store.clone(), self.dest.clone());
+        async move {
+            let file = file?;
+            store
+                .blocking(move |_| {
+                    for bytes in data.iter() {
+                        file.write_all_at(bytes, offset).map_err(at("write", &dest))?;
+                        offset += bytes.len() as u64;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let staged = self.staged.take().ok_or_else(aborted)?;
+        let dest = self.dest.clone();
+        self.store.blocking(move |disk| disk.publish(staged, &dest, false)).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.staged.take().map(drop).ok_or_else(aborted)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableLocal {
+    async fn put_opts(&self, location: &ObjectPath, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let if_absent = match opts.mode {
+            PutMode::Overwrite => false,
+            PutMode::Create => true,
+            PutMode::Update(_) => return Err(self.unsupported("`put_opts` with mode `PutMode::Update`")),
+        };
+        if !opts.attributes.is_empty() {
+            return Err(self.unsupported("`put_opts` with `opts.attributes` specified"));
+        }
+        let dest = self.files.path_to_filesystem(location)?;
+        self.blocking(move |disk| {
+            let staged = disk.stage(&dest)?;
+            let mut file = &*staged.file;
+            payload.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(at("write", &dest))?;
+            disk.publish(staged, &dest, if_absent)
+        })
+        .await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &ObjectPath,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        if !opts.attributes.is_empty() {
+            return Err(self.unsupported("`put_multipart_opts` with `opts.attributes` specified"));
+        }
+        let dest = self.files.path_to_filesystem(location)?;
+        let place = dest.clone();
+        let staged = self.blocking(move |disk| disk.stage(&place)).await?;
+        Ok(Box::new(Upload { store: self.clone(), dest, staged: Some(staged), offset: 0 }))
+    }
+
+    async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &ObjectPath, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.files.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<ObjectPath>>,
+    ) -> BoxStream<'static, Result<ObjectPath>> {
+        self.files.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Result<ObjectMeta>> {
+        sorted(self.files.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&ObjectPath>,
+        offset: &ObjectPath,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        sorted(self.files.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Result<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &ObjectPath, to: &ObjectPath, options: CopyOptions) -> Result<()> {
+        let dest = self.files.path_to_filesystem(to)?;
+        let place = dest.clone();
+        self.blocking(move |disk| disk.settle(&place)).await?;
+        self.files.copy_opts(from, to, options).await?;
+        self.blocking(move |disk| {
+            (disk.force)(&dest).map_err(at("force to disk", &dest))?;
+            disk.force_names(&[&dest])
+        })
+        .await
+    }
+
+    async fn rename_opts(&self, from: &ObjectPath, to: &ObjectPath, options: RenameOptions) -> Result<()> {
+        let (source, dest) = (self.files.path_to_filesystem(from)?, self.files.path_to_filesystem(to)?);
+        let place = dest.clone();
+        self.blocking(move |disk| disk.settle(&place)).await?;
+        self.files.rename_opts(from, to, options).await?;
+        self.blocking(move |disk| {
+            (disk.force)(&dest).map_err(at("force to disk", &dest))?;
+            disk.force_names(&[&dest, &source])
+        })
+        .await
+    }
+}
+
+/// Delta's kernel takes a listing for ordered, as S3's is, unless the scheme is `file`: ours is not.
+fn sorted(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let sort = listed.try_collect::<Vec<_>>().map_ok(|mut found| {
+        found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        stream::iter(found.into_iter().map(Ok))
+    });
+    sort.try_flatten_stream().boxed()
+}
+
+#[cfg(test)]
+mod tests;

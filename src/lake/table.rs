@@ -1,0 +1,228 @@
+//! A Delta table as the one writer holds it: the snapshot, its positions, staging of data files.
+//!
+//! Committing is in `commit`; reading with SQL is the query room's, over [`crate::lake::View`].
+
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow;
+use deltalake_core::kernel::{Add, EagerSnapshot};
+use deltalake_core::logstore::LogStoreRef;
+use deltalake_core::table::config::TablePropertiesExt;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::ObjectStore;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::positions::{Positions, TopicPartition};
+use super::txns::{self, TxnError, Txns};
+
+/// Table property that names the schema version of the table's newest rows.
+pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
+
+/// Rows handed to the file writer at once.
+const STAGE_ROWS: usize = 32 * 1024;
+
+/// Why a table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The Delta library or the store failed.
+    #[error(transparent)]
+    Delta(#[from] DeltaTableError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] deltalake_core::kernel::Error),
+    /// The log's positions could not be read.
+    #[error(transparent)]
+    Txns(#[from] TxnError),
+    /// A schema has no form on the other side.
+    #[error("schema of {table}: {reason}")]
+    Schema {
+        /// Table name.
+        table: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Rows do not fit the table.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+/// A Delta table, its newest known snapshot and the `txn`s in it.
+#[derive(Clone)]
+pub struct Table {
+    name: Arc<str>,
+    pub(super) delta: DeltaTable,
+    pub(super) txns: Txns,
+    data: Arc<dyn ObjectStore>,
+}
+
+impl Table {
+    /// Opens the table at `log_store`; `None` if there is none. `data` stages files (the table's folder is its root).
+    pub fn open<'a>(
+        name: &'a str,
+        log_store: LogStoreRef,
+        data: Arc<dyn ObjectStore>,
+    ) -> BoxFuture<'a, Result<Option<Self>, TableError>> {
+        Box::pin(async move {
+            if !log_store.is_delta_table_location().await? {
+                return Ok(None);
+            }
+            let mut delta = DeltaTable::new(log_store);
+            delta.load().await?;
+            let mut table = Self { name: name.into(), delta, txns: Txns::new(), data };
+            table.txns = txns::read_all(table.log().as_ref(), table.version()).await?;
+            Ok(Some(table))
+        })
+    }
+
+    /// Table name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Newest known table version.
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or(0)
+    }
+
+    /// The snapshot at [`Table::version`].
+    pub fn snapshot(&self) -> Result<Arc<EagerSnapshot>, TableError> {
+        Ok(Arc::new(self.delta.snapshot()?.snapshot().clone()))
+    }
+
+    /// Number of data files.
+    pub fn files(&self) -> usize {
+        self.delta.snapshot().map_or(0, |state| state.log_data().num_files())
+    }
+
+    /// The table's positions at [`Table::version`], of topics that feed the table `fed` (its own name, or for
+    /// side tables the name of the table the window belongs to).
+    pub fn positions_of(&self, fed: &str) -> Positions {
+        let parse = |(app, version): (&String, &i64)| Some((TopicPartition::from_app_id(fed, app)?, *version));
+        self.txns.iter().filter_map(parse).collect()
+    }
+
+    /// The table's schema.
+    pub fn arrow_schema(&self) -> Result<SchemaRef, TableError> {
+        let schema: Schema = self
+            .delta
+            .snapshot()?
+            .schema()
+            .as_ref()
+            .try_into_arrow()
+            .map_err(|error: arrow::error::ArrowError| self.schema_error(&error))?;
+        Ok(Arc::new(schema))
+    }
+
+    /// The schema version that the table's properties name; 0 before the first.
+    pub fn schema_version(&self) -> u32 {
+        let configured = |state: &deltalake_core::table::state::DeltaTableState| {
+            state.metadata().configuration().get(SCHEMA_VERSION_PROPERTY)?.parse().ok()
+        };
+        self.delta.snapshot().ok().and_then(configured).unwrap_or(0)
+    }
+
+    /// Reads what has been committed since, positions included.
+    pub fn refresh<'a>(&'a mut self) -> BoxFuture<'a, Result<(), TableError>> {
+        Box::pin(async move {
+            // Both or neither: positions must never be older than the snapshot they are compared with.
+            let (mut delta, mut txns) = (self.delta.clone(), self.txns.clone());
+            delta.update_state().await?;
+            let version = delta.version().unwrap_or(0);
+            if version > self.version() {
+                txns::read_commits(self.log().as_ref(), self.version() + 1, version, &mut txns).await?;
+            }
+            (self.delta, self.txns) = (delta, txns);
+            Ok(())
+        })
+    }
+
+    /// Writes a checkpoint of the log at [`Table::version`].
+    pub fn checkpoint<'a>(&'a self) -> BoxFuture<'a, Result<(), TableError>> {
+        Box::pin(async move { Ok(deltalake_core::checkpoints::create_checkpoint(&self.delta, None).await?) })
+    }
+
+    /// Opens the table anew, so that it starts from the newest checkpoint.
+    pub fn reopen<'a>(&'a mut self) -> BoxFuture<'a, Result<(), TableError>> {
+        Box::pin(async move {
+            let mut delta = DeltaTable::new(self.delta.log_store());
+            delta.load().await?;
+            let txns = txns::read_all(self.log().as_ref(), delta.version().unwrap_or(0)).await?;
+            (self.delta, self.txns) = (delta, txns);
+            Ok(())
+        })
+    }
+
+    /// Writes `batches`, brought to `schema`, as data files that no commit names yet.
+    pub fn stage<'a>(
+        &'a self,
+        batches: &'a [RecordBatch],
+        schema: &'a SchemaRef,
+    ) -> BoxFuture<'a, Result<Vec<Add>, TableError>> {
+        Box::pin(async move {
+            if batches.is_empty() {
+                return Ok(Vec::new());
+            }
+            let state = self.delta.snapshot()?;
+            let partitions = state.metadata().partition_columns().to_vec();
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
+                .set_max_row_group_row_count(Some(256 * 1024))
+                .build();
+            let config = WriterConfig::new(
+                Arc::clone(schema),
+                partitions,
+                Some(properties),
+                None,
+                Some(8 * 1024),
+                state.table_config().num_indexed_cols(),
+                None,
+            );
+            let mut writer = DeltaWriter::new(Arc::clone(&self.data), config);
+            // Splitting by partition costs per batch, and natural batches are small: join them first.
+            let mut joined: Vec<RecordBatch> = Vec::new();
+            let mut rows = 0;
+            for (at, batch) in batches.iter().enumerate() {
+                rows += batch.num_rows();
+                joined.push(conform(batch, schema)?);
+                if rows >= STAGE_ROWS || at + 1 == batches.len() {
+                    writer.write(&concat_batches(schema, &joined)?).await?;
+                    joined.clear();
+                    rows = 0;
+                }
+            }
+            Ok(writer.close().await?)
+        })
+    }
+
+    /// The object store with the table's folder as root.
+    pub fn data(&self) -> &Arc<dyn ObjectStore> {
+        &self.data
+    }
+
+    fn log(&self) -> Arc<dyn ObjectStore> {
+        self.delta.log_store().object_store(None)
+    }
+
+    pub(super) fn schema_error(&self, reason: &dyn std::fmt::Display) -> TableError {
+        TableError::Schema { table: self.name.to_string(), reason: reason.to_string() }
+    }
+}
+
+/// Brings `batch` to `schema`: columns by name, missing ones null.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+    if batch.schema_ref() == schema {
+        return Ok(batch.clone());
+    }
+    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => arrow::compute::cast(column, field.data_type()),
+        None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,106 @@
+//! Hot rows: what a statement sees of a table. A [`View`] is a snapshot of the Delta table, the positions in
+//! it, and the rows above those positions that are still in memory. It is swapped as a whole, so a row is
+//! seen exactly once: hot or committed, never both, never neither (invariant 2).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use deltalake_core::kernel::EagerSnapshot;
+
+use super::positions::{Positions, TopicPartition};
+use crate::task::Charge;
+
+/// Rows of the offsets `start..end` of one partition, not yet committed. May hold no row at all (dead
+/// letters, skips): it still moves the position.
+#[derive(Debug)]
+pub struct HotBatch {
+    /// The partition it was read from.
+    pub lane: TopicPartition,
+    /// First offset covered.
+    pub start: i64,
+    /// Next offset after it.
+    pub end: i64,
+    /// The rows, in the schema of the version that decoded them.
+    pub rows: RecordBatch,
+    /// Its dead letters, for the side table; `None` if there are none.
+    pub dead: Option<RecordBatch>,
+    /// What it holds of the budget; given back when the last View that shows it is gone.
+    pub charge: Charge,
+}
+
+/// A consistent state of one table.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Table name.
+    pub table: Arc<str>,
+    /// Columns of the newest schema version, in file order.
+    pub schema: SchemaRef,
+    /// Number of that version.
+    pub schema_version: u32,
+    /// The committed part; `None` before the table exists.
+    pub committed: Option<Arc<EagerSnapshot>>,
+    /// The positions in the committed part.
+    pub positions: Positions,
+    /// The rows above those positions, in order of arrival.
+    pub hot: Vec<Arc<HotBatch>>,
+}
+
+impl View {
+    /// Table version of the committed part.
+    pub fn table_version(&self) -> Option<u64> {
+        self.committed.as_ref().map(|snapshot| snapshot.version())
+    }
+
+    /// Number of hot rows.
+    pub fn hot_rows(&self) -> usize {
+        self.hot.iter().map(|batch| batch.rows.num_rows()).sum()
+    }
+
+    /// Bytes of hot rows.
+    pub fn hot_bytes(&self) -> usize {
+        self.hot.iter().map(|batch| batch.charge.bytes()).sum()
+    }
+}
+
+/// The current View of a table. Many read, one task writes.
+#[derive(Debug)]
+pub struct LiveView(ArcSwap<View>);
+
+impl LiveView {
+    /// Starts with `view`.
+    pub fn new(view: View) -> Self {
+        Self(ArcSwap::from_pointee(view))
+    }
+
+    /// Pins the View as it is now.
+    pub fn pin(&self) -> Arc<View> {
+        self.0.load_full()
+    }
+
+    /// Shows `batch` from now on.
+    pub fn push(&self, batch: HotBatch) {
+        let batch = Arc::new(batch);
+        self.change(|view| view.hot.push(batch));
+    }
+
+    /// Shows the columns of a newer schema version from now on.
+    pub fn evolve(&self, schema: SchemaRef, schema_version: u32) {
+        self.change(|view| (view.schema, view.schema_version) = (schema, schema_version));
+    }
+
+    /// Moves on to a newer snapshot: rows that it holds stop being hot in the same instant.
+    pub fn committed(&self, snapshot: Arc<EagerSnapshot>, positions: Positions) {
+        self.change(|view| {
+            view.hot.retain(|batch| positions.get(&batch.lane).is_none_or(|position| batch.end > *position));
+            (view.committed, view.positions) = (Some(snapshot), positions);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.0.load());
+        change(&mut view);
+        self.0.store(Arc::new(view));
+    }
+}

@@ -1,0 +1,115 @@
+//! A pinned state as DataFusion's catalog: read-only, for one statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::DataFusionError;
+use parking_lot::RwLock;
+
+use super::{CATALOG, PUBLIC, Pinned, SYSTEM};
+
+/// The one catalog of a statement.
+#[derive(Debug)]
+pub(super) struct PinnedCatalog {
+    schemas: BTreeMap<String, Arc<PinnedSchema>>,
+    views: BTreeMap<String, String>,
+}
+
+impl PinnedCatalog {
+    pub(super) fn new(pinned: Pinned) -> Arc<Self> {
+        let mut schemas: BTreeMap<String, Arc<PinnedSchema>> = pinned
+            .schemas
+            .into_iter()
+            .map(|(name, tables)| (name, Arc::new(PinnedSchema { tables: RwLock::new(tables) })))
+            .collect();
+        for always in [PUBLIC, SYSTEM] {
+            schemas.entry(always.to_owned()).or_default();
+        }
+        Arc::new(Self { schemas, views: pinned.views })
+    }
+
+    /// Schema names, sorted.
+    pub(super) fn schema_names(&self) -> impl Iterator<Item = &String> {
+        self.schemas.keys()
+    }
+
+    /// The tables of a schema, and those views that were planned.
+    pub(super) fn tables(&self, schema: &str) -> Vec<(String, Arc<dyn TableProvider>)> {
+        self.schemas.get(schema).map_or_else(Vec::new, |schema| {
+            schema.tables.read().iter().map(|(name, table)| (name.clone(), Arc::clone(table))).collect()
+        })
+    }
+
+    /// A table or planned view.
+    pub(super) fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.schemas.get(schema)?.tables.read().get(name).cloned()
+    }
+
+    /// Names of all views.
+    pub(super) fn view_names(&self) -> impl Iterator<Item = &String> {
+        self.views.keys()
+    }
+
+    /// The SQL of a view, unless a table of that name hides it or it is planned already.
+    pub(super) fn unplanned_view(&self, schema: &str, name: &str) -> Option<&str> {
+        let sql = (schema == PUBLIC).then(|| self.views.get(name)).flatten()?;
+        self.table(schema, name).is_none().then_some(sql)
+    }
+
+    /// Makes a planned view a table of this statement.
+    pub(super) fn add_view(&self, name: String, view: Arc<dyn TableProvider>) {
+        if let Some(public) = self.schemas.get(PUBLIC) {
+            public.tables.write().entry(name).or_insert(view);
+        }
+    }
+}
+
+/// What DataFusion asks for catalogs by name.
+#[derive(Debug)]
+pub(super) struct PinnedList(pub(super) Arc<PinnedCatalog>);
+
+impl CatalogProviderList for PinnedList {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::clone(&self.0) as _)
+    }
+}
+
+impl CatalogProvider for PinnedCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        self.schemas.keys().cloned().collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.schemas.get(name).map(|schema| Arc::clone(schema) as _)
+    }
+}
+
+#[derive(Debug, Default)]
+struct PinnedSchema {
+    tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+}
+
+#[async_trait]
+impl SchemaProvider for PinnedSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.read().keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.tables.read().get(name).cloned())
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.read().contains_key(name)
+    }
+}

@@ -1,0 +1,171 @@
+//! Text to one statement. `?` becomes `$1`, `$2`… here, token by token, because DataFusion takes every `?` for the
+//! same parameter; tokens keep their places, so errors still point into the text that was typed.
+
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::error;
+use crate::error::{Error, Kind, Result};
+
+/// Nested expressions deeper than this are refused instead of overflowing the stack.
+const RECURSION_LIMIT: usize = 100;
+/// Parameters of one statement.
+const PARAMETER_LIMIT: usize = 10_000;
+
+/// One statement and the number of its parameters.
+pub(super) struct Parsed {
+    pub(super) statement: Statement,
+    pub(super) parameters: usize,
+}
+
+/// Parses exactly one statement.
+pub(super) fn parse(sql: &str) -> Result<Parsed> {
+    let mut tokens = tokenize(sql)?;
+    let parameters = number_parameters(&mut tokens)?;
+    let mut statements = DFParserBuilder::new(tokens)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(RECURSION_LIMIT)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|e| error::from_datafusion(e, sql))?;
+    let statement =
+        statements.pop_front().ok_or_else(|| Error::new(Kind::Query, "there is no statement in the query text"))?;
+    if !statements.is_empty() {
+        return Err(Error::new(Kind::Query, "one statement at a time: the text holds several")
+            .hint("send each statement by itself, or use `millpond sql -f FILE`"));
+    }
+    Ok(Parsed { statement, parameters })
+}
+
+/// Script text cut at its semicolons.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Script {
+    /// Statements that ended in `;`, without it.
+    pub complete: Vec<String>,
+    /// What follows the last `;`; empty if that is only blanks and comments.
+    pub rest: String,
+}
+
+/// Cuts a script at the semicolons that end statements: not those in strings, quoted names or comments. An
+/// unfinished string or comment is an error.
+pub fn split(script: &str) -> Result<Script> {
+    let mut complete = Vec::new();
+    let (mut start, mut at, mut blank) = (0, Cursor::new(script), true);
+    for token in tokenize(script)? {
+        match token.token {
+            Token::SemiColon => {
+                let end = at.byte(token.span.start);
+                if !blank {
+                    complete.push(script[start..end].trim().to_owned());
+                }
+                (start, blank) = (end + 1, true);
+            }
+            Token::Whitespace(_) | Token::EOF => {}
+            _ => blank = false,
+        }
+    }
+    let rest = if blank { String::new() } else { script[start..].trim().to_owned() };
+    Ok(Script { complete, rest })
+}
+
+fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|e| error::syntax(&e.message, Some((e.location.line, e.location.column)), sql))
+}
+
+/// Numbers `?` from left to right; `$n` stays. Returns the highest number.
+fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize> {
+    let (mut unnamed, mut highest) = (0, 0);
+    for token in tokens {
+        let Token::Placeholder(name) = &mut token.token else { continue };
+        if name == "?" {
+            unnamed += 1;
+            *name = format!("${unnamed}");
+            continue;
+        }
+        match name.trim_start_matches(['$', '?']).parse::<usize>() {
+            Ok(number @ 1..=PARAMETER_LIMIT) => {
+                highest = highest.max(number);
+                *name = format!("${number}");
+            }
+            _ => {
+                return Err(Error::new(Kind::Query, format!("`{name}` is not a parameter"))
+                    .hint("parameters are `?`, or numbered from `$1`"));
+            }
+        }
+    }
+    if unnamed > 0 && highest > 0 {
+        return Err(Error::new(Kind::Query, "use `?` or `$1` for parameters, not both in one statement"));
+    }
+    if unnamed > PARAMETER_LIMIT {
+        return Err(Error::new(Kind::Query, format!("more than {PARAMETER_LIMIT} parameters in one statement")));
+    }
+    Ok(highest.max(unnamed))
+}
+
+/// Byte offsets of ascending places in a text.
+struct Cursor<'a> {
+    text: &'a str,
+    byte: usize,
+    line: u64,
+    column: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, byte: 0, line: 1, column: 1 }
+    }
+
+    fn byte(&mut self, to: Location) -> usize {
+        for char in self.text[self.byte..].chars() {
+            if (self.line, self.column) >= (to.line, to.column) {
+                break;
+            }
+            self.byte += char.len_utf8();
+            (self.line, self.column) = if char == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+        }
+        self.byte
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_cut_where_statements_end() {
+        let cases: [(&str, &[&str], &str); 8] = [
+            ("", &[], ""),
+            (" ;; \n; -- nothing\n", &[], ""),
+            ("SELECT 1", &[], "SELECT 1"),
+            ("SELECT 1;", &["SELECT 1"], ""),
+            ("SELECT ';' ; SELECT 2", &["SELECT ';'"], "SELECT 2"),
+            (
+                "SELECT 'é;', \"a;b\" -- c;\n, 1; /* ; */ SELECT '빗;물'; x",
+                &["SELECT 'é;', \"a;b\" -- c;\n, 1", "/* ; */ SELECT '빗;물'"],
+                "x",
+            ),
+            ("SELECT $$ ; $$;", &["SELECT $$ ; $$"], ""),
+            ("a;\r\nb;\r\n", &["a", "b"], ""),
+        ];
+        for (script, complete, rest) in cases {
+            let cut = split(script).unwrap();
+            assert_eq!(cut.complete, complete, "{script}");
+            assert_eq!(cut.rest, rest, "{script}");
+        }
+        assert!(split("SELECT 'unfinished").is_err());
+    }
+
+    #[test]
+    fn parameters_are_numbered_from_left_to_right() {
+        let text = |sql: &str| parse(sql).map(|p| (p.statement.to_string(), p.parameters));
+        assert_eq!(text("SELECT ?, '?', ? -- ?").unwrap(), ("SELECT $1, '?', $2".to_owned(), 2));
+        assert_eq!(text("SELECT $2, $1, $2").unwrap(), ("SELECT $2, $1, $2".to_owned(), 2));
+        assert_eq!(text("SELECT \"?\"").unwrap().1, 0);
+        for wrong in ["SELECT ?, $1", "SELECT $name", "SELECT $0", "SELECT $99999999"] {
+            assert_eq!(parse(wrong).err().unwrap().kind(), Kind::Query, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A connection's session: its options, and the way from text to something that can run.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::{ScalarValue, TableReference};
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{LogicalPlan, TableType};
+use datafusion::sql::parser::Statement as Ast;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::allow::{self, Ask};
+use super::catalog::{PinnedCatalog, PinnedList};
+use super::service::Service;
+use super::settings::Settings;
+use super::statement::{Query, Statement};
+use super::threads::Threads;
+use super::{PUBLIC, SYSTEM, error, parse, wire};
+use crate::error::{Error, Kind, Result};
+
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// A session. Clones share their options.
+#[derive(Clone)]
+pub struct Session {
+    service: Service,
+    now: Arc<Mutex<Now>>,
+}
+
+/// The options in force, and the DataFusion state that follows from them.
+struct Now {
+    settings: Settings,
+    state: Arc<SessionState>,
+}
+
+/// One table or view, as metadata of clients lists it.
+#[derive(Clone, Debug)]
+pub struct TableInfo {
+    /// Its schema's name.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    pub kind: &'static str,
+    /// Its columns in wire types.
+    pub columns: SchemaRef,
+}
+
+/// A verified plan with everything it needs to run on the tables it saw.
+pub(super) struct Planned {
+    pub(super) plan: LogicalPlan,
+    pub(super) state: SessionState,
+}
+
+impl Session {
+    pub(super) fn new(service: Service) -> Self {
+        let settings = service.defaults().clone();
+        let state = Arc::new(service.state().clone());
+        Self { service, now: Arc::new(Mutex::new(Now { settings, state })) }
+    }
+
+    /// Parses, plans and verifies one statement, for running it any number of times. Each run sees the rows of its
+    /// own time.
+    pub fn prepare<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Statement>> {
+        let (session, sql) = (self.clone(), sql.to_owned());
+        self.service.threads().run(async move { Statement::prepare(session, &sql).await })
+    }
+
+    /// One statement without parameters, planned on the tables as they are now.
+    pub fn query<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Query>> {
+        Box::pin(async move {
+            let parsed = parse::parse(sql)?;
+            let ask = allow::classify(parsed.statement)?;
+            if parsed.parameters > 0 {
+                let text = format!("the statement has {} parameters and no values for them", parsed.parameters);
+                return Err(Error::new(Kind::Query, text).hint("prepare it and bind values"));
+            }
+            self.bind(sql.into(), ask, Vec::new()).await
+        })
+    }
+
+    /// Changes a session option (`timezone`, `statement_timeout`).
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.change(|settings, _| settings.set(name, value))
+    }
+
+    /// Takes a session option back to the project's.
+    pub fn reset(&self, name: &str) -> Result<()> {
+        self.change(|settings, defaults| settings.reset(name, defaults))
+    }
+
+    /// Name and value of one session option, or of all.
+    pub fn show(&self, name: Option<&str>) -> Result<Vec<(&'static str, String)>> {
+        self.now.lock().settings.show(name)
+    }
+
+    /// Schema names, `information_schema` among them.
+    pub fn schemas(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.service.pin().schema_names().cloned().collect();
+        names.push(INFORMATION_SCHEMA.to_owned());
+        names
+    }
+
+    /// All tables and views, sorted by schema and name. A view that cannot be planned has no columns.
+    pub fn tables<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
+        let session = self.clone();
+        self.service.threads().run(async move { session.list_tables().await })
+    }
+
+    fn list_tables<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
+        Box::pin(async move {
+            let (catalog, state) = self.pinned();
+            let mut found = Vec::new();
+            let mut add = |schema: &str, name: String, kind, columns: &Schema| {
+                found.push(TableInfo { schema: schema.to_owned(), name, kind, columns: wire::schema(columns) });
+            };
+            for name in catalog.view_names() {
+                if plan_view(&catalog, &state, name, &mut Vec::new()).await.is_err() {
+                    add(PUBLIC, name.clone(), "VIEW", &Schema::empty());
+                }
+            }
+            for schema in catalog.schema_names() {
+                for (name, table) in catalog.tables(schema) {
+                    let kind = match table.table_type() {
+                        TableType::View => "VIEW",
+                        _ if schema == SYSTEM => "SYSTEM TABLE",
+                        _ => "TABLE",
+                    };
+                    add(schema, name, kind, &table.schema());
+                }
+            }
+            let own = state
+                .schema_for_ref(TableReference::partial(INFORMATION_SCHEMA, "tables"))
+                .map_err(|e| error::from_datafusion(e, ""))?;
+            for name in own.table_names() {
+                if let Ok(Some(table)) = own.table(&name).await {
+                    add(INFORMATION_SCHEMA, name, "SYSTEM TABLE", &table.schema());
+                }
+            }
+            found.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+            Ok(found)
+        })
+    }
+
+    pub(super) fn bind(&self, sql: Arc<str>, ask: Ask, values: Vec<ScalarValue>) -> BoxFuture<'_, Result<Query>> {
+        let session = self.clone();
+        self.service.threads().run(async move { Query::plan(&session, &sql, ask, values).await })
+    }
+
+    pub(super) fn threads(&self) -> &Threads {
+        self.service.threads()
+    }
+
+    pub(super) fn statement_timeout(&self) -> Option<std::time::Duration> {
+        self.now.lock().settings.statement_timeout
+    }
+
+    /// Plans on tables pinned now, and verifies that the plan only reads.
+    pub(super) fn plan<'a>(&'a self, sql: &'a str, statement: Ast) -> BoxFuture<'a, Result<Planned>> {
+        Box::pin(async move {
+            let (catalog, state) = self.pinned();
+            let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
+            Ok(Planned { plan, state })
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn planned_state(&self) -> SessionState {
+        self.pinned().1
+    }
+
+    fn pinned(&self) -> (Arc<PinnedCatalog>, SessionState) {
+        let catalog = self.service.pin();
+        let mut state = SessionState::clone(&self.now.lock().state);
+        state.register_catalog_list(Arc::new(PinnedList(Arc::clone(&catalog))));
+        state.mark_start_execution();
+        (catalog, state)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Settings, &Settings) -> Result<()>) -> Result<()> {
+        let mut now = self.now.lock();
+        change(&mut now.settings, self.service.defaults())?;
+        let mut state = self.service.state().clone();
+        state.config_mut().options_mut().execution.time_zone = Some(now.settings.timezone.clone());
+        // Functions such as now() keep the options they were built with.
+        let options = Arc::clone(state.config_options());
+        let changed: Vec<_> =
+            state.scalar_functions().values().filter_map(|f| f.inner().with_updated_config(&options)).collect();
+        for function in changed {
+            state.register_udf(Arc::new(function)).map_err(|e| error::from_datafusion(e, ""))?;
+        }
+        now.state = Arc::new(state);
+        Ok(())
+    }
+}
+
+/// Plans a statement; first the views it names, and those they name. `inside` holds the views being planned.
+fn plan<'a>(
+    catalog: &'a PinnedCatalog,
+    state: &'a SessionState,
+    sql: &'a str,
+    statement: Ast,
+    inside: &'a mut Vec<String>,
+) -> BoxFuture<'a, Result<LogicalPlan>> {
+    async move {
+        let references = state.resolve_table_references(&statement).map_err(|e| error::from_datafusion(e, sql))?;
+        if references.iter().any(|table| table.schema() == Some(INFORMATION_SCHEMA)) {
+            for name in catalog.view_names() {
+                // A broken view must not hide the others; whoever selects from it is told.
+                let _ = plan_view(catalog, state, name, inside).await;
+            }
+        }
+        for table in &references {
+            if catalog.unplanned_view(table.schema().unwrap_or(PUBLIC), table.table()).is_some() {
+                plan_view(catalog, state, table.table(), inside).await?;
+            }
+        }
+        let planned = match state.statement_to_plan(statement).await {
+            Ok(planned) => planned,
+            Err(error) => return Err(explain(error, catalog, state, sql)),
+        };
+        allow::verify(&planned)?;
+        Ok(planned)
+    }
+    .boxed()
+}
+
+/// Plans a view and adds it to the statement's catalog.
+fn plan_view<'a>(
+    catalog: &'a PinnedCatalog,
+    state: &'a SessionState,
+    name: &'a str,
+    inside: &'a mut Vec<String>,
+) -> BoxFuture<'a, Result<()>> {
+    async move {
+        let Some(sql) = catalog.unplanned_view(PUBLIC, name) else { return Ok(()) };
+        if inside.iter().any(|outer| outer == name) {
+            let circle = inside.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(" → ");
+            return Err(Error::new(Kind::Query, format!("the view `{name}` is defined by itself: {circle}")));
+        }
+        inside.push(name.to_owned());
+        let planned = plan_view_query(catalog, state, sql, inside).await;
+        inside.pop();
+        let view: Arc<dyn TableProvider> =
+            Arc::new(ViewTable::new(planned.map_err(|e| in_view(name, e))?, Some(sql.to_owned())));
+        catalog.add_view(name.to_owned(), view);
+        Ok(())
+    }
+    .boxed()
+}
+
+async fn plan_view_query(
+    catalog: &PinnedCatalog,
+    state: &SessionState,
+    sql: &str,
+    inside: &mut Vec<String>,
+) -> Result<LogicalPlan> {
+    let parsed = parse::parse(sql)?;
+    if parsed.parameters > 0 {
+        return Err(Error::new(Kind::Query, "a view has no parameters"));
+    }
+    let is_query = matches!(&parsed.statement, Ast::Statement(s) if matches!(**s, datafusion::sql::sqlparser::ast::Statement::Query(_)));
+    if !is_query {
+        return Err(Error::new(Kind::Query, "a view is one SELECT"));
+    }
+    let Ask::Rows(statement) = allow::classify(parsed.statement)? else {
+        return Err(Error::new(Kind::Query, "a view is one SELECT"));
+    };
+    plan(catalog, state, sql, *statement, inside).await
+}
+
+fn in_view(name: &str, error: Error) -> Error {
+    let wrapped = Error::new(error.kind(), format!("in view `{name}`: {}", error.message()));
+    match error.hint_text() {
+        Some(hint) => wrapped.hint(hint),
+        None => wrapped,
+    }
+}
+
+/// Says more where DataFusion only says "table not found".
+fn explain(
+    cause: datafusion::common::DataFusionError,
+    catalog: &PinnedCatalog,
+    state: &SessionState,
+    sql: &str,
+) -> Error {
+    let text = cause.find_root().message().into_owned();
+    let missing = text.strip_prefix("table '").and_then(|rest| rest.split_once("' not found")).map(|(name, _)| name);
+    let Some(missing) = missing else { return error::from_datafusion(cause, sql) };
+    let defaults = &state.config_options().catalog;
+    let default_schema = format!("{}.{}.", defaults.default_catalog, defaults.default_schema);
+    let own_catalog = format!("{}.", defaults.default_catalog);
+    let shown = missing.strip_prefix(&default_schema).or_else(|| missing.strip_prefix(&own_catalog)).unwrap_or(missing);
+    let mut names: Vec<String> = catalog.tables(PUBLIC).into_iter().map(|(name, _)| name).collect();
+    names.extend(catalog.view_names().cloned());
+    for schema in catalog.schema_names().filter(|schema| *schema != PUBLIC) {
+        names.extend(catalog.tables(schema).into_iter().map(|(name, _)| format!("{schema}.{name}")));
+    }
+    names.sort();
+    names.dedup();
+    error::unknown_table(shown, &names, sql)
+}

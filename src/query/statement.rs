@@ -1,0 +1,197 @@
+//! A statement to run again and again, and a query that is planned and pinned, ready to run.
+
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ParamValues;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::scalar::ScalarValue;
+use tokio::time::Instant;
+
+use super::allow::{self, Ask};
+use super::rows::{self, Rows};
+use super::session::{Planned, Session};
+use super::{error, parse, wire};
+use crate::error::{Error, Kind, Result};
+
+/// A prepared statement of one session.
+#[derive(Clone)]
+pub struct Statement {
+    session: Session,
+    sql: Arc<str>,
+    ask: Ask,
+    parameters: Vec<DataType>,
+    schema: SchemaRef,
+}
+
+/// A statement planned on tables pinned at that time. Running it later still shows the rows of that time.
+#[derive(Clone)]
+pub struct Query {
+    session: Session,
+    sql: Arc<str>,
+    what: What,
+    schema: SchemaRef,
+}
+
+#[derive(Clone)]
+enum What {
+    Plan { plan: LogicalPlan, state: Arc<SessionState> },
+    Ready(RecordBatch),
+    Set { name: String, value: Option<String> },
+}
+
+impl Statement {
+    pub(super) async fn prepare(session: Session, sql: &str) -> Result<Self> {
+        let parsed = parse::parse(sql)?;
+        let ask = allow::classify(parsed.statement)?;
+        let mut parameters = vec![DataType::Utf8; parsed.parameters];
+        let schema = match &ask {
+            Ask::Rows(statement) => {
+                let Planned { plan, state } = session.plan(sql, (**statement).clone()).await?;
+                let types = plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))?;
+                for (name, data_type) in types {
+                    let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+                    if let (Some(parameter), Some(data_type)) = (at.and_then(|at| parameters.get_mut(at)), data_type) {
+                        *parameter = data_type;
+                    }
+                }
+                // Types before and after coercion differ (of a UNION, say); with parameters still open coercion may
+                // fail, and then the raw types are the best guess.
+                let coerced = state.optimize(&plan).ok();
+                wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow())
+            }
+            other => answer(&session, other)?.schema(),
+        };
+        let parameters = parameters.iter().map(|t| wire::data_type(t)).collect();
+        Ok(Self { session, sql: sql.into(), ask, parameters, schema })
+    }
+
+    /// Wire schema of its rows; of a statement with parameters it may widen when values are bound.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Types of its parameters, in the order of their numbers; `Utf8` where the text does not tell.
+    pub fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    /// False for SET and RESET, which answer without rows.
+    pub fn has_rows(&self) -> bool {
+        matches!(self.ask, Ask::Rows(_) | Ask::Show { .. })
+    }
+
+    /// Plans it with these values on the tables as they are now.
+    pub fn bind<'a>(&'a self, values: Vec<ScalarValue>) -> BoxFuture<'a, Result<Query>> {
+        Box::pin(async move {
+            let (want, have) = (self.parameters.len(), values.len());
+            if want != have {
+                let text = format!("the statement has {want} parameters, {have} values are given");
+                return Err(Error::new(Kind::Query, text));
+            }
+            self.session.bind(Arc::clone(&self.sql), self.ask.clone(), values).await
+        })
+    }
+
+    /// Runs it with these values on the tables as they are now.
+    pub fn run<'a>(&'a self, values: Vec<ScalarValue>) -> BoxFuture<'a, Result<Rows>> {
+        Box::pin(async move { self.bind(values).await?.run().await })
+    }
+}
+
+impl Query {
+    pub(super) fn plan<'a>(
+        session: &'a Session,
+        sql: &'a str,
+        ask: Ask,
+        values: Vec<ScalarValue>,
+    ) -> BoxFuture<'a, Result<Self>> {
+        Box::pin(async move {
+            let (session, sql) = (session.clone(), Arc::<str>::from(sql));
+            let Ask::Rows(statement) = ask else {
+                let what = answer(&session, &ask)?;
+                let schema = what.schema();
+                return Ok(Self { session, sql, what, schema });
+            };
+            let Planned { mut plan, state } = session.plan(&sql, *statement).await?;
+            if !values.is_empty() {
+                let values: Vec<_> = values.into_iter().map(Into::into).collect();
+                plan =
+                    plan.with_param_values(ParamValues::List(values)).map_err(|e| error::from_datafusion(e, &sql))?;
+            }
+            // Optimized here, because only then are the types those of the rows that will come.
+            let plan = state.optimize(&plan).map_err(|e| error::from_datafusion(e, &sql))?;
+            let schema = wire::schema(plan.schema().as_arrow());
+            Ok(Self { session, sql, what: What::Plan { plan, state: Arc::new(state) }, schema })
+        })
+    }
+
+    /// Wire schema of its rows.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// True of SET and RESET: running them changes the session and gives no rows.
+    pub fn is_setting(&self) -> bool {
+        matches!(self.what, What::Set { .. })
+    }
+
+    /// Starts it. Its time-out counts from here to the last row; dropping the rows cancels it.
+    pub fn run<'a>(&'a self) -> BoxFuture<'a, Result<Rows>> {
+        Box::pin(async move {
+            let (plan, state) = match &self.what {
+                What::Ready(batch) => return Ok(rows::ready(Arc::clone(&self.schema), vec![batch.clone()])),
+                What::Set { name, value } => {
+                    match value {
+                        Some(value) => self.session.set(name, value)?,
+                        None => self.session.reset(name)?,
+                    }
+                    return Ok(rows::ready(Arc::clone(&self.schema), Vec::new()));
+                }
+                What::Plan { plan, state } => (plan.clone(), Arc::clone(state)),
+            };
+            let timeout = self.session.statement_timeout();
+            let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
+            let sql = Arc::clone(&self.sql);
+            let start = self.session.threads().run(async move {
+                let physical = state.query_planner().create_physical_plan(&plan, state.as_ref()).await;
+                let stream = physical.and_then(|physical| execute_stream(physical, state.task_ctx()));
+                stream.map_err(|e| error::from_datafusion(e, &sql))
+            });
+            let stream = rows::until(deadline, start).await??;
+            Ok(rows::pump(self.session.threads(), stream, Arc::clone(&self.schema), deadline))
+        })
+    }
+}
+
+impl What {
+    fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Plan { plan, .. } => wire::schema(plan.schema().as_arrow()),
+            Self::Ready(batch) => batch.schema(),
+            Self::Set { .. } => Arc::new(Schema::empty()),
+        }
+    }
+}
+
+/// What SET, RESET and SHOW come to.
+fn answer(session: &Session, ask: &Ask) -> Result<What> {
+    Ok(match ask {
+        Ask::Set { name, value } => What::Set { name: name.clone(), value: Some(value.clone()) },
+        Ask::Reset { name } => What::Set { name: name.clone(), value: None },
+        Ask::Show { name } => {
+            let shown = session.show(name.as_deref())?;
+            let fields = ["name", "value"].map(|name| Field::new(name, DataType::Utf8, true));
+            let names = StringArray::from_iter_values(shown.iter().map(|(name, _)| *name));
+            let values = StringArray::from_iter_values(shown.iter().map(|(_, value)| value));
+            let schema = Arc::new(Schema::new(fields.to_vec()));
+            let batch = RecordBatch::try_new(schema, vec![Arc::new(names), Arc::new(values)]);
+            What::Ready(batch.map_err(|e| error::from_datafusion(e.into(), ""))?)
+        }
+        Ask::Rows(_) => return Err(Error::new(Kind::Internal, "a query was taken for a setting")),
+    })
+}

@@ -1,0 +1,159 @@
+//! A pinned View as a DataFusion table: the union of the Delta scan, null-padded to the View's schema
+//! version, and the hot batches. Columns are shown users' first, Millpond's own (`_…`) last.
+
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::union::UnionExec;
+use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake_core::kernel::EagerSnapshot;
+
+use crate::lake::View;
+
+/// Committed rows of one snapshot, and hot rows above it.
+#[derive(Debug)]
+pub struct ViewTable {
+    schema: SchemaRef,
+    committed: Option<Arc<EagerSnapshot>>,
+    hot: Vec<RecordBatch>,
+}
+
+impl ViewTable {
+    /// The table of a pinned View.
+    pub fn new(view: &View) -> Self {
+        let hot = view.hot.iter().filter(|batch| batch.rows.num_rows() > 0);
+        Self {
+            schema: shown(&view.schema),
+            committed: view.committed.clone(),
+            hot: hot.map(|batch| batch.rows.clone()).collect(),
+        }
+    }
+
+    /// A committed snapshot alone.
+    pub fn committed(snapshot: Arc<EagerSnapshot>, schema: &SchemaRef) -> Self {
+        Self { schema: shown(schema), committed: Some(snapshot), hot: Vec::new() }
+    }
+
+    fn plan<'a>(
+        &'a self,
+        session: &'a dyn Session,
+        projection: Option<&'a Vec<usize>>,
+        filters: &'a [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+        Box::pin(async move {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema.project(columns)?),
+                None => Arc::clone(&self.schema),
+            };
+            let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+            if let Some(snapshot) = &self.committed {
+                parts.push(scan_committed(snapshot, &schema, session, filters, limit).await?);
+            }
+            if !self.hot.is_empty() {
+                let batches = self.hot.iter().map(|batch| narrow(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
+                parts.push(MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?);
+            }
+            match parts.len() {
+                0 => Ok(Arc::new(EmptyExec::new(schema)) as Arc<dyn ExecutionPlan>),
+                _ => UnionExec::try_new(parts),
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl TableProvider for ViewTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Box::pin(self.plan(session, projection, filters, limit)).await
+    }
+}
+
+/// The order people see: their own columns, then Millpond's. No field metadata, all nullable.
+fn shown(schema: &Schema) -> SchemaRef {
+    let (own, users): (Vec<_>, Vec<_>) = schema.fields().iter().partition(|field| field.name().starts_with('_'));
+    let plain = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), true);
+    Arc::new(Schema::new(users.into_iter().chain(own).map(plain).collect::<Vec<_>>()))
+}
+
+fn scan_committed<'a>(
+    snapshot: &'a Arc<EagerSnapshot>,
+    schema: &'a SchemaRef,
+    session: &'a dyn Session,
+    filters: &'a [Expr],
+    limit: Option<usize>,
+) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+    Box::pin(async move {
+        let mut config = DeltaScanConfig::new().with_wrap_partition_values(false);
+        config.schema_force_view_types = false;
+        let scan = DeltaScanNext::new(Arc::clone(snapshot), config)?;
+        let stored = scan.schema();
+        // A filter on a column that the snapshot does not have yet cannot prune its files.
+        let known =
+            |filter: &&Expr| filter.column_refs().iter().all(|column| stored.field_with_name(&column.name).is_ok());
+        let filters: Vec<Expr> = filters.iter().filter(known).cloned().collect();
+        let wanted: Vec<usize> =
+            schema.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+        let plan = scan.scan(session, Some(&wanted), &filters, limit).await?;
+        let produced = plan.schema();
+        let column = |field: &Arc<Field>| -> Result<(Arc<dyn PhysicalExpr>, String)> {
+            let expr: Arc<dyn PhysicalExpr> = match produced.column_with_name(field.name()) {
+                Some((at, found)) => {
+                    let column = Arc::new(Column::new(field.name(), at));
+                    if found.data_type() == field.data_type() {
+                        column
+                    } else {
+                        Arc::new(CastExpr::new(column, field.data_type().clone(), None))
+                    }
+                }
+                None => Arc::new(Literal::new(ScalarValue::try_new_null(field.data_type())?)),
+            };
+            Ok((expr, field.name().clone()))
+        };
+        let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(columns, plan)?) as Arc<dyn ExecutionPlan>)
+    })
+}
+
+/// `batch` with the columns of `schema`, missing ones null; keeps the row count when no column is wanted.
+fn narrow(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    let rows = batch.num_rows();
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => arrow::compute::cast(column, field.data_type()),
+        None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}

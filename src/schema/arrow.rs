@@ -1,0 +1,208 @@
+//! The Arrow form of a schema version, which the Delta table's schema keeps.
+//!
+//! Every column is nullable, the fixed ones too, although decode never leaves those null: a NOT NULL column in
+//! Delta is an invariant that each writer must check and that a later rewrite cannot drop.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use super::{Column, ColumnType, Path, PathError, SchemaVersion, fixed};
+
+/// Field metadata: the column's [`Path`] as text.
+pub const PATH_KEY: &str = "millpond.path";
+/// Field metadata: the column's type where the Arrow type does not tell (`json`).
+pub const TYPE_KEY: &str = "millpond.type";
+
+/// Why an Arrow schema is no schema version.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SchemaError {
+    /// A fixed column is not there.
+    #[error("the table has no column `{0}`: it is not an events table of Millpond")]
+    NoFixedColumn(&'static str),
+    /// A column has a type that no events table has.
+    #[error("column `{name}` has the type {found}, which no events table has")]
+    Type {
+        /// Column name.
+        name: String,
+        /// Its Arrow type.
+        found: DataType,
+    },
+    /// A user's column without path metadata.
+    #[error("column `{0}` does not say which path it holds (field metadata `{PATH_KEY}`): it was not made by Millpond")]
+    NoPath(String),
+    /// A path that does not parse.
+    #[error("column `{name}`: {error}")]
+    Path {
+        /// Column name.
+        name: String,
+        /// What is wrong with it.
+        error: PathError,
+    },
+    /// Fewer columns than key columns.
+    #[error("the table has {columns} columns, its key has {keys}")]
+    Keys {
+        /// User's columns.
+        columns: usize,
+        /// Key columns.
+        keys: usize,
+    },
+}
+
+impl ColumnType {
+    /// The Arrow type of a column of this type.
+    pub fn arrow_type(self) -> DataType {
+        match self {
+            ColumnType::Boolean => DataType::Boolean,
+            ColumnType::Int64 => DataType::Int64,
+            ColumnType::Double => DataType::Float64,
+            ColumnType::String | ColumnType::Json => DataType::Utf8,
+            ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            ColumnType::Date => DataType::Date32,
+        }
+    }
+
+    /// The word for this type in contracts and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            ColumnType::Boolean => "boolean",
+            ColumnType::Int64 => "bigint",
+            ColumnType::Double => "double",
+            ColumnType::String => "string",
+            ColumnType::Json => "json",
+            ColumnType::Timestamp => "timestamp",
+            ColumnType::Date => "date",
+        }
+    }
+}
+
+fn fixed_type(name: &str) -> DataType {
+    match name {
+        fixed::EVENT_TIME | fixed::TIMESTAMP => ColumnType::Timestamp.arrow_type(),
+        fixed::TOPIC | fixed::RESCUED => DataType::Utf8,
+        fixed::OFFSET => DataType::Int64,
+        fixed::DAY => DataType::Date32,
+        _ => DataType::Int32,
+    }
+}
+
+impl SchemaVersion {
+    /// The Arrow form: key columns, [`fixed::ALL`], the other columns.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let user = |column: &Column| {
+            let mut metadata = HashMap::from([(PATH_KEY.to_owned(), column.path.to_string())]);
+            if column.kind == ColumnType::Json {
+                metadata.insert(TYPE_KEY.to_owned(), column.kind.word().to_owned());
+            }
+            Field::new(&column.name, column.kind.arrow_type(), true).with_metadata(metadata)
+        };
+        let keys = self.columns.iter().take(self.keys).map(user);
+        let fixed = fixed::ALL.iter().map(|name| Field::new(*name, fixed_type(name), true));
+        let others = self.columns.iter().skip(self.keys).map(user);
+        Arc::new(Schema::new(keys.chain(fixed).chain(others).collect::<Vec<_>>()))
+    }
+
+    /// Version `number` as it reads back from a table's schema; its first `keys` columns are the key.
+    pub fn from_arrow(schema: &Schema, number: u32, keys: usize) -> Result<Self, SchemaError> {
+        for name in fixed::ALL {
+            let field = schema.field_with_name(name).map_err(|_| SchemaError::NoFixedColumn(name))?;
+            if plain(field.data_type()) != fixed_type(name) {
+                return Err(SchemaError::Type { name: name.to_owned(), found: field.data_type().clone() });
+            }
+        }
+        let users = schema.fields().iter().filter(|field| !fixed::ALL.contains(&field.name().as_str()));
+        let columns = users.map(|field| column(field)).collect::<Result<Vec<_>, _>>()?;
+        if columns.len() < keys {
+            return Err(SchemaError::Keys { columns: columns.len(), keys });
+        }
+        Ok(Self { number, keys, columns })
+    }
+}
+
+fn column(field: &Field) -> Result<Column, SchemaError> {
+    let name = field.name().clone();
+    let text = field.metadata().get(PATH_KEY).ok_or_else(|| SchemaError::NoPath(name.clone()))?;
+    let path: Path = text.parse().map_err(|error| SchemaError::Path { name: name.clone(), error })?;
+    let json = field.metadata().get(TYPE_KEY).is_some_and(|word| word == ColumnType::Json.word());
+    let kinds = [ColumnType::Boolean, ColumnType::Int64, ColumnType::Double, ColumnType::Timestamp, ColumnType::Date];
+    let kind = match plain(field.data_type()) {
+        DataType::Utf8 if json => ColumnType::Json,
+        DataType::Utf8 => ColumnType::String,
+        other => *kinds
+            .iter()
+            .find(|kind| kind.arrow_type() == other)
+            .ok_or_else(|| SchemaError::Type { name: name.clone(), found: other.clone() })?,
+    };
+    Ok(Column { name, path, kind })
+}
+
+/// The type without the freedoms readers take: views, long strings, another spelling of UTC.
+fn plain(found: &DataType) -> DataType {
+    match found {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if matches!(&**zone, "+00:00" | "Z" | "Etc/UTC") => {
+            ColumnType::Timestamp.arrow_type()
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::schema::any_path;
+
+    fn any_version() -> impl Strategy<Value = SchemaVersion> {
+        let kinds = vec![
+            ColumnType::Boolean,
+            ColumnType::Int64,
+            ColumnType::Double,
+            ColumnType::String,
+            ColumnType::Json,
+            ColumnType::Timestamp,
+            ColumnType::Date,
+        ];
+        let column = (any_path(), prop::sample::select(kinds));
+        (prop::collection::vec(column, 0..8), 1..100u32, any::<prop::sample::Index>()).prop_map(
+            |(columns, number, keys)| {
+                let named = columns.into_iter().enumerate();
+                let columns: Vec<Column> =
+                    named.map(|(n, (path, kind))| Column { name: format!("c{n}"), path, kind }).collect();
+                SchemaVersion { number, keys: keys.index(columns.len() + 1), columns }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_version_reads_back_from_its_arrow_form(version in any_version()) {
+            let schema = version.arrow_schema();
+            prop_assert!(schema.fields().iter().all(|field| field.is_nullable()));
+            prop_assert_eq!(schema.field(version.keys).name(), fixed::EVENT_TIME);
+            prop_assert_eq!(SchemaVersion::from_arrow(&schema, version.number, version.keys), Ok(version));
+        }
+    }
+
+    #[test]
+    fn a_foreign_schema_is_refused_by_column() {
+        let version = SchemaVersion { number: 1, keys: 0, columns: vec![] };
+        let fields = |extra: Field| {
+            let schema = version.arrow_schema();
+            let all: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).chain([extra]).collect();
+            SchemaVersion::from_arrow(&Schema::new(all), 1, 0)
+        };
+        let with_path =
+            |kind| Field::new("x", kind, true).with_metadata(HashMap::from([(PATH_KEY.into(), "x".into())]));
+        assert_eq!(fields(Field::new("x", DataType::Utf8, true)), Err(SchemaError::NoPath("x".into())));
+        let error = SchemaError::Type { name: "x".into(), found: DataType::Int8 };
+        assert_eq!(fields(with_path(DataType::Int8)), Err(error));
+        assert_eq!(fields(with_path(DataType::Utf8View)).unwrap().columns[0].kind, ColumnType::String);
+        assert_eq!(SchemaVersion::from_arrow(&Schema::empty(), 1, 0), Err(SchemaError::NoFixedColumn("event_time")));
+        assert_eq!(
+            SchemaVersion::from_arrow(&version.arrow_schema(), 1, 1),
+            Err(SchemaError::Keys { columns: 0, keys: 1 })
+        );
+    }
+}

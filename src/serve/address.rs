@@ -1,0 +1,44 @@
+//! Binding an address, with errors that name the setting it came from.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use crate::error::{Error, Kind, Result};
+
+/// Listens on `address`, the value of `[serve] <setting>`. Port 0 takes a free one.
+pub(super) async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        let text =
+            format!("[serve] {setting} = \"{address}\" is reachable from other machines, and there are no accounts");
+        return Err(
+            Error::new(Kind::Usage, text).hint("use a loopback address such as 127.0.0.1, and a proxy with TLS")
+        );
+    }
+    TcpListener::bind(address).await.map_err(|cause| {
+        let text = format!("cannot listen on [serve] {setting} = \"{address}\"");
+        let hint = match cause.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("another program has port {}: stop it, or set another address", address.port())
+            }
+            _ => "set another address".to_owned(),
+        };
+        Error::new(Kind::Usage, text).because(cause).hint(hint)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_and_an_open_address_are_refused_with_the_setting_named() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "http").await.unwrap();
+        let taken = bind(first.local_addr().unwrap(), "http").await.unwrap_err();
+        let open = bind("0.0.0.0:0".parse().unwrap(), "http").await.unwrap_err();
+        for error in [taken, open] {
+            assert!(error.to_string().contains("[serve] http"), "{error}");
+            assert_eq!(error.kind(), Kind::Usage);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Commands that ask about the catalog: each becomes one batch.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTables};
+use tonic::Status;
+
+use super::{info, status};
+use crate::query::{CATALOG, Session};
+
+const TABLE_TYPES: [&str; 3] = ["TABLE", "VIEW", "SYSTEM TABLE"];
+
+/// The answer to a metadata command; none if `command` is not one.
+pub(super) async fn answer(command: Command, session: &Session) -> Result<Option<RecordBatch>, Status> {
+    let batch = match command {
+        Command::CommandGetCatalogs(command) => {
+            let mut builder = command.into_builder();
+            builder.append(CATALOG);
+            builder.build()
+        }
+        Command::CommandGetDbSchemas(command) => {
+            let mut builder = CommandGetDbSchemas { catalog: any_catalog(command.catalog), ..command }.into_builder();
+            for schema in session.schemas() {
+                builder.append(CATALOG, schema);
+            }
+            builder.build()
+        }
+        Command::CommandGetTables(command) => {
+            let mut builder = CommandGetTables { catalog: any_catalog(command.catalog), ..command }.into_builder();
+            for table in session.tables().await.map_err(status::status)? {
+                let appended = builder.append(CATALOG, &table.schema, &table.name, table.kind, &table.columns);
+                appended.map_err(status::flight)?;
+            }
+            builder.build()
+        }
+        Command::CommandGetTableTypes(command) => {
+            let mut builder = command.into_builder();
+            for kind in TABLE_TYPES {
+                builder.append(kind);
+            }
+            builder.build()
+        }
+        Command::CommandGetSqlInfo(command) => command.into_builder(info::sql()?).build(),
+        Command::CommandGetXdbcTypeInfo(command) => command.into_builder(info::xdbc()?).build(),
+        Command::CommandGetPrimaryKeys(_) => return Ok(Some(RecordBatch::new_empty(Arc::new(primary_keys())))),
+        Command::CommandGetExportedKeys(_)
+        | Command::CommandGetImportedKeys(_)
+        | Command::CommandGetCrossReference(_) => return Ok(Some(RecordBatch::new_empty(Arc::new(foreign_keys())))),
+        _ => return Ok(None),
+    };
+    batch.map(Some).map_err(status::flight)
+}
+
+/// By the book an empty name asks for tables without a catalog; drivers send it when the user chose none.
+fn any_catalog(catalog: Option<String>) -> Option<String> {
+    catalog.filter(|name| !name.is_empty())
+}
+
+/// Schema of GetPrimaryKeys, from FlightSql.proto.
+fn primary_keys() -> Schema {
+    Schema::new(vec![
+        Field::new("catalog_name", DataType::Utf8, true),
+        Field::new("db_schema_name", DataType::Utf8, true),
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("column_name", DataType::Utf8, false),
+        Field::new("key_name", DataType::Utf8, true),
+        Field::new("key_sequence", DataType::Int32, false),
+    ])
+}
+
+/// Schema of GetExportedKeys, GetImportedKeys and GetCrossReference, from FlightSql.proto.
+fn foreign_keys() -> Schema {
+    let side = |side: &str| {
+        [("catalog_name", true), ("db_schema_name", true), ("table_name", false), ("column_name", false)]
+            .map(|(name, nullable)| Field::new(format!("{side}_{name}"), DataType::Utf8, nullable))
+    };
+    let mut fields: Vec<Field> = side("pk").into_iter().chain(side("fk")).collect();
+    fields.extend([
+        Field::new("key_sequence", DataType::Int32, false),
+        Field::new("fk_key_name", DataType::Utf8, true),
+        Field::new("pk_key_name", DataType::Utf8, true),
+        Field::new("update_rule", DataType::UInt8, false),
+        Field::new("delete_rule", DataType::UInt8, false),
+    ]);
+    Schema::new(fields)
+}

@@ -1,0 +1,100 @@
+//! Arrow Flight SQL on arrow-flight's gRPC service.
+//!
+//! `FlightService` is implemented itself, not through the crate's `FlightSqlService`: every command then has one
+//! path for GetFlightInfo, GetSchema, PollFlightInfo and DoGet, which that trait's blanket implementation leaves
+//! out or spreads over thirty methods.
+//!
+//! * One endpoint without locations, because flightsql-dbapi reads only the first and Grafana refuses more.
+//! * The ticket of a statement is a random handle of a query that is planned and has its tables pinned; it lives
+//!   for 60 s and their number is bounded. Tickets of metadata are the command itself.
+//! * A session is found by the bearer token that Handshake gave, else by the connection.
+//! * Schemas are wire schemas everywhere; messages stay under 2 MiB of data.
+
+mod actions;
+mod info;
+mod metadata;
+mod parameters;
+mod service;
+mod shelf;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::address;
+use crate::error::{Error, Kind, Result};
+use crate::query::Service;
+use crate::task::Shutdown;
+
+/// Statement texts and parameters of one request.
+const REQUEST_BYTES: usize = 16 << 20;
+/// How often expired handles are dropped.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long running statements may go on after shutdown began.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Connections that answer no ping are closed.
+const PING: Duration = Duration::from_secs(30);
+
+/// A bound Flight SQL door.
+pub struct Flight {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Flight {
+    /// Binds `[serve] flight_sql`.
+    pub async fn bind(address: SocketAddr) -> Result<Self> {
+        let listener = address::bind(address, "flight_sql").await?;
+        let address = listener.local_addr().map_err(broken)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until told to stop; statements that run then have ten seconds to end.
+    pub async fn run(self, queries: Service, shutdown: Shutdown) -> Result<()> {
+        let service = service::FlightSql::new(queries);
+        let shelves = service.clone();
+        let sweep = async {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                shelves.sweep();
+            }
+        };
+        let door = FlightServiceServer::new(service)
+            .max_decoding_message_size(REQUEST_BYTES)
+            .max_encoding_message_size(usize::MAX);
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PING))
+            .add_service(door)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
+                shutdown.clone().cancelled_owned(),
+            );
+        let drained = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            result = server => result.map_err(broken),
+            () = drained => Ok(()),
+            () = sweep => Ok(()),
+        }
+    }
+}
+
+fn broken(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Kind::Internal, "the Flight SQL server stopped").because(cause)
+}

@@ -1,0 +1,383 @@
+//! The gRPC service: sessions, tickets, statements and their rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{
+    Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, Result as ActionResult, SchemaAsIpc, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use prost::Message;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::shelf::{Keep, Shelf};
+use super::{actions, metadata, parameters, status};
+use crate::query::{Query, ScalarValue, Service, Session, Statement, wire};
+use crate::task::Shutdown;
+
+/// How long a ticket pins its tables.
+const TICKET: Duration = Duration::from_secs(60);
+const TICKETS: usize = 1_000;
+const PREPARED_IDLE: Duration = Duration::from_secs(3_600);
+const PREPARED: usize = 10_000;
+const SESSION_IDLE: Duration = Duration::from_secs(12 * 3_600);
+const SESSIONS: usize = 10_000;
+/// Running statements that can be cancelled by their ticket.
+const RUNNING: usize = 10_000;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+/// The service. Clones share everything.
+#[derive(Clone)]
+pub(super) struct FlightSql {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queries: Service,
+    sessions: Shelf<Session>,
+    prepared: Shelf<Arc<Prepared>>,
+    tickets: Shelf<Query>,
+    running: Shelf<Shutdown>,
+}
+
+/// A prepared statement and the values bound last.
+pub(super) struct Prepared {
+    pub(super) statement: Statement,
+    values: Mutex<Vec<ScalarValue>>,
+}
+
+impl FlightSql {
+    pub(super) fn new(queries: Service) -> Self {
+        let inner = Inner {
+            queries,
+            sessions: Shelf::new(SESSIONS, Keep::FromUse(SESSION_IDLE)),
+            prepared: Shelf::new(PREPARED, Keep::FromUse(PREPARED_IDLE)),
+            tickets: Shelf::new(TICKETS, Keep::FromStart(TICKET)),
+            running: Shelf::new(RUNNING, Keep::FromStart(SESSION_IDLE)),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Drops what expired, so that unused tickets let go of the tables they pin.
+    pub(super) fn sweep(&self) {
+        self.inner.sessions.sweep();
+        self.inner.prepared.sweep();
+        self.inner.tickets.sweep();
+        self.inner.running.sweep();
+    }
+
+    /// The session of a request.
+    pub(super) fn session<T>(&self, request: &Request<T>) -> Session {
+        let name = session_name(request);
+        self.inner.sessions.get(&name).unwrap_or_else(|| {
+            let session = self.inner.queries.session();
+            self.inner.sessions.put_at(name, session.clone());
+            session
+        })
+    }
+
+    /// Forgets the session of a request.
+    pub(super) fn close_session<T>(&self, request: &Request<T>) {
+        self.inner.sessions.remove(&session_name(request));
+    }
+
+    pub(super) fn keep_prepared(&self, statement: Statement) -> Bytes {
+        self.inner.prepared.put(Arc::new(Prepared { statement, values: Mutex::new(Vec::new()) }))
+    }
+
+    pub(super) fn close_prepared(&self, handle: &[u8]) {
+        self.inner.prepared.remove(handle);
+    }
+
+    fn prepared(&self, handle: &[u8]) -> Result<Arc<Prepared>, Status> {
+        self.inner.prepared.get(handle).ok_or_else(|| status::expired("prepared statement"))
+    }
+
+    /// Ends the statement of a ticket. False if it is neither waiting nor running.
+    pub(super) fn cancel(&self, ticket: &Ticket) -> Result<bool, Status> {
+        let Command::TicketStatementQuery(ticket) = command(&ticket.ticket)? else { return Ok(false) };
+        let waiting = self.inner.tickets.remove(&ticket.statement_handle).is_some();
+        let running = self.inner.running.remove(&ticket.statement_handle);
+        if let Some(running) = &running {
+            running.cancel();
+        }
+        Ok(waiting || running.is_some())
+    }
+
+    /// Plans the statement of a command, if it is one.
+    async fn plan(&self, command: &Command, session: &Session) -> Result<Option<Query>, Status> {
+        let query = match command {
+            Command::CommandStatementQuery(statement) => {
+                if statement.transaction_id.is_some() {
+                    return Err(actions::no_transactions());
+                }
+                session.query(&statement.query).await
+            }
+            Command::CommandPreparedStatementQuery(statement) => {
+                let prepared = self.prepared(&statement.prepared_statement_handle)?;
+                let values = prepared.values.lock().clone();
+                prepared.statement.bind(values).await
+            }
+            Command::CommandStatementSubstraitPlan(_) => {
+                return Err(Status::unimplemented("Substrait plans are not accepted"));
+            }
+            _ => return Ok(None),
+        };
+        query.map(Some).map_err(status::status)
+    }
+
+    async fn info(self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
+        let session = self.session(&request);
+        let descriptor = request.into_inner();
+        let asked = command(&descriptor.cmd)?;
+        let (schema, ticket, rows) = match self.plan(&asked, &session).await? {
+            Some(query) => {
+                if query.is_setting() {
+                    // Some clients take their statement for done before they read its (empty) result.
+                    query.run().await.map_err(status::status)?;
+                }
+                let schema = query.schema();
+                let ticket = TicketStatementQuery { statement_handle: self.inner.tickets.put(query) };
+                (schema, Bytes::from(ticket.as_any().encode_to_vec()), -1)
+            }
+            None => {
+                let batch = metadata_batch(asked, &session).await?;
+                let rows = i64::try_from(batch.num_rows()).unwrap_or(-1);
+                (batch.schema(), descriptor.cmd.clone(), rows)
+            }
+        };
+        let info = FlightInfo::new().try_with_schema(&schema).map_err(status::internal)?;
+        Ok(info
+            .with_descriptor(descriptor)
+            .with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(ticket)))
+            .with_total_records(rows)
+            .with_total_bytes(-1)
+            .with_ordered(true))
+    }
+
+    async fn schema(self, request: Request<FlightDescriptor>) -> Result<SchemaResult, Status> {
+        let session = self.session(&request);
+        let asked = command(&request.get_ref().cmd)?;
+        let schema = match &asked {
+            // Not planned as for running: a statement with parameters has a schema before it has values.
+            Command::CommandStatementQuery(c) => session.prepare(&c.query).await.map_err(status::status)?.schema(),
+            Command::CommandPreparedStatementQuery(c) => {
+                self.prepared(&c.prepared_statement_handle)?.statement.schema()
+            }
+            _ => metadata_batch(asked, &session).await?.schema(),
+        };
+        SchemaAsIpc::new(&schema, &IpcWriteOptions::default()).try_into().map_err(status::internal)
+    }
+
+    async fn get(self, request: Request<Ticket>) -> Result<Messages<FlightData>, Status> {
+        let session = self.session(&request);
+        let asked = command(&request.get_ref().ticket)?;
+        let (query, handle) = match &asked {
+            Command::TicketStatementQuery(ticket) => {
+                let query =
+                    self.inner.tickets.get(&ticket.statement_handle).ok_or_else(|| status::expired("ticket"))?;
+                (query, ticket.statement_handle.clone())
+            }
+            _ => match self.plan(&asked, &session).await? {
+                Some(query) => (query, Bytes::new()),
+                None => {
+                    let batch = metadata_batch(asked, &session).await?;
+                    return Ok(encode(batch.schema(), stream::iter([Ok(batch)])));
+                }
+            },
+        };
+        let rows = query.run().await.map_err(status::status)?;
+        let schema = rows.schema();
+        let rows = stream::try_unfold((rows, Running::new(self, handle)), |(mut rows, running)| async move {
+            tokio::select! {
+                () = running.cancelled.cancelled() => Err(Status::cancelled("the query was cancelled")),
+                batch = rows.try_next() => Ok(batch.map_err(status::status)?.map(|batch| (batch, (rows, running)))),
+            }
+        });
+        Ok(encode(schema, rows))
+    }
+
+    async fn put(self, request: Request<Streaming<FlightData>>) -> Result<Vec<u8>, Status> {
+        let session = self.session(&request);
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("DoPut without a message"))?;
+        let descriptor = first.flight_descriptor.as_ref();
+        let asked = command(&descriptor.ok_or_else(|| Status::invalid_argument("DoPut without a command"))?.cmd)?;
+        match asked {
+            Command::CommandPreparedStatementQuery(statement) => {
+                let handle = statement.prepared_statement_handle;
+                let prepared = self.prepared(&handle)?;
+                let values = parameters::read(first, messages).await?;
+                *prepared.values.lock() = values;
+                Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) }.encode_to_vec())
+            }
+            Command::CommandStatementUpdate(update) => {
+                let statement = session.prepare(&update.query).await.map_err(status::status)?;
+                run_update(&statement, Vec::new()).await
+            }
+            Command::CommandPreparedStatementUpdate(update) => {
+                let prepared = self.prepared(&update.prepared_statement_handle)?;
+                let values = prepared.values.lock().clone();
+                run_update(&prepared.statement, values).await
+            }
+            Command::CommandStatementIngest(_) => {
+                Err(Status::permission_denied("bulk ingest is not allowed: tables are fed from Kafka"))
+            }
+            other => Err(Status::unimplemented(format!("DoPut of {} is not offered", other.type_url()))),
+        }
+    }
+
+    async fn shake(request: Request<Streaming<HandshakeRequest>>) -> Answer<Messages<HandshakeResponse>> {
+        // No accounts yet: every name and every token is taken, and the answer names a new session.
+        let token = format!("{:032x}", rand::random::<u128>());
+        drop(request);
+        let header: MetadataValue<_> = format!("Bearer {token}").parse().map_err(status::malformed)?;
+        let answer = HandshakeResponse { protocol_version: 0, payload: Bytes::from(token) };
+        let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
+        response.metadata_mut().insert("authorization", header);
+        Ok(response)
+    }
+}
+
+/// SET and RESET are the only "updates".
+async fn run_update(statement: &Statement, values: Vec<ScalarValue>) -> Result<Vec<u8>, Status> {
+    if statement.has_rows() {
+        return Err(Status::invalid_argument("the statement returns rows: execute it as a query, not as an update"));
+    }
+    statement.run(values).await.map_err(status::status)?;
+    Ok(DoPutUpdateResult { record_count: 0 }.encode_to_vec())
+}
+
+/// A statement under way, so that it can be cancelled by its ticket.
+struct Running {
+    service: FlightSql,
+    handle: Bytes,
+    cancelled: Shutdown,
+}
+
+impl Running {
+    fn new(service: FlightSql, handle: Bytes) -> Self {
+        let cancelled = Shutdown::new();
+        if !handle.is_empty() {
+            service.inner.running.put_at(handle.clone(), cancelled.clone());
+        }
+        Self { service, handle, cancelled }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.service.inner.running.remove(&self.handle);
+    }
+}
+
+async fn metadata_batch(asked: Command, session: &Session) -> Result<RecordBatch, Status> {
+    let name = asked.type_url().to_owned();
+    let batch = metadata::answer(asked, session).await?;
+    batch.ok_or_else(|| Status::unimplemented(format!("{name} is not offered")))
+}
+
+fn command(bytes: &[u8]) -> Result<Command, Status> {
+    let any = Any::decode(bytes).map_err(status::malformed)?;
+    Command::try_from(any).map_err(status::malformed)
+}
+
+/// Batches as messages, cut to size.
+fn encode(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
+) -> Messages<FlightData> {
+    let cut = batches
+        .map_ok(|batch| stream::iter(wire::split(batch, wire::MESSAGE_BYTES)).map(Ok))
+        .try_flatten()
+        .map_err(|status| FlightError::Tonic(Box::new(status)));
+    FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .with_max_flight_data_size(usize::MAX)
+        .build(cut)
+        .map_err(Status::from)
+        .boxed()
+}
+
+fn session_name<T>(request: &Request<T>) -> Bytes {
+    let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    match header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer "))) {
+        Some(token) => Bytes::from(format!("token {token}")),
+        None => Bytes::from(format!("connection {:?}", request.remote_addr())),
+    }
+}
+
+#[tonic::async_trait]
+impl FlightService for FlightSql {
+    type HandshakeStream = Messages<HandshakeResponse>;
+    type ListFlightsStream = Messages<FlightInfo>;
+    type DoGetStream = Messages<FlightData>;
+    type DoPutStream = Messages<PutResult>;
+    type DoExchangeStream = Messages<FlightData>;
+    type DoActionStream = Messages<ActionResult>;
+    type ListActionsStream = Messages<ActionType>;
+
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Self::HandshakeStream> {
+        Self::shake(request).await
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
+        self.clone().info(request).boxed().await.map(Response::new)
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
+        let info = self.clone().info(request).boxed().await?;
+        Ok(Response::new(PollInfo {
+            info: Some(info),
+            flight_descriptor: None,
+            progress: Some(1.0),
+            expiration_time: None,
+        }))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
+        self.clone().schema(request).boxed().await.map(Response::new)
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
+        self.clone().get(request).boxed().await.map(Response::new)
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
+        let app_metadata = self.clone().put(request).boxed().await?.into();
+        Ok(Response::new(stream::iter([Ok(PutResult { app_metadata })]).boxed()))
+    }
+
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Answer<Self::DoExchangeStream> {
+        Err(Status::unimplemented("DoExchange is not offered"))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
+        let bodies = actions::run(self.clone(), request).boxed().await?;
+        Ok(Response::new(stream::iter(bodies.into_iter().map(|body| Ok(ActionResult { body }))).boxed()))
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Answer<Self::ListActionsStream> {
+        Ok(Response::new(stream::iter(actions::list().map(Ok)).boxed()))
+    }
+}

@@ -1,0 +1,129 @@
+//! The HTTP door: is it alive, is it ready, what are its numbers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Registry, TextEncoder};
+use tokio::net::TcpListener;
+
+use super::address;
+use crate::error::{Error, Kind, Result};
+use crate::task::Shutdown;
+
+/// Answers why the process cannot do its work now, one line each; empty if it can.
+pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// How long open connections may go on after shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+
+const INDEX: &str = "Millpond\n\n  /healthz   the process lives\n  /readyz    it can do its work, or 503 and why not\n  /metrics   numbers for Prometheus\n\nSQL: Arrow Flight SQL at the address in [serve] flight_sql, or `millpond sql`\n";
+
+/// A bound HTTP door.
+pub struct Http {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Http {
+    /// Binds `[serve] http`.
+    pub async fn bind(address: SocketAddr) -> Result<Self> {
+        let listener = address::bind(address, "http").await?;
+        let address = listener.local_addr().map_err(broken)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until told to stop.
+    pub async fn run(self, readiness: Readiness, metrics: Registry, shutdown: Shutdown) -> Result<()> {
+        let server = axum::serve(self.listener, routes(readiness, metrics))
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let drained = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            result = server.into_future() => result.map_err(broken),
+            () = drained => Ok(()),
+        }
+    }
+}
+
+fn broken(cause: std::io::Error) -> Error {
+    Error::new(Kind::Internal, "the HTTP server stopped").because(cause)
+}
+
+fn routes(readiness: Readiness, metrics: Registry) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(numbers).with_state(metrics))
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> Response {
+    let reasons = readiness();
+    if reasons.is_empty() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+}
+
+async fn numbers(State(metrics): State<Registry>) -> Response {
+    match TextEncoder::new().encode_to_string(&metrics.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(error = %error, "metrics not encoded");
+            (StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded\n").into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use prometheus::IntCounter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_endpoints_answer_and_the_door_closes() {
+        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let base = format!("http://{}", http.address());
+        let ready = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&ready);
+        let readiness: Readiness = Arc::new(move || {
+            if asked.load(Ordering::Relaxed) { Vec::new() } else { vec!["kafka is away".into(), "lake is slow".into()] }
+        });
+        let registry = Registry::new();
+        let counter = IntCounter::new("millpond_test_rows_total", "rows").unwrap();
+        registry.register(Box::new(counter.clone())).unwrap();
+        counter.inc_by(7);
+        let shutdown = Shutdown::new();
+        let server = tokio::spawn(http.run(readiness, registry, shutdown.clone()));
+        let get = async |path: &str| {
+            let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        assert_eq!(get("/healthz").await, (200, "ok\n".into()));
+        assert_eq!(get("/readyz").await, (503, "kafka is away\nlake is slow\n".into()));
+        ready.store(true, Ordering::Relaxed);
+        assert_eq!(get("/readyz").await, (200, "ready\n".into()));
+        assert!(get("/metrics").await.1.contains("millpond_test_rows_total 7"));
+        assert!(get("/").await.1.contains("/metrics"));
+        assert_eq!(get("/nothing").await.0, 404);
+        shutdown.cancel();
+        server.await.unwrap().unwrap();
+        assert!(reqwest::get(format!("{base}/healthz")).await.is_err());
+    }
+}

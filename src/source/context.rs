@@ -1,0 +1,85 @@
+//! What librdkafka says about itself: its log lines and errors, routed to `tracing`, never to stderr.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, error, trace, warn};
+
+/// The same kind of librdkafka line is repeated at most this often.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
+
+thread_local! {
+    // librdkafka's own words arrive by callback, on the polling thread, just before `poll` returns the bare code.
+    static LAST_REASON: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Callbacks of one client.
+#[derive(Default)]
+pub(super) struct Context {
+    last_error: Mutex<Option<String>>,
+    said: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Context {
+    /// What librdkafka complained about last, if anything; taken away by the call.
+    pub(super) fn take_last_error(&self) -> Option<String> {
+        self.last_error.lock().take()
+    }
+
+    /// librdkafka's explanation of the error that the last `poll` on this thread returned.
+    pub(super) fn take_reason() -> Option<String> {
+        LAST_REASON.take()
+    }
+
+    fn may_say(&self, facility: &str) -> bool {
+        let mut said = self.said.lock();
+        let now = Instant::now();
+        match said.get(facility) {
+            Some(last) if now.duration_since(*last) < REPEAT_AFTER => false,
+            _ => {
+                said.insert(facility.to_owned(), now);
+                true
+            }
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        match level {
+            Emerg | Alert | Critical if self.may_say(facility) => {
+                error!(target: "kafka", facility, text, "kafka client failed");
+            }
+            // Failed connections are said once, in our own words, by whoever waits for them.
+            Error | Warning if !matches!(facility, "FAIL" | "ERROR") && self.may_say(facility) => {
+                warn!(target: "kafka", facility, text, "kafka client warns");
+            }
+            Emerg | Alert | Critical | Error | Warning | Notice | Info => {
+                debug!(target: "kafka", facility, text, "kafka client says");
+            }
+            Debug => trace!(target: "kafka", facility, text, "kafka client says"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is reported as an error, after every batch.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
+        debug!(target: "kafka", code = ?error.rdkafka_error_code(), reason, "kafka client reports an error");
+        LAST_REASON.set(Some(reason.to_owned()));
+        // "All brokers are down" follows the cause and would hide it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.last_error.lock() = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Context {}

@@ -1,0 +1,122 @@
+//! What stops a topic for good: the faults after which reading on would skip records silently.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::Watermarks;
+
+/// Why no more records of a topic may be handed out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(
+        "partition {partition}: position {position} is below what kafka still holds ({}); \
+         replay the gap from the table's own history or accept it: `millpond ingest seek`", range(*.held)
+    )]
+    BelowLow { partition: i32, position: i64, held: Option<Watermarks> },
+    #[error(
+        "partition {partition}: position {position} is beyond the end ({}): the topic was deleted and made again; \
+         start its next incarnation with `millpond ingest seek`", range(*.held)
+    )]
+    BeyondEnd { partition: i32, position: i64, held: Option<Watermarks> },
+    #[error(
+        "partition {partition}: kafka does not hold position {position} ({}); \
+         choose where to go on: `millpond ingest seek`", range(*.held)
+    )]
+    OutOfRange { partition: i32, position: i64, held: Option<Watermarks> },
+    #[error(
+        "partition {partition} no longer exists (position {position}): the topic was deleted or made again; \
+         start its next incarnation with `millpond ingest seek`"
+    )]
+    Gone { partition: i32, position: i64 },
+    #[error(
+        "partition {partition}: the records from position {position} on cannot be read: {reason}; \
+         repair the topic, or skip them knowingly: `millpond ingest seek`"
+    )]
+    Unreadable { partition: i32, position: i64, reason: String },
+    #[error("{0}")]
+    Client(String),
+}
+
+fn range(held: Option<Watermarks>) -> String {
+    match held {
+        Some(Watermarks { low, high }) if low < high => format!("it holds {low} to {}", high - 1),
+        Some(Watermarks { low, .. }) => format!("it is empty, the next offset is {low}"),
+        None => "what it holds is not known".to_owned(),
+    }
+}
+
+impl Fault {
+    /// The fault that an error on a partition's queue means; `None` if librdkafka tries again by itself.
+    pub(super) fn of(error: &KafkaError, partition: i32, position: i64, reason: Option<String>) -> Option<Self> {
+        use RDKafkaErrorCode as E;
+        let code = error.rdkafka_error_code()?;
+        let reason = || reason.unwrap_or_else(|| code.to_string());
+        match code {
+            E::AutoOffsetReset | E::OffsetOutOfRange | E::LogTruncation => {
+                Some(Self::OutOfRange { partition, position, held: None })
+            }
+            E::UnknownPartition | E::UnknownTopic | E::UnknownTopicOrPartition => {
+                Some(Self::Gone { partition, position })
+            }
+            // librdkafka goes on behind these message sets.
+            E::BadMessage | E::BadCompression | E::NotImplemented | E::MessageSizeTooLarge => {
+                Some(Self::Unreadable { partition, position, reason: reason() })
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Some(Self::Client(reason())),
+            _ => None,
+        }
+    }
+
+    /// The partition whose watermarks would explain the fault.
+    pub(super) fn lost_position(&self) -> Option<i32> {
+        match self {
+            Self::OutOfRange { partition, .. } => Some(*partition),
+            _ => None,
+        }
+    }
+
+    /// The same fault, explained by what the partition holds now.
+    pub(super) fn explained(self, held: Watermarks) -> Self {
+        match self {
+            Self::OutOfRange { partition, position, .. } if position < held.low => {
+                Self::BelowLow { partition, position, held: Some(held) }
+            }
+            Self::OutOfRange { partition, position, .. } if position > held.high => {
+                Self::BeyondEnd { partition, position, held: Some(held) }
+            }
+            Self::OutOfRange { partition, position, .. } => Self::OutOfRange { partition, position, held: Some(held) },
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_position_names_what_kafka_holds_and_the_way_out() {
+        let error = KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset);
+        let fault = |position| Fault::of(&error, 3, position, None).unwrap();
+        let text = |position, low, high| fault(position).explained(Watermarks { low, high }).to_string();
+        let below = text(5, 100, 200);
+        assert!(
+            below.contains("partition 3") && below.contains("position 5") && below.contains("100 to 199"),
+            "{below}"
+        );
+        let beyond = text(500, 0, 7);
+        assert!(beyond.contains("made again") && beyond.contains("0 to 6"), "{beyond}");
+        assert!(below.contains("millpond ingest seek") && beyond.contains("millpond ingest seek"));
+        assert!(text(5, 0, 0).contains("empty"));
+    }
+
+    #[test]
+    fn what_librdkafka_would_skip_stops_and_what_it_retries_does_not() {
+        let of = |code| Fault::of(&KafkaError::MessageConsumption(code), 0, 0, Some("why".into()));
+        for code in [RDKafkaErrorCode::BadMessage, RDKafkaErrorCode::BadCompression, RDKafkaErrorCode::NotImplemented] {
+            assert!(of(code).unwrap().to_string().contains("why"));
+        }
+        for code in [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::TopicAuthorizationFailed] {
+            assert_eq!(of(code), None);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A real Kafka broker (KRaft, one node, PLAINTEXT on loopback), and clients to make topics and send records.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use tokio::sync::OnceCell;
+
+use super::process::{Process, component};
+use super::{folder, free_port, wait_until};
+
+const START: Duration = Duration::from_secs(90);
+const CALL: Duration = Duration::from_secs(30);
+
+/// A broker and its data folder; killed on drop.
+pub struct Kafka {
+    port: u16,
+    controller_port: u16,
+    dir: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+/// A record the broker has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Where it is.
+    pub topic: String,
+    /// Where it is.
+    pub partition: i32,
+    /// Where it is.
+    pub offset: i64,
+    /// As given.
+    pub key: Option<Vec<u8>>,
+    /// As given.
+    pub payload: Option<Vec<u8>>,
+}
+
+impl Kafka {
+    /// The broker all tests share: use topics of your own (`topic`). It lives until the binary ends.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Kafka> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    /// A broker of the test's own, to stop and restart.
+    pub async fn start() -> Self {
+        let kafka =
+            Self { port: free_port(), controller_port: free_port(), dir: folder("kafka"), process: Mutex::new(None) };
+        kafka.restart().await;
+        kafka
+    }
+
+    /// The bootstrap servers.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// kill -9: the data folder stays.
+    pub fn stop(&self) {
+        self.process.lock().unwrap().take();
+    }
+
+    /// Starts it (again) on the same ports and data, and waits until it answers.
+    pub async fn restart(&self) {
+        self.stop();
+        let (port, controller) = (self.port.to_string(), self.controller_port.to_string());
+        let command = component(&["kafka", self.dir.to_str().unwrap(), &port, &controller]);
+        let process = Process::spawn("kafka", &command, &self.dir.join("kafka.log"));
+        process
+            .wait_ready(START, || async {
+                // A closed port costs the client a second of back-off: look before asking.
+                if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+                    return false;
+                }
+                let client: BaseConsumer = self.client().create().unwrap();
+                let metadata = tokio::task::spawn_blocking(move || {
+                    client.fetch_metadata(None, Duration::from_secs(5)).map(|metadata| metadata.brokers().len())
+                });
+                matches!(metadata.await.unwrap(), Ok(1..))
+            })
+            .await;
+        *self.process.lock().unwrap() = Some(process);
+    }
+
+    /// Freezes the broker: connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Goes on after `pause`.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        self.process.lock().unwrap().as_ref().expect("the broker is stopped").signal(signal);
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers());
+        config
+    }
+
+    /// A name no other test has, beginning with `stem`.
+    pub fn name(stem: &str) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        format!("{stem}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a topic with a name of its own, beginning with `stem`.
+    pub async fn topic(&self, stem: &str, partitions: i32) -> String {
+        let name = Self::name(stem);
+        self.create(&name, partitions).await;
+        name
+    }
+
+    /// Makes the topic `name`.
+    pub async fn create(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let made = admin.create_topics(&[topic], &AdminOptions::new().operation_timeout(Some(CALL))).await.unwrap();
+        made.into_iter().next().unwrap().unwrap_or_else(|(name, code)| panic!("cannot create {name}: {code}"));
+        // Metadata follow the broker's yes by a moment.
+        wait_until("the topic is in the metadata", CALL, async || {
+            (self.ends(name).len() as i32 == partitions).then_some(())
+        })
+        .await;
+    }
+
+    /// Deletes the topic `name`, and waits until it is gone.
+    pub async fn delete(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let gone = admin.delete_topics(&[name], &AdminOptions::new().operation_timeout(Some(CALL))).await.unwrap();
+        gone.into_iter().next().unwrap().unwrap_or_else(|(name, code)| panic!("cannot delete {name}: {code}"));
+        wait_until("the topic is gone", CALL, async || self.ends(name).is_empty().then_some(())).await;
+    }
+
+    /// Grows the topic `name` to `partitions`.
+    pub async fn grow(&self, name: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let grown = rdkafka::admin::NewPartitions::new(name, partitions);
+        let done = admin.create_partitions(&[grown], &AdminOptions::new()).await.unwrap();
+        done.into_iter().next().unwrap().unwrap_or_else(|(name, code)| panic!("cannot grow {name}: {code}"));
+        wait_until("the partitions are there", CALL, async || (self.ends(name).len() == partitions).then_some(()))
+            .await;
+    }
+
+    /// The next offset of each partition of `topic` (the high watermark); empty if there is no such topic.
+    pub fn ends(&self, topic: &str) -> Vec<i64> {
+        let client: BaseConsumer = self.client().set("allow.auto.create.topics", "false").create().unwrap();
+        let metadata = client.fetch_metadata(Some(topic), CALL).unwrap();
+        let topic_metadata = &metadata.topics()[0];
+        if topic_metadata.error().is_some() {
+            return Vec::new();
+        }
+        let partitions = topic_metadata.partitions().len() as i32;
+        (0..partitions).map_while(|partition| Some(client.fetch_watermarks(topic, partition, CALL).ok()?.1)).collect()
+    }
+
+    /// Sends records (key, payload; `None` is null) and returns them where the broker put them, in no certain order.
+    /// Blocks until all are acknowledged; panics if one is refused.
+    pub fn send(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    ) -> Vec<Sent> {
+        let acknowledged = Acknowledged::default();
+        let producer: BaseProducer<Acknowledged> = self
+            .client()
+            .set("enable.idempotence", "true")
+            .set("message.max.bytes", "16777216")
+            .set("linger.ms", "5")
+            .create_with_context(acknowledged.clone())
+            .unwrap();
+        for (key, payload) in records {
+            let mut record = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic);
+            record.key = key.as_ref();
+            record.payload = payload.as_ref();
+            // The client's own queue is bounded: let acknowledgements come in and offer it again.
+            while let Err((error, refused)) = producer.send(record) {
+                let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+                assert_eq!(error, full, "cannot send to {topic}");
+                producer.poll(Duration::from_millis(10));
+                record = refused;
+            }
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(Duration::from_secs(60)).unwrap();
+        std::mem::take(&mut acknowledged.sent.lock().unwrap())
+    }
+
+    /// Sends text payloads without keys.
+    pub fn send_text<'a>(&self, topic: &str, payloads: impl IntoIterator<Item = &'a str>) -> Vec<Sent> {
+        self.send(topic, payloads.into_iter().map(|text| (None, Some(text.as_bytes().to_vec()))))
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.stop();
+        super::discard(&self.dir);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Acknowledged {
+    sent: Arc<Mutex<Vec<Sent>>>,
+}
+
+impl rdkafka::client::ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let record = result.as_ref().unwrap_or_else(|(error, _)| panic!("a record was refused: {error}"));
+        self.sent.lock().unwrap().push(Sent {
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+            key: record.key().map(<[u8]>::to_vec),
+            payload: record.payload().map(<[u8]>::to_vec),
+        });
+    }
+}
