@@ -21,6 +21,8 @@ use crate::task::Shutdown;
 
 /// How often the status is written to something that is no terminal.
 const PLAIN_STATUS: Duration = Duration::from_secs(5);
+/// How long what was sent may take to be decoded: a young table waits up to 10 s for its first schema version.
+const CATCH_UP: Duration = Duration::from_secs(20);
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -28,7 +30,7 @@ const PLAIN_STATUS: Duration = Duration::from_secs(5);
     millpond demo --for 30s              ends by itself with a summary\n  \
     millpond demo --dir fleet --rate 5000")]
 pub(super) struct DemoArgs {
-    /// End after this long
+    /// End after this long, such as 30s or 10m
     #[arg(long = "for", value_name = "TIME")]
     duration: Option<Interval>,
     /// Keep project and lake here [default: a temporary folder]
@@ -68,6 +70,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         &Shutdown::new(),
     )?;
     let counters = simulator.counters();
+    let sent = Arc::clone(&counters);
     let asked = stop_signal()?;
     let (began, limit) = (Instant::now(), args.duration.map(Interval::duration));
     let watch = monitor.clone();
@@ -79,13 +82,14 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
             () = asked => {}
             () = after(limit) => {}
         }
+        clear_line();
+        println!("Stopping: the fleet halts, what it sent is read to its end and committed.");
         // The fleet stops first, so that what was sent can be read to its end.
         let _ = tokio::task::spawn_blocking(move || drop(simulator)).await;
-        caught_up(&watch).await;
+        caught_up(&watch, sent.messages()).await;
         *live_rows.lock() = count(&service).await.ok();
     };
     engine.run(ended).await?;
-    clear_line();
     drop(broker);
 
     let rows: u64 = monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
@@ -183,14 +187,17 @@ async fn status(monitor: &Monitor, began: Instant) {
         let commit = tables.values().filter_map(|table| table.last_commit_us).max();
         let commit = commit.map_or("none yet".to_owned(), |at| format!("{:.1} s ago", (now_us() - at) as f64 / 1e6));
         let fresh = tables.values().filter_map(|table| table.freshness_us).min();
-        let fresh = fresh.map_or("no rows yet".to_owned(), |us| format!("{:.0} ms", us.max(0) as f64 / 1e3));
+        let fresh = fresh.map_or("-".to_owned(), |us| format!("{:.0} ms", us.max(0) as f64 / 1e3));
         let line = format!(
-            "{:>4.0} s  {rate:>7.0} rows/s  {rows:>9} rows  {:>7} hot  lag {:>5}  last commit {commit}  freshness {fresh}",
+            "{:>4.0} s  {rate:>5.0} rows/s  {rows} rows  {:>4} hot  lag {}  commit {commit}  fresh {fresh}",
             began.elapsed().as_secs_f64(),
             monitor.hot_rows(),
             monitor.lag(),
         );
         if terminal {
+            // A line that wraps could not be written over.
+            let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+            let line: String = line.chars().take(width.saturating_sub(1)).collect();
             print!("\r\x1b[2K{line}");
             std::io::stdout().flush().ok();
         } else {
@@ -205,20 +212,17 @@ fn clear_line() {
     }
 }
 
-/// Waits until everything sent has been decoded: no lag, and no more rows than a moment ago.
-async fn caught_up(monitor: &Monitor) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut last = (0, 0);
+/// Waits until everything sent has been decoded.
+async fn caught_up(monitor: &Monitor, sent: u64) {
+    let deadline = Instant::now() + CATCH_UP;
     while Instant::now() < deadline {
-        let rows: u64 =
+        let decoded: u64 =
             monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.records).sum();
-        // Watermarks are asked for every second.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        let now = (rows, monitor.lag());
-        if now == last && now.1 == 0 {
+        // A moment later what was counted is visible, too.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if decoded >= sent {
             return;
         }
-        last = now;
     }
 }
 

@@ -22,6 +22,11 @@ use crate::error::Result;
 /// A local-first lakehouse in one process: Kafka to Delta exactly once, fresh rows by SQL.
 #[derive(Parser)]
 #[command(name = "millpond", version, propagate_version = true)]
+#[command(after_help = "Examples:\n  \
+    millpond demo                              watch it work; nothing else is needed\n  \
+    millpond check --project fleet             what is wrong with a project\n  \
+    millpond serve --project fleet             run it\n  \
+    millpond sql -c 'SELECT * FROM telemetry LIMIT 10'")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,7 +43,7 @@ enum Command {
     /// Validate a project: configuration, schemas and queries
     Check(check::CheckArgs),
     /// Positions and lag of what is read from Kafka
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]

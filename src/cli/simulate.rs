@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::task::Shutdown;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  millpond simulate --brokers 127.0.0.1:9092 --rate 2000 --count 100000")]
 pub(super) struct SimulateArgs {
     /// Addresses of the cluster
     #[arg(long, value_name = "HOST:PORT")]

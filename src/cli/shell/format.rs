@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 const TABLE_ROWS: usize = 10_000;
 /// A column is not cut below this.
 const NARROWEST: usize = 8;
+/// Columns without room that are named below the table.
+const LISTED: usize = 8;
 /// A column of a table that is not for a terminal is not wider.
 const WIDEST: usize = 4_096;
 
@@ -200,7 +202,10 @@ pub(super) fn render(schema: &Schema, batches: &[RecordBatch], width: Option<usi
     }
     if shown < columns.len() {
         let names: Vec<&str> = schema.fields().iter().skip(shown).map(|field| field.name().as_str()).collect();
-        text.push_str(&format!(" … not shown for want of width: {}\n", names.join(", ")));
+        let listed = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text.push_str(&format!(" … not shown for want of width: {listed}{more}\n"));
     }
     Ok(text)
 }

@@ -50,9 +50,9 @@ pub(super) async fn run(target: &mut dyn Target, format: Format) -> anyhow::Resu
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error).context("the terminal cannot be read"),
         };
-        let statements = if pending.is_empty() && line.trim_start().starts_with('\\') {
+        let statements = if let Some(command) = pending.is_empty().then(|| command(line.trim())).flatten() {
             remember(&mut editor, line.trim());
-            match backslash(line.trim()) {
+            match command {
                 Command::Quit => break,
                 Command::Say(text) => {
                     eprintln!("{text}");
@@ -113,6 +113,15 @@ enum Command {
     Run(String),
 }
 
+/// What is no SQL: a backslash command, or the words everybody tries first.
+fn command(line: &str) -> Option<Command> {
+    match line.trim_end_matches(';') {
+        "quit" | "exit" => Some(Command::Quit),
+        "help" => Some(Command::Say(HELP)),
+        other => other.starts_with('\\').then(|| backslash(line)),
+    }
+}
+
 fn backslash(line: &str) -> Command {
     let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match (command, rest.trim().trim_end_matches(';')) {
@@ -156,6 +165,14 @@ mod tests {
         pending = "  -- nothing\n".to_owned();
         assert_eq!(take_complete(&mut pending), None);
         assert_eq!(pending, "");
+    }
+
+    #[test]
+    fn words_everybody_tries() {
+        assert!(matches!(command("exit;"), Some(Command::Quit)));
+        assert!(matches!(command("help"), Some(Command::Say(HELP))));
+        assert!(matches!(command("\\d"), Some(Command::Run(_))));
+        assert!(command("SELECT 1").is_none() && command("").is_none());
     }
 
     #[test]

@@ -112,5 +112,5 @@ fn wide_tables_are_cut_and_control_characters_do_not_reach_the_terminal() {
     }
     let many: Vec<Field> = (0..40).map(|i| Field::new(format!("column_{i}"), DataType::Int32, true)).collect();
     let text = render(&Schema::new(many), &[], Some(80)).unwrap();
-    assert!(text.contains("not shown for want of width: ") && text.contains("column_39"), "{text}");
+    assert!(text.contains("not shown for want of width: column_") && text.contains(" more\n"), "{text}");
 }
