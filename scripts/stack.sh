@@ -22,8 +22,8 @@ export MINIO_ROOT_USER=$AWS_ACCESS_KEY_ID MINIO_ROOT_PASSWORD=$AWS_SECRET_ACCESS
 began() { ps -o lstart= -p "$1" 2>/dev/null; }
 pid_of() { sed -n 1p "$STACK/$1.pid" 2>/dev/null; }
 alive() {
-    local pid
-    pid=$(pid_of "$1") && [ -n "$pid" ] && [ "$(began "$pid")" = "$(sed -n 2p "$STACK/$1.pid")" ]
+    local pid since
+    pid=$(pid_of "$1") && [ -n "$pid" ] && since=$(began "$pid") && [ "$since" = "$(sed -n 2p "$STACK/$1.pid")" ]
 }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -45,7 +45,8 @@ start() {
     done
     setsid "$@" </dev/null >>"$STACK/$name.log" 2>&1 9>&- &
     local pid=$!
-    { echo "$pid"; began "$pid"; } >"$STACK/$name.pid"
+    # What ended at once has no beginning; await tells why.
+    { echo "$pid"; began "$pid" || true; } >"$STACK/$name.pid"
 }
 
 # await NAME SECONDS COMMAND…: until the command succeeds; the process's log is shown when it does not.
