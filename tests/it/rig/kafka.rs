@@ -166,6 +166,48 @@ impl Kafka {
         (0..partitions).map_while(|partition| Some(client.fetch_watermarks(topic, partition, CALL).ok()?.1)).collect()
     }
 
+    /// A client to send with again and again: making one takes half a second.
+    pub fn sender(&self) -> Sender {
+        let acknowledged = Acknowledged::default();
+        let producer = self
+            .client()
+            .set("enable.idempotence", "true")
+            .set("message.max.bytes", "16777216")
+            .set("linger.ms", "5")
+            .create_with_context(acknowledged.clone())
+            .unwrap();
+        Sender { producer, acknowledged }
+    }
+
+    /// Sends records once: see [`Sender::send`].
+    pub fn send(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    ) -> Vec<Sent> {
+        self.sender().send(topic, records)
+    }
+
+    /// Sends text payloads without keys.
+    pub fn send_text<'a>(&self, topic: &str, payloads: impl IntoIterator<Item = &'a str>) -> Vec<Sent> {
+        self.send(topic, payloads.into_iter().map(|text| (None, Some(text.as_bytes().to_vec()))))
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.stop();
+        super::discard(&self.dir);
+    }
+}
+
+/// A client that sends.
+pub struct Sender {
+    producer: BaseProducer<Acknowledged>,
+    acknowledged: Acknowledged,
+}
+
+impl Sender {
     /// Sends records (key, payload; `None` is null) and returns them where the broker put them, in no certain order.
     /// Blocks until all are acknowledged; panics if one is refused.
     pub fn send(
@@ -173,14 +215,7 @@ impl Kafka {
         topic: &str,
         records: impl IntoIterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>,
     ) -> Vec<Sent> {
-        let acknowledged = Acknowledged::default();
-        let producer: BaseProducer<Acknowledged> = self
-            .client()
-            .set("enable.idempotence", "true")
-            .set("message.max.bytes", "16777216")
-            .set("linger.ms", "5")
-            .create_with_context(acknowledged.clone())
-            .unwrap();
+        let producer = &self.producer;
         for (key, payload) in records {
             let mut record = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic);
             record.key = key.as_ref();
@@ -195,19 +230,7 @@ impl Kafka {
             producer.poll(Duration::ZERO);
         }
         producer.flush(Duration::from_secs(60)).unwrap();
-        std::mem::take(&mut acknowledged.sent.lock().unwrap())
-    }
-
-    /// Sends text payloads without keys.
-    pub fn send_text<'a>(&self, topic: &str, payloads: impl IntoIterator<Item = &'a str>) -> Vec<Sent> {
-        self.send(topic, payloads.into_iter().map(|text| (None, Some(text.as_bytes().to_vec()))))
-    }
-}
-
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        self.stop();
-        super::discard(&self.dir);
+        std::mem::take(&mut self.acknowledged.sent.lock().unwrap())
     }
 }
 
