@@ -40,5 +40,5 @@ pub(super) async fn run(command: IngestCommand) -> Result<ExitCode> {
     };
     let target = shell::Remote::connect(&url).await?;
     let sql = shell::SqlArgs { command: vec![STATUS.to_owned()], format: args.format, ..shell::SqlArgs::default() };
-    shell::run(sql, Box::new(target)).await.map_err(|error| Error::new(Kind::Query, error.to_string()))
+    shell::run(sql, Box::new(target)).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
 }

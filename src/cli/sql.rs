@@ -32,7 +32,7 @@ pub(super) async fn run(args: SqlCommand) -> Result<ExitCode> {
         }
         (None, None) => Box::new(Remote::connect(&server(&args.overrides)?).await?),
     };
-    shell::run(args.sql, target).await.map_err(|error| Error::new(Kind::Query, error.to_string()))
+    shell::run(args.sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
 }
 
 /// The server that the project here names; without a project the usual address.

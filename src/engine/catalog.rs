@@ -28,6 +28,8 @@ pub struct EngineCatalog {
     pub views: BTreeMap<String, String>,
     /// Set once the table is open.
     pub dead_letters: OnceLock<Arc<DeadLetters>>,
+    /// What ingest waits for before it can start; nothing once it runs.
+    pub waiting: RwLock<Option<String>>,
     /// Readers' states, by topic.
     pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
     /// What ingest holds.
@@ -42,7 +44,8 @@ impl EngineCatalog {
         let mut reasons = Vec::new();
         let readers = self.readers.read();
         if self.dead_letters.get().is_none() {
-            reasons.push("ingest has not started: Kafka or the store does not answer yet".to_owned());
+            let waiting = self.waiting.read();
+            reasons.push(format!("ingest has not started: {}", waiting.as_deref().unwrap_or("connecting to kafka")));
         }
         for (topic, (_, status)) in readers.iter() {
             let status = status();
@@ -149,6 +152,9 @@ pub fn ingest_schema() -> SchemaRef {
     ])
 }
 
+/// The state of a table whose first records wait for its first schema version.
+const DECIDING: &str = "deciding types";
+
 struct IngestRow {
     table: String,
     lane: Option<TopicPartition>,
@@ -170,6 +176,7 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     for (name, live) in &catalog.tables {
         let view = live.pin();
         let counters = catalog.statuses.get(name).map(|status| status.counters()).unwrap_or_default();
+        let deciding = counters.deciding > 0;
         let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
             view.positions.keys().map(|lane| (lane.clone(), None)).collect();
         lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
@@ -183,9 +190,9 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
                 hot_rows: view.hot_rows() as i64,
                 counters: None,
                 position: None,
-                error: counters.error.clone(),
+                error: counters.error.clone().or_else(|| catalog.waiting.read().clone()),
                 table_counters: counters,
-                state: "waiting".to_owned(),
+                state: if deciding { DECIDING } else { "waiting" }.to_owned(),
             });
             continue;
         }
@@ -209,6 +216,8 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
                 table_counters: counters.clone(),
                 state: if counters.error.is_some() {
                     "stopped".to_owned()
+                } else if deciding {
+                    DECIDING.to_owned()
                 } else {
                     reader.map_or_else(|| "not reading".to_owned(), |reader| reader.state.to_string())
                 },

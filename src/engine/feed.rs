@@ -58,6 +58,7 @@ impl Feed {
         let stop = self.stop.clone();
         let Some(started) = stop.run_until_cancelled(self.start()).await.transpose()? else { return Ok(()) };
         let Started { readers, mut ingests } = started;
+        self.wait_for(None);
         let mut result = Ok(());
         while let Some(ended) = ingests.join_next().await {
             let (table, outcome) = match ended {
@@ -68,8 +69,9 @@ impl Feed {
                 if let Some(status) = self.catalog.statuses.get(&table) {
                     status.stopped(error.to_string());
                 }
-                // One writer that is out of step must not go on with other tables either.
+                // One writer that is out of step must not go on with other tables either, nor wait for the store.
                 self.stop.cancel();
+                self.abort.cancel();
                 if result.is_ok() {
                     result = Err(error);
                 }
@@ -89,14 +91,17 @@ impl Feed {
                 Ok(Ok(cluster)) => break cluster,
                 Ok(Err(error)) if error.kind() == Kind::Unavailable => {
                     if !std::mem::replace(&mut said, true) {
-                        warn!(brokers = self.kafka.brokers(), error = %error, "kafka cannot be reached, trying again until it answers");
+                        let (reason, hint) = (error.message(), error.hint_text());
+                        warn!(brokers = self.kafka.brokers(), reason, hint, "no kafka, trying again until it answers");
                     }
+                    self.wait_for(Some(error.message().to_owned()));
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(error) => return Err(Error::new(Kind::Internal, "asking kafka failed").because(error)),
             }
             tokio::time::sleep(RETRY).await;
         };
+        self.wait_for(None);
         info!(brokers = self.kafka.brokers(), cluster, "kafka answers");
         match cluster {
             Some(cluster) if !self.embedded => {
@@ -104,6 +109,11 @@ impl Feed {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Says what ingest waits for, or that it no longer waits.
+    fn wait_for(&self, reason: Option<String>) {
+        *self.catalog.waiting.write() = reason;
     }
 
     async fn start(&mut self) -> Result<Started> {
@@ -203,7 +213,10 @@ impl Feed {
             let (kafka, name) = (self.kafka.clone(), topic.to_owned());
             match blocking(move || kafka.partitions(&name)).await {
                 Ok(partitions) => return Ok(partitions.unwrap_or_default()),
-                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(RETRY).await,
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    self.wait_for(Some(error.message().to_owned()));
+                    tokio::time::sleep(RETRY).await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -266,10 +279,14 @@ impl Feed {
         loop {
             let (log, data) = self.lake.table_stores(folder, name).map_err(unreadable)?;
             match lake::create(name, log, data, schema, partition_by, 0, positions).await {
-                Ok(table) => return Ok(table),
+                Ok(table) => {
+                    self.wait_for(None);
+                    return Ok(table);
+                }
                 Err(error @ TableError::Schema { .. }) => return Err(unreadable(error)),
                 Err(error) => {
                     warn!(table = name, error = %error, "table not created, trying again");
+                    self.wait_for(Some(format!("table {name} cannot be created: {error}")));
                     tokio::time::sleep(RETRY).await;
                 }
             }

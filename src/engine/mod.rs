@@ -47,7 +47,9 @@ const QUERY_PERCENT: usize = 40;
 /// Of it, what librdkafka may hold in its own queues, over all topics.
 const KAFKA_PERCENT: usize = 5;
 /// Shutdown gives up on a store that does not answer after this long; nothing is lost, it is read again.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
+/// What a commit gets to end by itself once it is told to give up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// While shutting down, who is pending is said this often.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
@@ -116,6 +118,7 @@ impl Engine {
             statuses,
             views: views(project),
             dead_letters: OnceLock::new(),
+            waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             ingest_budget: budget.clone(),
             query_memory: OnceLock::new(),
@@ -223,21 +226,34 @@ impl Engine {
         result
     }
 
+    /// Waits for the last commits, until the deadline.
     async fn wait_for_feed(&mut self) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SHUTDOWN_DEADLINE;
+        let patience = if self.abort.is_cancelled() { Duration::ZERO } else { SHUTDOWN_DEADLINE };
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
             tokio::select! {
                 ended = &mut self.feed => return joined(ended),
-                () = tokio::time::sleep(STILL_WAITING) => {
-                    let hot: usize = self.catalog.tables.values().map(|live| live.pin().hot_rows()).sum();
-                    warn!(hot_rows = hot, "still committing");
-                }
-                () = tokio::time::sleep_until(deadline), if !self.abort.is_cancelled() => {
-                    warn!("the store did not answer in time; rows not committed are read again at the next start");
-                    self.abort.cancel();
-                }
+                () = tokio::time::sleep(STILL_WAITING) => warn!(hot_rows = self.hot_rows(), "still committing"),
+                () = tokio::time::sleep_until(deadline) => break,
             }
         }
+        self.abort.cancel();
+        match tokio::time::timeout(LAST_WORDS, &mut self.feed).await {
+            Ok(ended) if matches!(ended, Ok(Ok(()))) => return Ok(()),
+            Ok(_) => {}
+            // A request that is under way hears of nothing. Dropped, it is what a kill leaves to the next start.
+            Err(_) => self.feed.abort(),
+        }
+        let (rows, seconds) = (self.hot_rows(), patience.as_secs());
+        Err(Error::new(
+            Kind::Unavailable,
+            format!("the store did not answer within {seconds} s of the stop: {rows} rows are not committed"),
+        )
+        .hint("nothing is lost: they are read again from Kafka at the next start"))
+    }
+
+    fn hot_rows(&self) -> usize {
+        self.catalog.tables.values().map(|live| live.pin().hot_rows()).sum()
     }
 }
 
@@ -336,6 +352,7 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
             statuses: BTreeMap::new(),
             views: views(project),
             dead_letters,
+            waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             ingest_budget: Budget::new(0),
             query_memory: OnceLock::new(),

@@ -10,6 +10,8 @@ use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
 
+/// Follows a function's name.
+const NO_SIGNATURE: &str = " failed to match any signature";
 /// Names listed in a hint.
 const NAMES_LISTED: usize = 12;
 
@@ -43,11 +45,20 @@ fn translate(error: DataFusionError, place: Option<(u64, u64)>, sql: &str) -> Er
         DataFusionError::ObjectStore(error) => from_store(&error),
         DataFusionError::IoError(error) => unreadable(&error),
         DataFusionError::ParquetError(error) => from_parquet(*error),
+        DataFusionError::Internal(message) if message.contains(NO_SIGNATURE) => query(&no_signature(&message)),
         DataFusionError::ExecutionJoin(error) if error.is_cancelled() => {
             Error::new(Kind::Cancelled, "the query was cancelled")
         }
         other => internal(first_line(&other.strip_backtrace())),
     }
+}
+
+/// DataFusion calls a wrong argument's type an internal error, and lists all types it would have taken.
+fn no_signature(message: &str) -> String {
+    let function = message.split(NO_SIGNATURE).next().unwrap_or_default().trim_start_matches("Function ");
+    let given =
+        message.split_once("but received ").map(|(_, given)| given.split([' ', ',']).next().unwrap_or_default());
+    format!("function {function} does not take an argument of type {}", given.unwrap_or("this one has"))
 }
 
 fn from_arrow(error: ArrowError, place: Option<(u64, u64)>, sql: &str) -> Error {
@@ -122,9 +133,19 @@ fn from_parser(error: ParserError, sql: &str) -> Error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
     };
     // sqlparser ends its texts with the place; it has no other way to tell it.
-    let Some((text, place)) = message.rsplit_once(" at Line: ") else { return syntax(&message, None, sql) };
+    let Some((text, place)) = message.rsplit_once(" at Line: ") else {
+        let place = message.ends_with("found: EOF").then(|| end(sql));
+        return syntax(&message.replace("found: EOF", "found: the end"), place, sql);
+    };
     let place = place.split_once(", Column: ").and_then(|(l, c)| Some((l.parse().ok()?, c.trim().parse().ok()?)));
     syntax(text, place, sql)
+}
+
+/// Line and column behind the last character of `sql`, both from 1.
+fn end(sql: &str) -> (u64, u64) {
+    let lines: Vec<&str> = sql.trim_end().lines().collect();
+    let last = lines.last().map_or(0, |line| line.chars().count());
+    (lines.len().max(1) as u64, last as u64 + 1)
 }
 
 /// A syntax error at a line and column, both from 1.

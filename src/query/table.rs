@@ -130,10 +130,12 @@ fn scan_committed<'a>(
             let expr: Arc<dyn PhysicalExpr> = match produced.column_with_name(field.name()) {
                 Some((at, found)) => {
                     let column = Arc::new(Column::new(field.name(), at));
-                    if found.data_type() == field.data_type() {
+                    if found.data_type() == field.data_type() && found.metadata() == field.metadata() {
                         column
                     } else {
-                        Arc::new(CastExpr::new(column, field.data_type().clone(), None))
+                        // Stored fields carry metadata; DataFusion refuses an aggregate over fields that are not
+                        // exactly the table's.
+                        Arc::new(CastExpr::new_with_target_field(column, Arc::clone(field), None))
                     }
                 }
                 None => Arc::new(Literal::new(ScalarValue::try_new_null(field.data_type())?)),

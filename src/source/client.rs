@@ -50,7 +50,13 @@ fn trouble(client: &Client, error: &KafkaError) -> Trouble {
 
 fn trouble_of_code(code: RDKafkaErrorCode, reason: Option<String>) -> Trouble {
     use RDKafkaErrorCode as E;
-    let text = || reason.unwrap_or_else(|| code.to_string());
+    let bare = || match code {
+        E::OperationTimedOut | E::RequestTimedOut => "no answer in time".to_owned(),
+        E::AllBrokersDown => "no broker answers".to_owned(),
+        E::BrokerTransportFailure => "the connection broke".to_owned(),
+        _ => code.to_string(),
+    };
+    let text = || reason.unwrap_or_else(bare);
     match code {
         E::TopicAuthorizationFailed | E::ClusterAuthorizationFailed => Trouble::Denied(code.to_string()),
         E::InvalidTopic => Trouble::Name(code.to_string()),

@@ -57,8 +57,8 @@ impl ClientContext for Context {
             Emerg | Alert | Critical if self.may_say(facility) => {
                 error!(target: "kafka", facility, text, "kafka client failed");
             }
-            // Failed connections are said once, in our own words, by whoever waits for them.
-            Error | Warning if !matches!(facility, "FAIL" | "ERROR") && self.may_say(facility) => {
+            // Failed connections and requests are said once, in our own words, by whoever waits for them.
+            Error | Warning if !matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") && self.may_say(facility) => {
                 warn!(target: "kafka", facility, text, "kafka client warns");
             }
             Emerg | Alert | Critical | Error | Warning | Notice | Info => {
@@ -77,6 +77,8 @@ impl ClientContext for Context {
         LAST_REASON.set(Some(reason.to_owned()));
         // "All brokers are down" follows the cause and would hide it.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            // "(after 0ms in state CONNECT, 3 identical error(s) suppressed)" tells a person nothing.
+            let reason = reason.split(" (after ").next().unwrap_or(reason);
             *self.last_error.lock() = Some(reason.to_owned());
         }
     }

@@ -63,7 +63,7 @@ impl Remote {
         let endpoint = Endpoint::from_shared(format!("http://{}", address.ok_or_else(wrong)?)).map_err(|_| wrong())?;
         let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|cause| {
             Error::new(Kind::Unavailable, format!("no server answers at {url}"))
-                .because(cause)
+                .because(root_cause(&cause))
                 .hint("start one with `millpond serve` or `millpond demo`, or read a lake with --project DIR")
         })?;
         let inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
@@ -89,6 +89,11 @@ impl Target for Remote {
         }
         Ok((schema.into(), stream::iter(parts).flatten().boxed()))
     }
+}
+
+/// tonic's own words end in "transport error".
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }
 
 fn translate(error: FlightError) -> Error {

@@ -51,7 +51,7 @@ pub(super) fn explain(location: &Location, endpoint: Option<&str>, doing: &str, 
                 object_store::Error::Generic { .. } => Kind::Unavailable,
                 _ => Kind::Internal,
             };
-            Error::new(kind, format!("could not {doing} at {location}")).because(error)
+            Error::new(kind, format!("could not {doing} at {location}")).because(cause(&error))
         }
     }
 }
