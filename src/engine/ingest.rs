@@ -126,7 +126,9 @@ impl State {
         }
         self.first_record_at.get_or_insert_with(Instant::now);
         self.first_window.push((records, charge));
-        if self.first_window.iter().map(|(records, _)| records.len()).sum::<usize>() >= FIRST_WINDOW_RECORDS {
+        let waiting: usize = self.first_window.iter().map(|(records, _)| records.len()).sum();
+        self.ingest.status.deciding(waiting as u64);
+        if waiting >= FIRST_WINDOW_RECORDS {
             self.first_version()?;
         }
         Ok(())
@@ -135,6 +137,7 @@ impl State {
     /// Decides the first schema version from the records waiting for it, and decodes them.
     fn first_version(&mut self) -> Result<(), CommitError> {
         self.first_record_at = None;
+        self.ingest.status.deciding(0);
         let window = std::mem::take(&mut self.first_window);
         let records: Vec<&Records> = window.iter().map(|(records, _)| records).collect();
         let contract = &self.ingest.contract;

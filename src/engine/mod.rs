@@ -50,6 +50,8 @@ const KAFKA_PERCENT: usize = 5;
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 /// What a commit gets to end by itself once it is told to give up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the claim is asked for a rival's name once a commit has met it: longer than a heartbeat.
+const RIVAL_NAME: Duration = Duration::from_secs(3);
 /// While shutting down, who is pending is said this often.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
@@ -205,6 +207,10 @@ impl Engine {
                 result = joined(ended);
             }
             error = ended(&mut self.servers) => result = Err(error),
+        }
+        if result.as_ref().is_err_and(|error| error.kind() == Kind::Refused) {
+            // A commit may notice a rival before the heartbeat does, but only the claim knows its name.
+            result = tokio::time::timeout(RIVAL_NAME, self.claim.lost()).await.map_or(result, Err);
         }
         self.stop_feed.cancel();
         if result.is_err() {

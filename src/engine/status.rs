@@ -26,6 +26,8 @@ pub struct TableCounters {
     pub last_commit_us: Option<i64>,
     /// How old the newest row was when it became visible: now − broker timestamp, in microseconds.
     pub freshness_us: Option<i64>,
+    /// Records waiting for the first schema version to be decided.
+    pub deciding: u64,
     /// Why ingest of the table has stopped, if it has.
     pub error: Option<String>,
 }
@@ -60,6 +62,11 @@ impl TableStatus {
         lane.dead_letters += decoded.dead.len() as u64;
         lane.skipped += decoded.skipped.values().sum::<u64>();
         lane.last_record_us = lane.last_record_us.max(newest);
+    }
+
+    /// Says how many records wait for the first schema version.
+    pub fn deciding(&self, records: u64) {
+        self.0.lock().deciding = records;
     }
 
     /// Counts a confirmed commit.

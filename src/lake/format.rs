@@ -5,8 +5,7 @@
 //!
 //! * `_millpond/format.json` when the lake is created: `{ layout, created_by, created_at }`.
 //! * `_millpond/kafka-cluster.json` at the first contact with Kafka: `{ cluster_id, recorded_at, recorded_by }`.
-//!   Only [`accept_cluster`] replaces it, and only under the writer claim. Positions are offsets of one cluster;
-//!   on another they would skip or repeat rows without a word.
+//!   Positions are offsets of one cluster; on another they would skip or repeat rows without a word.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use object_store::path::Path;
@@ -14,7 +13,7 @@ use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Stores};
+use super::Stores;
 use crate::error::{Error, Kind, Result};
 
 /// The layout this program reads and writes.
@@ -82,11 +81,6 @@ impl Format {
     }
 }
 
-/// The Kafka cluster this lake is fed from, if it ever was.
-pub async fn kafka_cluster(stores: &Stores) -> Result<Option<String>> {
-    Ok(read_cluster(stores).await?.map(|cluster| cluster.cluster_id))
-}
-
 /// Records `cluster_id` at the first contact; later, refuses any other.
 pub async fn check_kafka_cluster(stores: &Stores, cluster_id: &str, now: DateTime<Utc>) -> Result<()> {
     if read_cluster(stores).await?.is_none() && put_if_absent(stores, CLUSTER, &cluster(cluster_id, now)).await? {
@@ -104,17 +98,8 @@ pub async fn check_kafka_cluster(stores: &Stores, cluster_id: &str, now: DateTim
         known.cluster_id,
         known.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
     );
-    Err(Error::new(Kind::Refused, message).hint(
-        "correct `[kafka] brokers` or `[lake] url`; if the cluster was replaced on purpose: `millpond ingest accept-cluster`",
-    ))
-}
-
-/// Makes `cluster_id` the lake's Kafka cluster from now on. The caller raises the topics' incarnations: the old
-/// positions mean nothing on the new cluster. The claim keeps this unconditional write alone.
-pub async fn accept_cluster(stores: &Stores, _claim: &Claim, cluster_id: &str, now: DateTime<Utc>) -> Result<()> {
-    let body = to_json(&cluster(cluster_id, now))?;
-    let put = stores.commit().put(&Path::from(CLUSTER), body.into()).await;
-    put.map(drop).map_err(|error| stores.explain("record the Kafka cluster", error))
+    Err(Error::new(Kind::Refused, message)
+        .hint("correct `[kafka] brokers`, or give the other cluster a lake of its own with `[lake] url`"))
 }
 
 fn cluster(cluster_id: &str, now: DateTime<Utc>) -> Cluster {
@@ -183,6 +168,10 @@ mod tests {
         stores.commit().put(&path.into(), text.into()).await.unwrap();
     }
 
+    async fn recorded(stores: &Stores) -> Option<String> {
+        read_cluster(stores).await.unwrap().map(|cluster| cluster.cluster_id)
+    }
+
     #[tokio::test]
     async fn a_lake_is_created_once_and_read_back() {
         let stores = memory();
@@ -213,7 +202,7 @@ mod tests {
         assert_eq!((format.layout, format.created_by.as_str()), (1, "0.1.0"));
         write(&stores, CLUSTER, r#"{"cluster_id":"abc","recorded_at":"2026-11-22T10:00:00Z","recorded_by":"0.1.0"}"#)
             .await;
-        assert_eq!(kafka_cluster(&stores).await.unwrap().as_deref(), Some("abc"));
+        assert_eq!(recorded(&stores).await.as_deref(), Some("abc"));
     }
 
     #[tokio::test]
@@ -237,14 +226,14 @@ mod tests {
     #[tokio::test]
     async fn another_kafka_cluster_is_refused_with_the_way_out() {
         let stores = memory();
-        assert_eq!(kafka_cluster(&stores).await.unwrap(), None);
+        assert_eq!(recorded(&stores).await, None);
         check_kafka_cluster(&stores, "first", now()).await.unwrap();
         check_kafka_cluster(&stores, "first", now()).await.unwrap();
         let error = check_kafka_cluster(&stores, "second", now()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
         assert!(error.message().contains("`first`") && error.message().contains("`second`"), "{error}");
-        assert!(error.hint_text().unwrap().contains("accept-cluster"), "{error}");
-        assert_eq!(kafka_cluster(&stores).await.unwrap().as_deref(), Some("first"));
+        assert!(error.hint_text().unwrap().contains("`[kafka] brokers`"), "{error}");
+        assert_eq!(recorded(&stores).await.as_deref(), Some("first"));
     }
 
     #[tokio::test]

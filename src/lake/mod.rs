@@ -33,7 +33,7 @@ pub use commit::machine::Outcome;
 pub use commit::{CommitError, create, evolve};
 pub use dead_letters::DeadLetters;
 pub use flush::{WINDOW_BYTES, Window, flush};
-pub use format::{Format, LAYOUT, accept_cluster, check_kafka_cluster, kafka_cluster};
+pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores};

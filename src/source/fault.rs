@@ -4,32 +4,35 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Watermarks;
 
+/// What a person can do. No command moves a position yet.
+const WAY_OUT: &str = "nothing is skipped; put the topic right, or read it into a table of another name";
+
 /// Why no more records of a topic may be handed out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error(
         "partition {partition}: position {position} is below what kafka still holds ({}); \
-         replay the gap from the table's own history or accept it: `millpond ingest seek`", range(*.held)
+         {way}", range(*.held), way = WAY_OUT
     )]
     BelowLow { partition: i32, position: i64, held: Option<Watermarks> },
     #[error(
         "partition {partition}: position {position} is beyond the end ({}): the topic was deleted and made again; \
-         start its next incarnation with `millpond ingest seek`", range(*.held)
+         {way}", range(*.held), way = WAY_OUT
     )]
     BeyondEnd { partition: i32, position: i64, held: Option<Watermarks> },
     #[error(
         "partition {partition}: kafka does not hold position {position} ({}); \
-         choose where to go on: `millpond ingest seek`", range(*.held)
+         {way}", range(*.held), way = WAY_OUT
     )]
     OutOfRange { partition: i32, position: i64, held: Option<Watermarks> },
     #[error(
         "partition {partition} no longer exists (position {position}): the topic was deleted or made again; \
-         start its next incarnation with `millpond ingest seek`"
+         {way}", way = WAY_OUT
     )]
     Gone { partition: i32, position: i64 },
     #[error(
         "partition {partition}: the records from position {position} on cannot be read: {reason}; \
-         repair the topic, or skip them knowingly: `millpond ingest seek`"
+         {way}", way = WAY_OUT
     )]
     Unreadable { partition: i32, position: i64, reason: String },
     #[error("{0}")]
@@ -105,7 +108,7 @@ mod tests {
         );
         let beyond = text(500, 0, 7);
         assert!(beyond.contains("made again") && beyond.contains("0 to 6"), "{beyond}");
-        assert!(below.contains("millpond ingest seek") && beyond.contains("millpond ingest seek"));
+        assert!(below.contains(WAY_OUT) && beyond.contains(WAY_OUT));
         assert!(text(5, 0, 0).contains("empty"));
     }
 
