@@ -282,7 +282,7 @@ async fn a_table_opens_from_its_checkpoint_with_its_positions() {
 }
 
 /// Polls per client of the test below.
-const POLLS: usize = 250;
+const POLLS: usize = 100;
 
 /// One statement that would show a row twice, a row missing between others, or a row gone since.
 async fn polls(address: String, partitions: usize) -> usize {
@@ -316,7 +316,7 @@ async fn invariant_2_a_query_sees_each_row_once_hot_or_committed() {
     let lost =
         proxy.add(Rule::on_commit(Fault::LoseAnswer).path("public/seam/_delta_log").skip(5).chance(0.2).times(20));
     proxy.add(Rule::on_commit(Fault::Delay(Duration::from_millis(60))).path("public/seam/_delta_log").chance(0.3));
-    let project = Project::new(kafka.brokers(), Lake::through(&proxy, minio, &bucket)).commit_interval("100ms");
+    let project = Project::new(kafka.brokers(), Lake::through(&proxy, minio, &bucket)).commit_interval("200ms");
     let project = project.events("seam", &topic, CARS);
     let millpond = Millpond::serve(&project).await;
     let done = AtomicBool::new(false);
