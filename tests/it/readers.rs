@@ -281,8 +281,9 @@ async fn a_table_opens_from_its_checkpoint_with_its_positions() {
     assert_eq!(millpond.stop().await, Some(0));
 }
 
-/// Polls per client of the test below.
+/// Polls per client of the test below at least, and how many of them must have seen more than the one before.
 const POLLS: usize = 100;
+const GROWTHS: usize = 30;
 
 /// One statement that would show a row twice, a row missing between others, or a row gone since.
 async fn polls(address: String, partitions: usize) -> usize {
@@ -290,8 +291,9 @@ async fn polls(address: String, partitions: usize) -> usize {
     let sql = "SELECT CAST(_partition AS BIGINT), count(*), count(DISTINCT _offset * 1000 + _row), min(_offset), \
                max(_offset) FROM seam GROUP BY 1 ORDER BY 1";
     let mut before = vec![0; partitions];
-    let mut growths = 0;
-    for poll in 0..POLLS {
+    let (mut growths, mut poll, deadline) = (0, 0, Instant::now() + 2 * SHOWN);
+    while poll < POLLS || growths < GROWTHS {
+        assert!(Instant::now() < deadline, "after {poll} polls only {growths} saw more");
         let rows = client.numbers(sql).await.unwrap();
         let mut now = vec![0; partitions];
         for row in rows {
@@ -303,6 +305,7 @@ async fn polls(address: String, partitions: usize) -> usize {
         assert!(now.iter().zip(&before).all(|(now, before)| now >= before), "poll {poll}: {before:?}, then {now:?}");
         growths += usize::from(now != before);
         before = now;
+        poll += 1;
     }
     growths
 }
@@ -314,7 +317,7 @@ async fn invariant_2_a_query_sees_each_row_once_hot_or_committed() {
     let proxy = Proxy::before(minio);
     // Commits whose answer is late or lost stay in between for longer.
     let lost =
-        proxy.add(Rule::on_commit(Fault::LoseAnswer).path("public/seam/_delta_log").skip(5).chance(0.2).times(20));
+        proxy.add(Rule::on_commit(Fault::LoseAnswer).path("public/seam/_delta_log").skip(5).chance(0.3).times(20));
     proxy.add(Rule::on_commit(Fault::Delay(Duration::from_millis(60))).path("public/seam/_delta_log").chance(0.3));
     let project = Project::new(kafka.brokers(), Lake::through(&proxy, minio, &bucket)).commit_interval("200ms");
     let project = project.events("seam", &topic, CARS);
@@ -350,9 +353,9 @@ async fn invariant_2_a_query_sees_each_row_once_hot_or_committed() {
     committed(&client, "seam", ledger.len()).await;
     seen(&client, "seam", ledger.len()).await;
     let versions = client.numbers("SELECT max(table_version) FROM system.tables").await.unwrap()[0][0];
-    println!("polls that saw more: {grown:?} of {POLLS}; {versions} commits, {} answers lost", proxy.hits(lost));
+    println!("polls that saw more: {grown:?}; {versions} commits, {} answers lost", proxy.hits(lost));
     // Else nothing was tried.
-    assert!(versions >= 20 && proxy.hits(lost) > 0 && grown.0 >= 20 && grown.1 >= 20, "{versions} {grown:?}");
+    assert!(versions >= 15 && proxy.hits(lost) > 0, "{versions} commits, {} answers lost", proxy.hits(lost));
     assert_eq!(millpond.stop().await, Some(0));
     ledger.assert_exact(&project.table_url("seam"), Some(minio)).await;
 }
