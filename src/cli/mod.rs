@@ -106,10 +106,17 @@ pub fn main() -> ExitCode {
             Command::Simulate(args) => simulate::run(args).await,
         }
     });
-    // A blocking call into a library (a broker that does not answer) must not hold the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::from(error.exit_code())
-    })
+    match result {
+        Ok(code) => {
+            // A blocking call into a library (a broker that does not answer) must not hold the exit.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            code
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            // Work that was given up ends with the process: Delta's kernel panics in a runtime that is shut down.
+            std::mem::forget(runtime);
+            ExitCode::from(error.exit_code())
+        }
+    }
 }
