@@ -22,8 +22,10 @@ use crate::task::{Budget, Charge, Shutdown};
 const FIRST_WINDOW_RECORDS: usize = 1_000;
 /// … or this long after the first, so that one early message does not decide.
 const FIRST_WINDOW_TIME: Duration = Duration::from_secs(10);
-/// A commit starts early once this much is hot.
-const EARLY_COMMIT_BYTES: usize = 64 * 1024 * 1024;
+/// A window closes at this size, so that the backlog of an outage is written in pieces …
+const WINDOW_BYTES: usize = 128 * 1024 * 1024;
+/// … and at this part of the ingest budget: what encoding its files takes comes on top of the rows.
+const WINDOW_PART: usize = 8;
 /// A checkpoint of the Delta log is written in the background each time this many table versions were added.
 const CHECKPOINT_EVERY: u64 = 64;
 
@@ -189,10 +191,15 @@ impl State {
         Ok(())
     }
 
+    /// Commits before the interval is over once half a window is hot.
     fn flush_early(&mut self) {
-        if self.flushing.is_none() && self.ingest.live.pin().hot_bytes() >= EARLY_COMMIT_BYTES {
+        if self.flushing.is_none() && self.ingest.live.pin().hot_bytes() >= self.window_bytes() / 2 {
             self.start_flush();
         }
+    }
+
+    fn window_bytes(&self) -> usize {
+        WINDOW_BYTES.min(self.ingest.budget.limit_bytes() / WINDOW_PART)
     }
 
     /// Commits what is hot, unless a commit is under way.
@@ -200,7 +207,7 @@ impl State {
         if self.flushing.is_some() {
             return;
         }
-        let Some(window) = Window::freeze(&self.ingest.live.pin()) else { return };
+        let Some(window) = Window::freeze(&self.ingest.live.pin(), self.window_bytes()) else { return };
         let Some(mut table) = self.table.take() else { return };
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
         let reopen = std::mem::take(&mut self.reopen);

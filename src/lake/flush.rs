@@ -19,9 +19,6 @@ use crate::task::{Shutdown, failpoint};
 /// Pause between attempts while the store cannot be written.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A window closes at this size, so that the backlog of an outage is written in pieces.
-pub const WINDOW_BYTES: usize = 128 * 1024 * 1024;
-
 /// What one commit takes: frozen until its outcome is known.
 #[derive(Debug)]
 pub struct Window {
@@ -33,12 +30,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// What is hot in `view`, oldest first, up to [`WINDOW_BYTES`]; `None` if nothing moved.
-    pub fn freeze(view: &View) -> Option<Self> {
+    /// What is hot in `view`, oldest first, until `limit_bytes` are reached; `None` if nothing moved.
+    pub fn freeze(view: &View, limit_bytes: usize) -> Option<Self> {
         let (mut rows, mut dead, mut moves) = (Vec::new(), Vec::new(), Moves::new());
         let mut bytes = 0;
         for batch in view.hot.iter().filter(|batch| batch.end > batch.start) {
-            if bytes >= WINDOW_BYTES {
+            if bytes >= limit_bytes {
                 break;
             }
             bytes += batch.charge.bytes();
