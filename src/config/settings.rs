@@ -21,7 +21,7 @@ use super::{
 };
 
 const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
-const LEAST_MEMORY: ByteSize = ByteSize(64 << 20);
+const LEAST_MEMORY: ByteSize = ByteSize(192 << 20);
 
 /// Everything `millpond.toml` says, defaults filled in.
 #[derive(Debug, Clone, PartialEq)]

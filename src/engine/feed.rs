@@ -13,7 +13,7 @@ use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, DeadLetters, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::lake::{self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
 use crate::task::{Budget, Shutdown};
@@ -45,6 +45,8 @@ pub struct Feed {
     pub commit_interval: Duration,
     /// What ingest may hold.
     pub budget: Budget,
+    /// What commits take for their files.
+    pub encoding: Arc<Encoding>,
     /// Stops reading; what is hot is committed then.
     pub stop: Shutdown,
     /// Gives up waiting for the store.
@@ -168,6 +170,7 @@ impl Feed {
                 dead_letters: Arc::clone(&dead_letters),
                 deliveries,
                 budget: self.budget.clone(),
+                encoding: Arc::clone(&self.encoding),
                 status: Arc::clone(status),
                 abort: self.abort.clone(),
                 contract,

@@ -13,7 +13,9 @@ use tracing::{error, info, warn};
 
 use super::status::TableStatus;
 use crate::decode::{Decoder, Records, dead_letters_batch};
-use crate::lake::{self, CommitError, DeadLetters, HotBatch, LiveView, Outcome, Table, TopicPartition, Window};
+use crate::lake::{
+    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Outcome, Table, TopicPartition, Window,
+};
 use crate::schema::{Contract, Found, SchemaVersion, infer_first};
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
@@ -43,6 +45,8 @@ pub struct Ingest {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What hot rows are charged to.
     pub budget: Budget,
+    /// What commits take for their files, shared by all tables.
+    pub encoding: Arc<Encoding>,
     /// Time between commits.
     pub commit_interval: Duration,
     /// Counters for `system.ingest`.
@@ -210,12 +214,13 @@ impl State {
         let Some(window) = Window::freeze(&self.ingest.live.pin(), self.window_bytes()) else { return };
         let Some(mut table) = self.table.take() else { return };
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
+        let encoding = Arc::clone(&self.ingest.encoding);
         let reopen = std::mem::take(&mut self.reopen);
         let work = async move {
             if reopen && let Err(error) = table.reopen().await {
                 warn!(table = %table.name(), error = %error, "table not reopened from its checkpoint");
             }
-            let outcome = lake::flush(&mut table, window, &dead_letters, &abort).await;
+            let outcome = lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await;
             (table, outcome)
         };
         self.flushing = Some(crate::task::spawn("flush", work));

@@ -32,8 +32,8 @@ use crate::config::{Config, Problem, Problems, Project};
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    Claim, DeadLetters, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options, SYSTEM,
-    Stores, Table, View, probe,
+    Claim, DeadLetters, Encoding, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options,
+    SYSTEM, Stores, Table, View, probe,
 };
 use crate::query::{Service, ServiceOptions};
 use crate::schema::SchemaVersion;
@@ -41,10 +41,15 @@ use crate::serve::{Flight, Http};
 use crate::source::{Kafka, KafkaOptions, PartitionStatus};
 use crate::task::{self, Budget, Shutdown};
 
-/// Shares of `[limits] memory`, in percent; what is left is for the process itself.
-const INGEST_PERCENT: usize = 40;
+/// What the process takes with nothing to do: its code, its threads, the clients of Kafka and the store.
+const PROCESS_BYTES: usize = 128 * 1024 * 1024;
+/// Shares of what `[limits] memory` leaves beside that, in percent; the last 15 are what the allocator keeps of
+/// what was freed a moment ago, which is most while a backlog is written.
+const INGEST_PERCENT: usize = 30;
 const QUERY_PERCENT: usize = 40;
-/// Of it, what librdkafka may hold in its own queues, over all topics.
+/// Files of commits while they are encoded.
+const ENCODING_PERCENT: usize = 10;
+/// What librdkafka may hold in its own queues, over all topics.
 const KAFKA_PERCENT: usize = 5;
 /// Shutdown gives up on a store that does not answer after this long; nothing is lost, it is read again.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -85,8 +90,7 @@ impl Engine {
     /// Starts the project's servers and, in the background, its ingest.
     pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
         let config = &project.config;
-        let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
-        let share = |percent: usize| memory / 100 * percent;
+        let share = |percent| share(config, percent);
         let (stop_feed, abort, stop_servers, stop_claim) =
             (Shutdown::new(), Shutdown::new(), Shutdown::new(), Shutdown::new());
 
@@ -142,6 +146,7 @@ impl Engine {
             embedded: options.embedded.is_some(),
             commit_interval: config.lake.commit_interval,
             budget,
+            encoding: Arc::new(Encoding::new(share(ENCODING_PERCENT))),
             stop: stop_feed.clone(),
             abort: abort.clone(),
         };
@@ -352,7 +357,6 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
         if let Some(table) = open_table(&lake, SYSTEM, "dead_letters").await? {
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
-        let memory = usize::try_from(project.config.limits.memory.0).unwrap_or(usize::MAX);
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses: BTreeMap::new(),
@@ -363,8 +367,14 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
             ingest_budget: Budget::new(0),
             query_memory: OnceLock::new(),
         });
-        service(&lake, &catalog, memory / 100 * QUERY_PERCENT, &project.config)
+        service(&lake, &catalog, share(&project.config, QUERY_PERCENT), &project.config)
     })
+}
+
+/// So much of the memory that is to be shared out, in bytes.
+fn share(config: &Config, percent: usize) -> usize {
+    let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
+    memory.saturating_sub(PROCESS_BYTES) / 100 * percent
 }
 
 fn service(lake: &Lake, catalog: &Arc<EngineCatalog>, memory_bytes: usize, config: &Config) -> Result<Service> {

@@ -32,7 +32,7 @@ pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create, evolve};
 pub use dead_letters::DeadLetters;
-pub use flush::{Window, flush};
+pub use flush::{Encoding, Window, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;

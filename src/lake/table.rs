@@ -24,8 +24,10 @@ use super::txns::{self, TxnError, Txns};
 /// Table property that names the schema version of the table's newest rows.
 pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
 
-/// Rows handed to the file writer at once.
+/// Rows handed to the file writer at once: so many …
 const STAGE_ROWS: usize = 32 * 1024;
+/// … or so many bytes, since they are copied to be split by day.
+const STAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -186,14 +188,15 @@ impl Table {
             let mut writer = DeltaWriter::new(Arc::clone(&self.data), config);
             // Splitting by partition costs per batch, and natural batches are small: join them first.
             let mut joined: Vec<RecordBatch> = Vec::new();
-            let mut rows = 0;
+            let (mut rows, mut bytes) = (0, 0);
             for (at, batch) in batches.iter().enumerate() {
                 rows += batch.num_rows();
+                bytes += batch.get_array_memory_size();
                 joined.push(conform(batch, schema)?);
-                if rows >= STAGE_ROWS || at + 1 == batches.len() {
+                if rows >= STAGE_ROWS || bytes >= STAGE_BYTES || at + 1 == batches.len() {
                     writer.write(&concat_batches(schema, &joined)?).await?;
                     joined.clear();
-                    rows = 0;
+                    (rows, bytes) = (0, 0);
                 }
             }
             Ok(writer.close().await?)

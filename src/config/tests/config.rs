@@ -92,7 +92,7 @@ fn values_that_cannot_be() {
             "[limits]\nmemory = \"4\"",
             "2:10: limits.memory: `4` has no unit\n  hint: a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"512MiB\"",
         ),
-        ("[limits]\nmemory = \"1MiB\"", "2:10: limits.memory: `1MiB` is too little\n  hint: at least 64MiB"),
+        ("[limits]\nmemory = \"1MiB\"", "2:10: limits.memory: `1MiB` is too little\n  hint: at least 192MiB"),
         (
             "[serve]\nhttp = \"0.0.0.0:8090\"",
             &format!("2:8: serve.http: `0.0.0.0:8090` is open to other machines{loopback}"),
@@ -230,14 +230,14 @@ fn overrides_have_problems_too() {
 #[test]
 fn variables_are_replaced_and_never_shown() {
     let file = "[kafka]\nbrokers = \"${BROKER}:9092\"\n[kafka.properties]\n\"sasl.password\" = \"${PASSWORD}\"\n\"client.id\" = \"$${x}\"\n[limits]\nmemory = \"${PASSWORD}\"";
-    let mut options = LoadOptions { vars: vars(&[("BROKER", "b"), ("PASSWORD", "64MiB")]), ..LoadOptions::default() };
+    let mut options = LoadOptions { vars: vars(&[("BROKER", "b"), ("PASSWORD", "512MiB")]), ..LoadOptions::default() };
     let config = load_with(&[("millpond.toml", file)], &options).unwrap().config;
     assert_eq!(config.kafka.brokers, Brokers::At("b:9092".into()));
-    assert_eq!(config.kafka.properties.0["sasl.password"], "64MiB");
+    assert_eq!(config.kafka.properties.0["sasl.password"], "512MiB");
     assert_eq!(config.kafka.properties.0["client.id"], "${x}");
-    assert!(!format!("{config:?}").contains("\"64MiB\""), "{config:?}");
+    assert!(!format!("{config:?}").contains("\"512MiB\""), "{config:?}");
 
-    options.vars = vars(&[("PASSWORD", "64MiB")]);
+    options.vars = vars(&[("PASSWORD", "512MiB")]);
     options.sets = vec!["kafka.brokers=elsewhere".into()];
     assert!(load_with(&[("millpond.toml", file)], &options).is_ok(), "what is replaced needs no variable");
 
