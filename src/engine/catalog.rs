@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::lake::{DeadLetters, LiveView, TopicPartition};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
+use crate::schema::PATH_KEY;
 use crate::source::{ReaderState, ReaderStatus};
 use crate::task::Budget;
 
@@ -296,7 +297,7 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
         for field in live.pin().schema.fields() {
-            let path = field.metadata().get("millpond.path").cloned();
+            let path = field.metadata().get(PATH_KEY).cloned();
             rows.push((name.clone(), field.name().clone(), sql_type(field.data_type()), path));
         }
     }
