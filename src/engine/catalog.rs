@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::lake::{DeadLetters, LiveView, TopicPartition};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::PATH_KEY;
+use crate::schema::{PATH_KEY, type_name};
 use crate::source::{ReaderState, ReaderStatus};
 use crate::task::Budget;
 
@@ -298,7 +298,7 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     for (name, live) in &catalog.tables {
         for field in live.pin().schema.fields() {
             let path = field.metadata().get(PATH_KEY).cloned();
-            rows.push((name.clone(), field.name().clone(), sql_type(field.data_type()), path));
+            rows.push((name.clone(), field.name().clone(), type_name(field.data_type()), path));
         }
     }
     RecordBatch::try_new(
@@ -310,19 +310,6 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| row.3.as_deref())),
         ],
     )
-}
-
-fn sql_type(kind: &DataType) -> String {
-    match kind {
-        DataType::Boolean => "boolean".into(),
-        DataType::Int32 => "int".into(),
-        DataType::Int64 => "bigint".into(),
-        DataType::Float64 => "double".into(),
-        DataType::Utf8 => "string".into(),
-        DataType::Date32 => "date".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        other => other.to_string(),
-    }
 }
 
 fn memory_schema() -> SchemaRef {

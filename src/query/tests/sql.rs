@@ -26,7 +26,7 @@ const WORKS: &[(&str, &str)] = &[
     ("VALUES (1, 'x')", "|1|x|"),
     ("SELECT (SELECT count(*) FROM carinfo) WHERE EXISTS (SELECT 1 FROM carinfo WHERE car_id = 'a')", "|2|"),
     ("SELECT 1;", "|1|"),
-    ("DESCRIBE carinfo", "|car_id|Utf8View|NO|\n|plate_no|Dictionary(Int32,Utf8)|YES|"),
+    ("DESCRIBE carinfo", "|car_id|string|NO|\n|plate_no|string|YES|"),
     ("SHOW timezone", "|timezone|UTC|"),
     ("SHOW ALL", "|statement_timeout|600000ms|\n|timezone|UTC|"),
     (
