@@ -36,7 +36,7 @@ pub use flush::{Window, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
-pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores};
+pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
 pub use table::{Table, TableError, conform};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};

@@ -18,8 +18,10 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::ObjectStore;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use tracing::{debug, warn};
 
 use super::positions::{Positions, TopicPartition};
+use super::store::reason;
 use super::txns::{self, TxnError, Txns};
 
 /// Table property that names the schema version of the table's newest rows.
@@ -28,14 +30,15 @@ pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
 /// Rows handed to the file writer at once.
 const STAGE_ROWS: usize = 32 * 1024;
 
-/// Why a table could not be read or written.
+/// Why a table could not be read or written: in one line, whatever the libraries say (their words are in the debug
+/// form).
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The Delta library or the store failed.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Delta(#[from] DeltaTableError),
     /// The kernel refused.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Kernel(#[from] deltalake_core::kernel::Error),
     /// The log's positions could not be read.
     #[error(transparent)]
@@ -199,6 +202,12 @@ impl Table {
             }
             Ok(writer.close().await?)
         })
+    }
+
+    /// Says that something failed which will be tried again: in short, and for who debugs in the libraries' words.
+    pub fn warn(&self, what: &'static str, error: &TableError) {
+        warn!(table = %self.name, error = %error, "{what}");
+        debug!(table = %self.name, error = ?error, "{what}");
     }
 
     /// The object store with the table's folder as root.

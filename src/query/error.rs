@@ -9,6 +9,7 @@ use datafusion::parquet::errors::ParquetError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
+use crate::lake;
 
 /// Follows a function's name.
 const NO_SIGNATURE: &str = " failed to match any signature";
@@ -94,9 +95,9 @@ fn from_cause(cause: Box<dyn StdError + Send + Sync>, place: Option<(u64, u64)>,
         Ok(error) => return from_arrow(*error, place, sql),
         Err(cause) => cause,
     };
-    match cause.downcast::<object_store::Error>() {
-        Ok(error) => from_store(&error),
-        Err(cause) => internal(first_line(&cause.to_string())).because(cause),
+    match lake::store_error(cause.as_ref()) {
+        Some(error) => from_store(error),
+        None => internal(first_line(&cause.to_string())).because(cause),
     }
 }
 
@@ -220,7 +221,7 @@ fn from_store(error: &object_store::Error) -> Error {
         object_store::Error::PermissionDenied { path, .. } | object_store::Error::Unauthenticated { path, .. } => {
             Error::new(Kind::Unavailable, format!("the object store does not let this process read {path}"))
         }
-        other => Error::new(Kind::Unavailable, format!("the object store cannot be read now: {other}")),
+        other => Error::new(Kind::Unavailable, format!("the lake cannot be read now: {}", lake::reason(other))),
     }
 }
 

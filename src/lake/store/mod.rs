@@ -19,6 +19,7 @@
 mod credentials;
 mod durable;
 mod fault;
+mod reason;
 mod s3;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,6 +33,7 @@ use object_store::path::Path as ObjectPath;
 use url::Url;
 
 pub use durable::DurableLocal;
+pub use reason::{reason, store_error};
 pub use s3::{S3Keys, S3Options};
 
 use crate::error::{Error, Kind, Result};
