@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
@@ -84,6 +84,7 @@ pub struct Engine {
 impl Engine {
     /// Starts the project's servers and, in the background, its ingest.
     pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
+        let began = SystemTime::now();
         let config = &project.config;
         let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
         let share = |percent: usize| memory / 100 * percent;
@@ -102,6 +103,8 @@ impl Engine {
         let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
 
         let lake = Lake::new(stores);
+        let swept = lake.clone();
+        task::spawn("sweep", async move { swept.sweep(began).await });
         let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
         let budget = Budget::new(share(INGEST_PERCENT));
         let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
