@@ -10,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use parking_lot::RwLock;
 
 use super::status::{LaneCounters, Statuses, TableCounters};
+use crate::decode::dead_letters_schema;
 use crate::lake::{DeadLetters, LiveView, TopicPartition};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
 use crate::schema::{PATH_KEY, type_name};
@@ -79,10 +80,10 @@ impl Catalog for SharedCatalog {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        if let Some(dead_letters) = catalog.dead_letters.get() {
-            let table = ViewTable::committed(dead_letters.snapshot(), dead_letters.schema());
-            system.insert("dead_letters".to_owned(), Arc::new(table));
-        }
+        // The table is made once Kafka answers; until then it has no rows.
+        let dead_letters = catalog.dead_letters.get().map(|table| table.snapshot());
+        let dead_letters = ViewTable::committed(dead_letters, &dead_letters_schema());
+        system.insert("dead_letters".to_owned(), Arc::new(dead_letters));
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));

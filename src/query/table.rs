@@ -41,9 +41,9 @@ impl ViewTable {
         }
     }
 
-    /// A committed snapshot alone.
-    pub fn committed(snapshot: Arc<EagerSnapshot>, schema: &SchemaRef) -> Self {
-        Self { schema: shown(schema), committed: Some(snapshot), hot: Vec::new() }
+    /// A committed snapshot alone; without one there are no rows.
+    pub fn committed(snapshot: Option<Arc<EagerSnapshot>>, schema: &SchemaRef) -> Self {
+        Self { schema: shown(schema), committed: snapshot, hot: Vec::new() }
     }
 
     fn plan<'a>(
