@@ -77,6 +77,7 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
                 _ = interrupt.recv() => {}
             }
             eprintln!("stopped at once; what was not committed is read again at the next start");
+            #[expect(clippy::disallowed_methods, reason = "a second signal asks for just that")]
             std::process::exit(130);
         });
     })

@@ -14,9 +14,12 @@ use crate::lake::View;
 /// A metric: its name, what it says, and where its value comes from. A name that ends in `_total` is that of a
 /// counter, every other that of a gauge.
 type Described<F> = (&'static str, &'static str, F);
+type OfPartition = fn(&LaneCounters) -> i64;
+type OfTable = fn(&TableCounters, &View) -> i64;
+type OfProcess = fn(&EngineCatalog) -> i64;
 
 /// Labels: partition, table, topic.
-const PER_PARTITION: [Described<fn(&LaneCounters) -> i64>; 5] = [
+const PER_PARTITION: [Described<OfPartition>; 5] = [
     ("millpond_ingest_position_offset", "Next offset to decode", |lane| lane.position),
     ("millpond_ingest_records_total", "Records decoded since the start", |lane| lane.records as i64),
     ("millpond_ingest_rows_total", "Rows made since the start", |lane| lane.rows as i64),
@@ -27,7 +30,7 @@ const PER_PARTITION: [Described<fn(&LaneCounters) -> i64>; 5] = [
 ];
 
 /// Label: table.
-const PER_TABLE: [Described<fn(&TableCounters, &View) -> i64>; 5] = [
+const PER_TABLE: [Described<OfTable>; 5] = [
     ("millpond_lake_commits_total", "Commits confirmed since the start", |table, _| table.commits as i64),
     ("millpond_lake_table_version", "Newest table version", |_, view| view.table_version().unwrap_or(0) as i64),
     ("millpond_lake_hot_rows", "Rows in memory that are not committed yet", |_, view| view.hot_rows() as i64),
@@ -40,7 +43,7 @@ const PER_TABLE: [Described<fn(&TableCounters, &View) -> i64>; 5] = [
 ];
 
 /// No label.
-const PER_PROCESS: [Described<fn(&EngineCatalog) -> i64>; 3] = [
+const PER_PROCESS: [Described<OfProcess>; 3] = [
     ("millpond_memory_ingest_used_bytes", "Bytes that ingest holds", |catalog| {
         catalog.ingest_budget.used_bytes() as i64
     }),

@@ -249,7 +249,7 @@ impl Engine {
         }
         self.abort.cancel();
         match tokio::time::timeout(LAST_WORDS, &mut self.feed).await {
-            Ok(ended) if matches!(ended, Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Ok(()))) => return Ok(()),
             Ok(_) => {}
             // A request that is under way hears of nothing. Dropped, it is what a kill leaves to the next start.
             Err(_) => self.feed.abort(),

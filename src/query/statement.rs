@@ -67,7 +67,7 @@ impl Statement {
             }
             other => answer(&session, other)?.schema(),
         };
-        let parameters = parameters.iter().map(|t| wire::data_type(t)).collect();
+        let parameters = parameters.iter().map(wire::data_type).collect();
         Ok(Self { session, sql: sql.into(), ask, parameters, schema })
     }
 
