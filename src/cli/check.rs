@@ -41,9 +41,9 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
 
 fn report(problems: &Problems, format: Format) -> ExitCode {
     match format {
-        Format::Json => println!("{}", problems.to_json()),
-        Format::Text if problems.is_empty() => println!("no problems"),
-        Format::Text => println!("{problems}"),
+        Format::Json => say!("{}", problems.to_json()),
+        Format::Text if problems.is_empty() => say!("no problems"),
+        Format::Text => say!("{problems}"),
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }

@@ -3,6 +3,14 @@
 //! The one room that prints, and with `config` the one that reads the environment.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+/// Writes a line to standard output. Who has closed it (`| head`) has seen enough: `println!` would panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod check;
 mod demo;
 mod ingest;

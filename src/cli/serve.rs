@@ -32,15 +32,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let broker = embedded(&project)?;
     let start = EngineOptions { embedded: broker.as_ref().map(Broker::brokers), variables: options.vars };
     let engine = Engine::start(&project, start).await?;
-    println!("lake        {}", project.config.lake.url);
+    say!("lake        {}", project.config.lake.url);
     if let Some(address) = engine.flight_sql() {
-        println!("flight sql  grpc://{address}");
+        say!("flight sql  grpc://{address}");
     }
     if let Some(address) = engine.http() {
-        println!("http        http://{address}  (/healthz /readyz /metrics)");
+        say!("http        http://{address}  (/healthz /readyz /metrics)");
     }
     if let Some(broker) = &broker {
-        println!("kafka       {}  (embedded)", broker.brokers());
+        say!("kafka       {}  (embedded)", broker.brokers());
     }
     engine.run(stop_signal()?).await?;
     Ok(ExitCode::SUCCESS)
@@ -77,6 +77,7 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
                 _ = interrupt.recv() => {}
             }
             eprintln!("stopped at once; what was not committed is read again at the next start");
+            #[expect(clippy::disallowed_methods, reason = "a second signal asks for just that")]
             std::process::exit(130);
         });
     })

@@ -19,6 +19,12 @@ pub(super) struct SqlCommand {
 }
 
 pub(super) async fn run(args: SqlCommand) -> Result<ExitCode> {
+    // Before a server is asked: a wrong name is told even when there is none.
+    if let Some(file) = &args.sql.file
+        && let Err(error) = std::fs::metadata(file)
+    {
+        return Err(Error::new(Kind::Usage, format!("{} cannot be read", file.display())).because(error));
+    }
     let target: Box<dyn Target> = match (&args.sql.url, &args.sql.project) {
         (Some(url), _) => Box::new(Remote::connect(url).await?),
         (None, Some(dir)) => {

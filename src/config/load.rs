@@ -24,7 +24,8 @@ pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
 const CONFIG_FILE: &str = "millpond.toml";
 
 pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problems> {
-    let absolute = dir.canonicalize().map_err(|error| {
+    let folder = |path: PathBuf| if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) };
+    let absolute = dir.canonicalize().and_then(folder).map_err(|error| {
         let problem = Problem::of_file(dir.display().to_string(), format!("is not a project folder: {error}"));
         Problems(vec![problem.hint("name the folder that holds millpond.toml with --project")])
     })?;

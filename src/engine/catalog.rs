@@ -10,8 +10,10 @@ use datafusion::catalog::TableProvider;
 use parking_lot::RwLock;
 
 use super::status::{LaneCounters, Statuses, TableCounters};
+use crate::decode::dead_letters_schema;
 use crate::lake::{DeadLetters, LiveView, TopicPartition};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
+use crate::schema::{PATH_KEY, type_name};
 use crate::source::{ReaderState, ReaderStatus};
 use crate::task::Budget;
 
@@ -78,10 +80,10 @@ impl Catalog for SharedCatalog {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        if let Some(dead_letters) = catalog.dead_letters.get() {
-            let table = ViewTable::committed(dead_letters.snapshot(), dead_letters.schema());
-            system.insert("dead_letters".to_owned(), Arc::new(table));
-        }
+        // The table is made once Kafka answers; until then it has no rows.
+        let dead_letters = catalog.dead_letters.get().map(|table| table.snapshot());
+        let dead_letters = ViewTable::committed(dead_letters, &dead_letters_schema());
+        system.insert("dead_letters".to_owned(), Arc::new(dead_letters));
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));
@@ -296,8 +298,8 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
         for field in live.pin().schema.fields() {
-            let path = field.metadata().get("millpond.path").cloned();
-            rows.push((name.clone(), field.name().clone(), sql_type(field.data_type()), path));
+            let path = field.metadata().get(PATH_KEY).cloned();
+            rows.push((name.clone(), field.name().clone(), type_name(field.data_type()), path));
         }
     }
     RecordBatch::try_new(
@@ -309,19 +311,6 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| row.3.as_deref())),
         ],
     )
-}
-
-fn sql_type(kind: &DataType) -> String {
-    match kind {
-        DataType::Boolean => "boolean".into(),
-        DataType::Int32 => "int".into(),
-        DataType::Int64 => "bigint".into(),
-        DataType::Float64 => "double".into(),
-        DataType::Utf8 => "string".into(),
-        DataType::Date32 => "date".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        other => other.to_string(),
-    }
 }
 
 fn memory_schema() -> SchemaRef {

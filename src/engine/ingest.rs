@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::status::TableStatus;
 use crate::decode::{Decoder, Records, dead_letters_batch};
@@ -218,7 +218,7 @@ impl State {
         let reopen = std::mem::take(&mut self.reopen);
         let work = async move {
             if reopen && let Err(error) = table.reopen().await {
-                warn!(table = %table.name(), error = %error, "table not reopened from its checkpoint");
+                table.warn("table not reopened from its checkpoint", &error);
             }
             let outcome = lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await;
             (table, outcome)
@@ -250,7 +250,7 @@ impl State {
         if self.checkpointing.is_none() {
             let work = async move {
                 if let Err(error) = table.checkpoint().await {
-                    warn!(table = %table.name(), error = %error, "checkpoint not written, trying again later");
+                    table.warn("checkpoint not written, trying again later", &error);
                 }
             };
             self.checkpointing = Some(crate::task::spawn("checkpoint", work));

@@ -13,13 +13,14 @@ mod feed;
 mod ingest;
 mod metrics;
 mod status;
+mod views;
 
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
@@ -28,7 +29,7 @@ use tracing::{info, warn};
 use self::catalog::{EngineCatalog, SharedCatalog};
 use self::feed::Feed;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
-use crate::config::{Config, Problem, Problems, Project};
+use crate::config::{Config, Problems, Project};
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
@@ -89,6 +90,7 @@ pub struct Engine {
 impl Engine {
     /// Starts the project's servers and, in the background, its ingest.
     pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
+        let began = SystemTime::now();
         let config = &project.config;
         let share = |percent| share(config, percent);
         let (stop_feed, abort, stop_servers, stop_claim) =
@@ -106,6 +108,8 @@ impl Engine {
         let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
 
         let lake = Lake::new(stores);
+        let swept = lake.clone();
+        task::spawn("sweep", async move { swept.sweep(began).await });
         let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
         let budget = Budget::new(share(INGEST_PERCENT));
         let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -129,7 +133,8 @@ impl Engine {
             ingest_budget: budget.clone(),
             query_memory: OnceLock::new(),
         });
-        let service = service(&lake, &catalog, share(QUERY_PERCENT), config)?;
+        let service = service(Some(&lake), &catalog, config)?;
+        views::warn(&project.views, &service, &catalog).await;
 
         let kafka = Kafka::new(KafkaOptions {
             brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
@@ -250,7 +255,7 @@ impl Engine {
         }
         self.abort.cancel();
         match tokio::time::timeout(LAST_WORDS, &mut self.feed).await {
-            Ok(ended) if matches!(ended, Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Ok(()))) => return Ok(()),
             Ok(_) => {}
             // A request that is under way hears of nothing. Dropped, it is what a kill leaves to the next start.
             Err(_) => self.feed.abort(),
@@ -304,71 +309,71 @@ impl Monitor {
     }
 }
 
-/// What is wrong with the project's views. Columns are looked for only if the lake has all their tables
-/// already: before the first record nobody knows which columns a topic gives.
+/// What is wrong with the project's views, as far as can be known without a server: see [`views::problems`].
 pub async fn check_views(project: &Project, variables: &Variables) -> Result<Problems> {
-    let mut problems = Problems::default();
-    let known: Option<Service> = match project.config.lake.url.scheme() {
+    let lake = match project.config.lake.url.scheme() {
+        "file" => existing(project, variables).await.ok(),
         // A bucket may be far away: `check` asks nobody.
-        "file" => read_only(project, variables).await.ok(),
         _ => None,
     };
-    let complete = match &known {
-        Some(service) => {
-            let tables = service.session().tables().await?;
-            project.tables.iter().all(|table| tables.iter().any(|found| found.name == table.table))
-        }
-        None => false,
+    let catalog = match committed(project, lake.as_ref()).await {
+        Ok(catalog) => catalog,
+        Err(_) => committed(project, None).await?,
     };
-    for view in &project.views {
-        let parsed = crate::query::split(&view.sql).map(drop);
-        let planned = match &known {
-            Some(service) if complete && parsed.is_ok() => service.session().prepare(&view.sql).await.map(drop),
-            _ => parsed,
-        };
-        if let Err(error) = planned {
-            let mut problem = Problem::of_file(&view.file, error.message());
-            if let Some(hint) = error.hint_text() {
-                problem = problem.hint(hint);
-            }
-            problems.push(problem);
-        }
-    }
-    Ok(problems)
+    let service = service(lake.as_ref(), &catalog, &project.config)?;
+    Ok(views::problems(&project.views, &service, &catalog).await)
 }
 
 /// A query service over a lake without a writer: committed rows only, nothing is created or changed.
 pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFuture<'a, Result<Service>> {
     Box::pin(async move {
-        let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
-        if Format::read(&stores).await?.is_none() {
-            return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
-                .hint("start `millpond serve` once to create it"));
-        }
-        let lake = Lake::new(stores);
-        let mut tables = BTreeMap::new();
+        let lake = existing(project, variables).await?;
+        let catalog = committed(project, Some(&lake)).await?;
+        service(Some(&lake), &catalog, &project.config)
+    })
+}
+
+/// The project's lake, which must be there.
+async fn existing(project: &Project, variables: &Variables) -> Result<Lake> {
+    let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
+    if Format::read(&stores).await?.is_none() {
+        return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
+            .hint("start `millpond serve` once to create it"));
+    }
+    Ok(Lake::new(stores))
+}
+
+/// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.
+async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineCatalog>> {
+    let (mut tables, dead_letters) = (BTreeMap::new(), OnceLock::new());
+    if let Some(lake) = lake {
         for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
-            if let Some(table) = open_table(&lake, PUBLIC, &name).await? {
+            if let Some(table) = open_table(lake, PUBLIC, &name).await? {
                 let schema = table.arrow_schema().map_err(unreadable)?;
                 tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema)?)));
             }
         }
-        let dead_letters = OnceLock::new();
-        if let Some(table) = open_table(&lake, SYSTEM, "dead_letters").await? {
+        if let Some(table) = open_table(lake, SYSTEM, "dead_letters").await? {
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
-        let catalog = Arc::new(EngineCatalog {
-            tables,
-            statuses: BTreeMap::new(),
-            views: views(project),
-            dead_letters,
-            waiting: RwLock::default(),
-            readers: RwLock::new(BTreeMap::new()),
-            ingest_budget: Budget::new(0),
-            query_memory: OnceLock::new(),
-        });
-        service(&lake, &catalog, share(&project.config, QUERY_PERCENT), &project.config)
-    })
+    }
+    for contract in &project.tables {
+        if !tables.contains_key(&contract.table) {
+            let declared = SchemaVersion::declared(contract).arrow_schema();
+            let view = view_of(&contract.table, None, declared)?;
+            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
+        }
+    }
+    Ok(Arc::new(EngineCatalog {
+        tables,
+        statuses: BTreeMap::new(),
+        views: views(project),
+        dead_letters,
+        waiting: RwLock::default(),
+        readers: RwLock::new(BTreeMap::new()),
+        ingest_budget: Budget::new(0),
+        query_memory: OnceLock::new(),
+    }))
 }
 
 /// So much of the memory that is to be shared out, in bytes.
@@ -377,12 +382,13 @@ fn share(config: &Config, percent: usize) -> usize {
     memory.saturating_sub(PROCESS_BYTES) / 100 * percent
 }
 
-fn service(lake: &Lake, catalog: &Arc<EngineCatalog>, memory_bytes: usize, config: &Config) -> Result<Service> {
+fn service(lake: Option<&Lake>, catalog: &Arc<EngineCatalog>, config: &Config) -> Result<Service> {
+    let memory_bytes = share(config, QUERY_PERCENT);
     let url =
         INTERNAL_URL.parse().map_err(|error| Error::new(Kind::Internal, "the lake's inner url").because(error))?;
     let options = ServiceOptions {
         memory_bytes,
-        stores: vec![(url, Arc::clone(lake.stores().data()))],
+        stores: lake.map(|lake| (url, Arc::clone(lake.stores().data()))).into_iter().collect(),
         timezone: config.project.timezone.to_string(),
         ..ServiceOptions::default()
     };

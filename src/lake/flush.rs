@@ -7,7 +7,6 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tracing::warn;
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
@@ -103,10 +102,10 @@ pub async fn flush(
 ) -> Result<Outcome, CommitError> {
     failpoint::hit("before_stage");
     while let Err(error) = commit::evolve(table, &window.schema, window.schema_version).await {
-        warn!(table = %table.name(), error = %error, "schema version not confirmed, trying again");
+        table.warn("schema version not confirmed, trying again", &error);
         pause(stop).await?;
         if let Err(error) = table.refresh().await {
-            warn!(table = %table.name(), error = %error, "table cannot be read, asking again");
+            table.warn("table cannot be read, asking again", &error);
         }
     }
     let room = encoding.enter(window.bytes).await;
@@ -114,7 +113,7 @@ pub async fn flush(
         match table.stage(&window.rows, &window.schema).await {
             Ok(adds) => break adds,
             Err(error) => {
-                warn!(table = %table.name(), error = %error, "data files not written, trying again");
+                table.warn("data files not written, trying again", &error);
                 pause(stop).await?;
             }
         }

@@ -21,11 +21,13 @@ mod txns;
 mod view;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use tracing::{info, warn};
 use url::Url;
 
 pub use claim::{Claim, Holder, Liveness};
@@ -36,7 +38,7 @@ pub use flush::{Encoding, Window, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
-pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores};
+pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
 pub use table::{Table, TableError, conform};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};
@@ -45,6 +47,9 @@ pub use view::{HotBatch, LiveView, View};
 pub const PUBLIC: &str = "public";
 /// Folder of the tables Millpond keeps about itself.
 pub const SYSTEM: &str = "system";
+
+/// Folder of what is Millpond's alone: claims, the format.
+const OWN: &str = "_millpond";
 
 /// Scheme and host under which the query room finds the lake's store. It names no place outside the lake, so
 /// no SQL can point elsewhere.
@@ -65,6 +70,16 @@ impl Lake {
     /// Its object store.
     pub fn stores(&self) -> &Stores {
         &self.stores
+    }
+
+    /// Removes what killed processes left half written in a local folder before `before`, the start of this one. For
+    /// the holder of the writer claim: whoever else is still writing there has lost it, and must not succeed.
+    pub async fn sweep(&self, before: SystemTime) {
+        match self.stores.sweep(&[PUBLIC, SYSTEM, OWN], before).await {
+            Ok(0) => {}
+            Ok(files) => info!(files, "half-written files of a killed process removed"),
+            Err(error) => warn!(%error, "half-written files of a killed process not removed"),
+        }
     }
 
     /// Opens the Delta table `folder/name`; `None` if there is none.

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 use super::{Column, ColumnType, Path, PathError, SchemaVersion, fixed};
 
@@ -74,6 +74,56 @@ impl ColumnType {
             ColumnType::Date => "date",
         }
     }
+}
+
+/// The SQL name of an Arrow type, as `system.columns` and DESCRIBE show it; for the types of contracts their
+/// [word](ColumnType::word).
+pub fn type_name(kind: &DataType) -> String {
+    use DataType as T;
+    let word = match kind {
+        T::Null => "null",
+        T::Boolean => "boolean",
+        T::Int8 => "tinyint",
+        T::Int16 => "smallint",
+        T::Int32 => "int",
+        T::Int64 => "bigint",
+        T::UInt8 => "tinyint unsigned",
+        T::UInt16 => "smallint unsigned",
+        T::UInt32 => "int unsigned",
+        T::UInt64 => "bigint unsigned",
+        T::Float16 | T::Float32 => "float",
+        T::Float64 => "double",
+        T::Utf8 | T::LargeUtf8 | T::Utf8View => "string",
+        T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_) => "binary",
+        T::Date32 | T::Date64 => "date",
+        T::Time32(_) | T::Time64(_) => "time",
+        T::Timestamp(_, Some(_)) => "timestamp",
+        T::Timestamp(_, None) => "timestamp without time zone",
+        T::Interval(_) | T::Duration(_) => "interval",
+        T::Decimal32(precision, scale)
+        | T::Decimal64(precision, scale)
+        | T::Decimal128(precision, scale)
+        | T::Decimal256(precision, scale) => return format!("decimal({precision}, {scale})"),
+        T::Dictionary(_, value) => return type_name(value),
+        T::RunEndEncoded(_, value) => return type_name(value.data_type()),
+        T::List(item) | T::LargeList(item) | T::ListView(item) | T::LargeListView(item) | T::FixedSizeList(item, _) => {
+            return format!("array<{}>", type_name(item.data_type()));
+        }
+        T::Struct(fields) => return format!("struct<{}>", members(fields)),
+        T::Map(entries, _) => match entries.data_type() {
+            T::Struct(fields) if fields.len() == 2 => {
+                return format!("map<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()));
+            }
+            _ => "map",
+        },
+        T::Union(..) => "union",
+    };
+    word.to_owned()
+}
+
+fn members(fields: &Fields) -> String {
+    let member = |field: &FieldRef| format!("{}: {}", field.name(), type_name(field.data_type()));
+    fields.iter().map(member).collect::<Vec<_>>().join(", ")
 }
 
 fn fixed_type(name: &str) -> DataType {
@@ -183,6 +233,30 @@ mod tests {
             prop_assert_eq!(schema.field(version.keys).name(), fixed::EVENT_TIME);
             prop_assert_eq!(SchemaVersion::from_arrow(&schema, version.number, version.keys), Ok(version));
         }
+    }
+
+    #[test]
+    fn types_have_the_names_that_contracts_give_them() {
+        for kind in [
+            ColumnType::Boolean,
+            ColumnType::Int64,
+            ColumnType::Double,
+            ColumnType::String,
+            ColumnType::Timestamp,
+            ColumnType::Date,
+        ] {
+            assert_eq!(type_name(&kind.arrow_type()), kind.word());
+        }
+        let entries = Field::new_struct(
+            "entries",
+            vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Date32, true)],
+            false,
+        );
+        let nested = Field::new("m", DataType::Map(entries.into(), false), true);
+        let list = DataType::List(Arc::new(Field::new_struct("item", vec![nested], true)));
+        assert_eq!(type_name(&list), "array<struct<m: map<string, date>>>");
+        assert_eq!(type_name(&DataType::Dictionary(DataType::Int32.into(), DataType::Utf8View.into())), "string");
+        assert_eq!(type_name(&DataType::Decimal128(10, 2)), "decimal(10, 2)");
     }
 
     #[test]

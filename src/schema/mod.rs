@@ -19,7 +19,7 @@ mod names;
 mod path;
 mod version;
 
-pub use arrow::{PATH_KEY, SchemaError, TYPE_KEY};
+pub use arrow::{PATH_KEY, SchemaError, TYPE_KEY, type_name};
 pub use contract::{
     ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
 };

@@ -270,8 +270,11 @@ fn a_syntax_error_hides_no_problem_of_other_files() {
 
 #[test]
 fn a_folder_that_is_no_project() {
-    let missing = Project::load("/no/such/folder".as_ref(), &LoadOptions::default()).unwrap_err();
-    assert!(missing.to_string().starts_with("/no/such/folder: is not a project folder: "), "{missing}");
+    for path in ["/no/such/folder", "/etc/passwd"] {
+        let problems = Project::load(path.as_ref(), &LoadOptions::default()).unwrap_err();
+        assert!(problems.to_string().starts_with(&format!("{path}: is not a project folder: ")), "{problems}");
+        assert_eq!(problems.len(), 1, "{problems}");
+    }
     let empty = tempfile::tempdir().unwrap();
     let problems = Project::load(empty.path(), &LoadOptions::default()).unwrap_err();
     assert_eq!(problems.len(), 1);

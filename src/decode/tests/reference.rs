@@ -128,10 +128,8 @@ impl<'a> Walk<'a> {
             let json: Vec<&&Column> = columns.iter().filter(|column| column.kind == ColumnType::Json).collect();
             let whole = !json.is_empty() && (!below || json.iter().any(|column| declared(column)));
             let descend = !whole && (parts.len() < 8 || below);
-            if whole || !descend {
-                if known || !inside {
-                    self.met.push((parts.clone(), value));
-                }
+            if (whole || !descend) && (known || !inside) {
+                self.met.push((parts.clone(), value));
             }
             if descend || whole {
                 for (key, member) in members {

@@ -35,7 +35,7 @@ impl Server {
         let fixture = Fixture::fleet();
         let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, shutdown) = (flight.address(), Shutdown::new());
-        let task = tokio::spawn(flight.run(service(&fixture), shutdown.clone()));
+        let task = crate::task::spawn("server", flight.run(service(&fixture), shutdown.clone()));
         Self { fixture, address, shutdown, task }
     }
 
