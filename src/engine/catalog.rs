@@ -10,13 +10,13 @@ use datafusion::catalog::TableProvider;
 use parking_lot::RwLock;
 
 use super::status::{LaneCounters, Statuses, TableCounters};
-use crate::lake::{DeadLetters, LiveView, TopicPartition};
+use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::source::{ReaderState, ReaderStatus};
+use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// The life of the topic that is read, and how to ask its reader.
-pub type ReaderHandle = (u32, Arc<dyn Fn() -> ReaderStatus + Send + Sync>);
+pub type ReaderHandle = (u32, Arc<dyn Fn() -> TopicStatus + Send + Sync>);
 
 /// The tables of the engine, as they come to be.
 pub struct EngineCatalog {
@@ -49,9 +49,13 @@ impl EngineCatalog {
         }
         for (topic, (_, status)) in readers.iter() {
             let status = status();
-            match status.state {
-                ReaderState::Reading | ReaderState::Paused => {}
-                state => reasons.push(format!("topic {topic}: {state}{}", detail(status.error.as_deref()))),
+            let own = status.consumers.iter().filter_map(|(table, own)| Some((Some(table), own.as_ref()?)));
+            for (table, reader) in std::iter::once((None, &status.shared)).chain(own) {
+                let table = table.map(|table| format!(", table {table}")).unwrap_or_default();
+                match reader.state {
+                    ReaderState::Reading | ReaderState::CatchingUp | ReaderState::Paused => {}
+                    state => reasons.push(format!("topic {topic}{table}: {state}{}", detail(reader.error.as_deref()))),
+                }
             }
         }
         for (table, status) in &self.statuses {
@@ -170,61 +174,10 @@ struct IngestRow {
 }
 
 fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let readers: BTreeMap<String, (u32, ReaderStatus)> =
+    let topics: Topics =
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
-    let mut rows = Vec::new();
-    for (name, live) in &catalog.tables {
-        let view = live.pin();
-        let counters = catalog.statuses.get(name).map(|status| status.counters()).unwrap_or_default();
-        let deciding = counters.deciding > 0;
-        let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
-            view.positions.keys().map(|lane| (lane.clone(), None)).collect();
-        lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
-        if lanes.is_empty() {
-            rows.push(IngestRow {
-                table: name.clone(),
-                lane: None,
-                topic: None,
-                committed: None,
-                high_watermark: None,
-                hot_rows: view.hot_rows() as i64,
-                counters: None,
-                position: None,
-                error: counters.error.clone().or_else(|| catalog.waiting.read().clone()),
-                table_counters: counters,
-                state: if deciding { DECIDING } else { "waiting" }.to_owned(),
-            });
-            continue;
-        }
-        // Only the newest life of a topic is read; older ones are history.
-        for (lane, counted) in lanes {
-            let reader =
-                readers.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation).map(|(_, reader)| reader);
-            let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
-            let hot =
-                view.hot.iter().filter(|batch| batch.lane == lane).map(|batch| batch.rows.num_rows() as i64).sum();
-            let committed = view.positions.get(&lane).copied();
-            rows.push(IngestRow {
-                table: name.clone(),
-                topic: Some(lane.topic.to_string()),
-                committed,
-                high_watermark: partition.and_then(|partition| partition.high_watermark),
-                hot_rows: hot,
-                position: counted.as_ref().map(|counted| counted.position).or(committed),
-                counters: counted,
-                error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
-                table_counters: counters.clone(),
-                state: if counters.error.is_some() {
-                    "stopped".to_owned()
-                } else if deciding {
-                    DECIDING.to_owned()
-                } else {
-                    reader.map_or_else(|| "not reading".to_owned(), |reader| reader.state.to_string())
-                },
-                lane: Some(lane),
-            });
-        }
-    }
+    let rows: Vec<IngestRow> =
+        catalog.tables.iter().flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
     let count = |pick: fn(&LaneCounters) -> u64| {
         numbers(rows.iter().map(|row| Some(row.counters.as_ref().map_or(0, pick) as i64)).collect::<Vec<_>>())
@@ -254,6 +207,68 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
+/// The life of each topic that is read, and its readers.
+type Topics = BTreeMap<String, (u32, TopicStatus)>;
+
+/// One table's rows of `system.ingest`: partitions, and topics that have none yet.
+fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &View) -> Vec<IngestRow> {
+    let counters = catalog.statuses.get(table).map(|status| status.counters()).unwrap_or_default();
+    let row = |topic: Option<&str>, reader: Option<&ReaderStatus>, without: &str| IngestRow {
+        table: table.to_owned(),
+        lane: None,
+        topic: topic.map(str::to_owned),
+        committed: None,
+        high_watermark: None,
+        hot_rows: 0,
+        counters: None,
+        position: None,
+        error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
+        state: match reader {
+            _ if counters.error.is_some() => "stopped".to_owned(),
+            _ if counters.deciding > 0 => DECIDING.to_owned(),
+            Some(reader) => reader.state.to_string(),
+            None => without.to_owned(),
+        },
+        table_counters: counters.clone(),
+    };
+    let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
+        view.positions.keys().map(|lane| (lane.clone(), None)).collect();
+    let mut rows = Vec::new();
+    for (topic, (incarnation, status)) in topics {
+        let Some(reader) = status.of(table) else { continue };
+        let name: Arc<str> = topic.as_str().into();
+        let lane = |&partition| TopicPartition { topic: name.clone(), incarnation: *incarnation, partition };
+        lanes.extend(reader.partitions.keys().map(|partition| (lane(partition), None)));
+        if lanes.keys().all(|lane| *lane.topic != **topic) {
+            rows.push(row(Some(topic), Some(reader), ""));
+        }
+    }
+    lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
+    if lanes.is_empty() && rows.is_empty() {
+        let mut waiting = row(None, None, "waiting");
+        waiting.error = waiting.error.or_else(|| catalog.waiting.read().clone());
+        rows.push(waiting);
+    }
+    for (lane, counted) in lanes {
+        // Only the newest life of a topic is read; older ones are history.
+        let status = topics.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation);
+        let reader = status.and_then(|(_, status)| status.of(table));
+        let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
+        let committed = view.positions.get(&lane).copied();
+        let decoded = counted.as_ref().map(|counted| counted.position);
+        rows.push(IngestRow {
+            committed,
+            high_watermark: partition.and_then(|partition| partition.high_watermark),
+            hot_rows: view.hot.iter().filter(|hot| hot.lane == lane).map(|hot| hot.rows.num_rows() as i64).sum(),
+            position: decoded.or(committed).or(partition.map(|partition| partition.start)),
+            counters: counted,
+            lane: Some(lane.clone()),
+            ..row(Some(&lane.topic), reader, "not reading")
+        });
+    }
+    rows
+}
+
 fn tables_schema() -> SchemaRef {
     schema(&[
         ("table_name", DataType::Utf8),
@@ -268,7 +283,7 @@ fn tables_schema() -> SchemaRef {
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let views: Vec<_> = catalog.tables.iter().map(|(name, live)| (name, live.pin())).collect();
-    let files = |view: &crate::lake::View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
+    let files = |view: &View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
     RecordBatch::try_new(
         tables_schema(),
         vec![
