@@ -19,7 +19,9 @@ async fn a_new_table_catches_up_and_joins_the_old_one() {
     caught_up(&millpond, "old", kafka, &[&topic]).await;
     assert_eq!(millpond.stop().await, Some(0));
 
-    let project = project.events("young", &topic, &format!("start = \"earliest\"\n{COLUMNS}"));
+    let project = project
+        .events("young", &topic, &format!("start = \"earliest\"\n{COLUMNS}"))
+        .env("MILLPOND_LOG", "warn,kafka=info");
     let traffic = Traffic::to(kafka, &topic);
     traffic.share(3_000);
     let millpond = Millpond::serve(&project).await;
