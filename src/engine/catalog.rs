@@ -11,14 +11,14 @@ use parking_lot::RwLock;
 
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::decode::dead_letters_schema;
-use crate::lake::{DeadLetters, LiveView, TopicPartition};
+use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
 use crate::schema::{PATH_KEY, type_name};
-use crate::source::{ReaderState, ReaderStatus};
+use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// The life of the topic that is read, and how to ask its reader.
-pub type ReaderHandle = (u32, Arc<dyn Fn() -> ReaderStatus + Send + Sync>);
+pub type ReaderHandle = (u32, Arc<dyn Fn() -> TopicStatus + Send + Sync>);
 
 /// The tables of the engine, as they come to be.
 pub struct EngineCatalog {
@@ -51,9 +51,13 @@ impl EngineCatalog {
         }
         for (topic, (_, status)) in readers.iter() {
             let status = status();
-            match status.state {
-                ReaderState::Reading | ReaderState::Paused => {}
-                state => reasons.push(format!("topic {topic}: {state}{}", detail(status.error.as_deref()))),
+            let own = status.consumers.iter().filter_map(|(table, own)| Some((Some(table), own.as_ref()?)));
+            for (table, reader) in std::iter::once((None, &status.shared)).chain(own) {
+                let table = table.map(|table| format!(", table {table}")).unwrap_or_default();
+                match reader.state {
+                    ReaderState::Reading | ReaderState::CatchingUp | ReaderState::Paused => {}
+                    state => reasons.push(format!("topic {topic}{table}: {state}{}", detail(reader.error.as_deref()))),
+                }
             }
         }
         for (table, status) in &self.statuses {
@@ -172,61 +176,10 @@ struct IngestRow {
 }
 
 fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let readers: BTreeMap<String, (u32, ReaderStatus)> =
+    let topics: Topics =
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
-    let mut rows = Vec::new();
-    for (name, live) in &catalog.tables {
-        let view = live.pin();
-        let counters = catalog.statuses.get(name).map(|status| status.counters()).unwrap_or_default();
-        let deciding = counters.deciding > 0;
-        let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
-            view.positions.keys().map(|lane| (lane.clone(), None)).collect();
-        lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
-        if lanes.is_empty() {
-            rows.push(IngestRow {
-                table: name.clone(),
-                lane: None,
-                topic: None,
-                committed: None,
-                high_watermark: None,
-                hot_rows: view.hot_rows() as i64,
-                counters: None,
-                position: None,
-                error: counters.error.clone().or_else(|| catalog.waiting.read().clone()),
-                table_counters: counters,
-                state: if deciding { DECIDING } else { "waiting" }.to_owned(),
-            });
-            continue;
-        }
-        // Only the newest life of a topic is read; older ones are history.
-        for (lane, counted) in lanes {
-            let reader =
-                readers.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation).map(|(_, reader)| reader);
-            let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
-            let hot =
-                view.hot.iter().filter(|batch| batch.lane == lane).map(|batch| batch.rows.num_rows() as i64).sum();
-            let committed = view.positions.get(&lane).copied();
-            rows.push(IngestRow {
-                table: name.clone(),
-                topic: Some(lane.topic.to_string()),
-                committed,
-                high_watermark: partition.and_then(|partition| partition.high_watermark),
-                hot_rows: hot,
-                position: counted.as_ref().map(|counted| counted.position).or(committed),
-                counters: counted,
-                error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
-                table_counters: counters.clone(),
-                state: if counters.error.is_some() {
-                    "stopped".to_owned()
-                } else if deciding {
-                    DECIDING.to_owned()
-                } else {
-                    reader.map_or_else(|| "not reading".to_owned(), |reader| reader.state.to_string())
-                },
-                lane: Some(lane),
-            });
-        }
-    }
+    let rows: Vec<IngestRow> =
+        catalog.tables.iter().flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
     let count = |pick: fn(&LaneCounters) -> u64| {
         numbers(rows.iter().map(|row| Some(row.counters.as_ref().map_or(0, pick) as i64)).collect::<Vec<_>>())
@@ -256,6 +209,68 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
+/// The life of each topic that is read, and its readers.
+type Topics = BTreeMap<String, (u32, TopicStatus)>;
+
+/// One table's rows of `system.ingest`: partitions, and topics that have none yet.
+fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &View) -> Vec<IngestRow> {
+    let counters = catalog.statuses.get(table).map(|status| status.counters()).unwrap_or_default();
+    let row = |topic: Option<&str>, reader: Option<&ReaderStatus>, without: &str| IngestRow {
+        table: table.to_owned(),
+        lane: None,
+        topic: topic.map(str::to_owned),
+        committed: None,
+        high_watermark: None,
+        hot_rows: 0,
+        counters: None,
+        position: None,
+        error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
+        state: match reader {
+            _ if counters.error.is_some() => "stopped".to_owned(),
+            _ if counters.deciding > 0 => DECIDING.to_owned(),
+            Some(reader) => reader.state.to_string(),
+            None => without.to_owned(),
+        },
+        table_counters: counters.clone(),
+    };
+    let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
+        view.positions.keys().map(|lane| (lane.clone(), None)).collect();
+    let mut rows = Vec::new();
+    for (topic, (incarnation, status)) in topics {
+        let Some(reader) = status.of(table) else { continue };
+        let name: Arc<str> = topic.as_str().into();
+        let lane = |&partition| TopicPartition { topic: name.clone(), incarnation: *incarnation, partition };
+        lanes.extend(reader.partitions.keys().map(|partition| (lane(partition), None)));
+        if lanes.keys().all(|lane| *lane.topic != **topic) {
+            rows.push(row(Some(topic), Some(reader), ""));
+        }
+    }
+    lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
+    if lanes.is_empty() && rows.is_empty() {
+        let mut waiting = row(None, None, "waiting");
+        waiting.error = waiting.error.or_else(|| catalog.waiting.read().clone());
+        rows.push(waiting);
+    }
+    for (lane, counted) in lanes {
+        // Only the newest life of a topic is read; older ones are history.
+        let status = topics.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation);
+        let reader = status.and_then(|(_, status)| status.of(table));
+        let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
+        let committed = view.positions.get(&lane).copied();
+        let decoded = counted.as_ref().map(|counted| counted.position);
+        rows.push(IngestRow {
+            committed,
+            high_watermark: partition.and_then(|partition| partition.high_watermark),
+            hot_rows: view.hot.iter().filter(|hot| hot.lane == lane).map(|hot| hot.rows.num_rows() as i64).sum(),
+            position: decoded.or(committed).or(partition.map(|partition| partition.start)),
+            counters: counted,
+            lane: Some(lane.clone()),
+            ..row(Some(&lane.topic), reader, "not reading")
+        });
+    }
+    rows
+}
+
 fn tables_schema() -> SchemaRef {
     schema(&[
         ("table_name", DataType::Utf8),
@@ -270,7 +285,7 @@ fn tables_schema() -> SchemaRef {
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let views: Vec<_> = catalog.tables.iter().map(|(name, live)| (name, live.pin())).collect();
-    let files = |view: &crate::lake::View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
+    let files = |view: &View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
     RecordBatch::try_new(
         tables_schema(),
         vec![
@@ -328,4 +343,99 @@ fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             numbers([Some(ingest.limit_bytes() as i64), Some(queries_limit as i64)]),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+    use crate::source::PartitionStatus;
+
+    fn live(table: &str, schema: SchemaRef) -> Arc<LiveView> {
+        let view = View {
+            table: table.into(),
+            schema,
+            schema_version: 0,
+            committed: None,
+            positions: BTreeMap::new(),
+            hot: Vec::new(),
+        };
+        Arc::new(LiveView::new(view))
+    }
+
+    fn reader(state: ReaderState, error: Option<&str>, partitions: &[(i32, i64, i64)]) -> ReaderStatus {
+        let partition = |&(partition, start, high): &(i32, i64, i64)| {
+            let status = PartitionStatus { start, position: high, high_watermark: Some(high), ..Default::default() };
+            (partition, status)
+        };
+        ReaderStatus {
+            state,
+            since: SystemTime::now(),
+            error: error.map(str::to_owned),
+            partitions: partitions.iter().map(partition).collect(),
+        }
+    }
+
+    #[test]
+    fn each_table_has_the_state_of_the_reader_that_reads_for_it() {
+        let own = |state, error| Some(reader(state, error, &[(0, 2, 9)]));
+        let cars = TopicStatus {
+            shared: reader(ReaderState::Reading, None, &[(0, 7, 9), (1, 0, 0)]),
+            consumers: BTreeMap::from([
+                ("fresh".to_owned(), None),
+                ("late".to_owned(), own(ReaderState::CatchingUp, None)),
+                ("lost".to_owned(), own(ReaderState::Stopped, Some("position 2 is gone"))),
+            ]),
+        };
+        let trips = TopicStatus {
+            shared: reader(ReaderState::WaitingForTopic, Some("no such topic"), &[]),
+            consumers: BTreeMap::from([("late".to_owned(), None)]),
+        };
+        let topics = [("cars", cars), ("trips", trips)];
+        let catalog = EngineCatalog {
+            tables: ["fresh", "late", "lost", "unread"].map(|name| (name.to_owned(), live(name, schema(&[])))).into(),
+            statuses: BTreeMap::new(),
+            views: BTreeMap::new(),
+            dead_letters: OnceLock::new(),
+            waiting: RwLock::new(Some("kafka is away".to_owned())),
+            readers: RwLock::new(
+                topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
+            ),
+            ingest_budget: Budget::new(0),
+            query_memory: OnceLock::new(),
+        };
+        let rows = ingest(&catalog).unwrap();
+        let text = |column: &str, row| {
+            let column = rows[column].as_string::<i32>();
+            column.is_valid(row).then(|| column.value(row)).unwrap_or_default()
+        };
+        let number = |column: &str, row| {
+            let column = rows[column].as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let found: Vec<_> = (0..rows.num_rows())
+            .map(|row| {
+                let [table, topic, state, error] = ["table_name", "topic", "state", "error"].map(|c| text(c, row));
+                (table, topic, state, error, number("position", row), number("lag", row))
+            })
+            .collect();
+        let expected = [
+            ("fresh", "cars", "reading", "", Some(7), Some(2)),
+            ("fresh", "cars", "reading", "", Some(0), Some(0)),
+            ("late", "trips", "waiting for topic", "no such topic", None, None),
+            ("late", "cars", "catching up", "", Some(2), Some(7)),
+            ("lost", "cars", "stopped", "position 2 is gone", Some(2), Some(7)),
+            ("unread", "", "waiting", "kafka is away", None, None),
+        ];
+        assert_eq!(found, expected);
+        let reasons = catalog.not_ready();
+        for reason in ["topic cars, table lost: stopped: position 2 is gone", "topic trips: waiting for topic"] {
+            assert!(reasons.iter().any(|said| said.contains(reason)), "{reason}: {reasons:?}");
+        }
+        assert!(!reasons.iter().any(|said| said.contains("late") || said.contains("fresh")), "{reasons:?}");
+    }
 }

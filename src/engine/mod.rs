@@ -298,7 +298,7 @@ impl Monitor {
         let readers = self.0.readers.read();
         let lags = readers.values().flat_map(|(_, status)| {
             let status = status();
-            status.partitions.values().map(PartitionStatus::lag).map(|lag| lag.unwrap_or(0)).collect::<Vec<_>>()
+            status.shared.partitions.values().map(PartitionStatus::lag).map(|lag| lag.unwrap_or(0)).collect::<Vec<_>>()
         });
         lags.sum()
     }
