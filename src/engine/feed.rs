@@ -21,7 +21,8 @@ use crate::task::{Budget, Shutdown};
 /// Pause between attempts while a component is away.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the broker may take to answer at start-up before it is called unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// (It is asked twice, and again every [`RETRY`]; connecting goes on in between.)
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Batches waiting for one table; their bytes are bounded by the ingest budget.
 const DELIVERIES: usize = 64;
 /// Name of the dead letters' table.
