@@ -411,7 +411,7 @@ mod tests {
         let rows = ingest(&catalog).unwrap();
         let text = |column: &str, row| {
             let column = rows[column].as_string::<i32>();
-            column.is_valid(row).then(|| column.value(row)).unwrap_or_default()
+            if column.is_valid(row) { column.value(row) } else { "" }
         };
         let number = |column: &str, row| {
             let column = rows[column].as_primitive::<Int64Type>();
