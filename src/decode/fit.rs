@@ -7,7 +7,9 @@
 //! | double | reals rounded to the nearest double unless they become infinite or zero; integers up to ±2⁵³ |
 //! | string | strings; numbers and booleans as their JSON text |
 //! | json | everything, as JSON text without white space |
-//! | timestamp, date | strings in RFC 3339 |
+//! | timestamp | what its format says: strings in RFC 3339 unless declared otherwise |
+//! | date | strings such as `2024-02-29` |
+//! | bigint[] and the like | arrays whose elements all fit the type before the brackets, or are null |
 //!
 //! A null fits everywhere.
 
@@ -15,9 +17,9 @@ use chrono_tz::Tz;
 
 use super::{
     scan::{Cursor, Kind, Slot, compact, unescape},
-    time,
+    time::{self, Clock},
 };
-use crate::schema::{ColumnType, Observed};
+use crate::schema::{ColumnType, Element, Observed, TimeFormat};
 
 /// The greatest distance from zero within which every integer is a double.
 const EXACT: u64 = 1 << 53;
@@ -25,23 +27,129 @@ const EXACT: u64 = 1 << 53;
 /// A value that fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
+    /// Only inside a list.
+    Null,
     Boolean(bool),
     /// A bigint, a timestamp in microseconds, or a date in days.
     Integer(i64),
     Double(f64),
     /// Bytes of the text the value came from.
     Input(u32, u32),
-    /// Bytes of the arena.
-    Arena(u32, u32),
+    /// Bytes of the arena's text.
+    Text(u32, u32),
+    /// Elements of the arena, none of them a list.
+    List(u32, u32),
 }
 
-/// The value in `slot` of `text` as a column of type `kind` holds it; `None` if it does not fit. The slot is
-/// neither absent nor null. What must be rewritten goes to `arena`.
-pub(super) fn fit(kind: ColumnType, slot: Slot, text: &str, arena: &mut String, zone: Tz) -> Option<Value> {
-    let number = matches!(slot.kind, Kind::Integer | Kind::Real);
-    let boolean = matches!(slot.kind, Kind::True | Kind::False);
+/// What values point into.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    /// Rewritten texts.
+    pub text: String,
+    /// Elements of lists.
+    pub elements: Vec<Value>,
+}
+
+impl Arena {
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.elements.clear();
+    }
+
+    /// What `write` appends to the text.
+    pub fn write(&mut self, write: impl FnOnce(&mut String)) -> Value {
+        let start = self.text.len() as u32;
+        write(&mut self.text);
+        Value::Text(start, self.text.len() as u32)
+    }
+
+    /// The same value, cut loose from the text it came from.
+    pub fn keep(&mut self, value: Value, text: &str) -> Value {
+        match value {
+            Value::Input(start, end) => self.write(|arena| arena.push_str(&text[start as usize..end as usize])),
+            Value::List(start, end) => {
+                for at in start as usize..end as usize {
+                    self.elements[at] = self.keep(self.elements[at], text);
+                }
+                value
+            }
+            value => value,
+        }
+    }
+}
+
+/// How a column takes values.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub kind: ColumnType,
+    /// How timestamps are written.
+    pub clock: Clock,
+    /// The zone of timestamps without one.
+    pub zone: Tz,
+}
+
+impl Form {
+    /// Without a declared format.
+    pub fn plain(kind: ColumnType, zone: Tz) -> Self {
+        Self { kind, clock: Clock::Rfc3339, zone }
+    }
+
+    /// The value in `slot` of `text` as the column holds it; `None` if it does not fit. The slot is neither absent
+    /// nor null.
+    pub fn fit(&self, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
+        match (self.kind, slot.kind) {
+            (ColumnType::Timestamp, Kind::Integer | Kind::Real) => {
+                self.clock.read_number(slot, text).map(Value::Integer)
+            }
+            (ColumnType::Timestamp | ColumnType::Date, Kind::Text) => self.fit_time(slot.inner(text)),
+            (ColumnType::Timestamp | ColumnType::Date, Kind::Escaped) => {
+                let mut plain = String::new();
+                unescape(slot.inner(text), &mut plain);
+                self.fit_time(&plain)
+            }
+            (ColumnType::List(element), Kind::Nested) => fit_list(element, slot, text, arena),
+            (kind, _) => fit_scalar(kind, slot, text, arena),
+        }
+    }
+
+    /// A text from a message key, a header, the topic or a contract's `default`, as the column holds it: strings as
+    /// they are, the other types as if the text stood in JSON without quotes.
+    pub fn fit_text(&self, text: &str, arena: &mut Arena) -> Option<Value> {
+        match self.kind {
+            ColumnType::String => Some(arena.write(|arena| arena.push_str(text))),
+            ColumnType::Timestamp | ColumnType::Date => self.fit_time(text),
+            _ => {
+                let mut cursor = Cursor::new(text);
+                let slot = cursor.value(0).ok()?;
+                cursor.skip_space();
+                if !cursor.at_end() || slot.kind == Kind::Null {
+                    return None;
+                }
+                let value = self.fit(slot, text, arena)?;
+                Some(arena.keep(value, text))
+            }
+        }
+    }
+
+    fn fit_time(&self, text: &str) -> Option<Value> {
+        match self.kind {
+            ColumnType::Date => time::date(text).map(|days| Value::Integer(days.into())),
+            _ => self.clock.read(text, self.zone).map(Value::Integer),
+        }
+    }
+}
+
+/// True if `text`, as a header would write it, is a value of a column of such a type. `format` and `zone` are those of
+/// timestamps.
+pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &str) -> bool {
+    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone };
+    form.fit_text(text, &mut Arena::default()).is_some()
+}
+
+fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
     match (kind, slot.kind) {
-        (ColumnType::Boolean, _) if boolean => Some(Value::Boolean(slot.kind == Kind::True)),
+        (ColumnType::Boolean, Kind::True) => Some(Value::Boolean(true)),
+        (ColumnType::Boolean, Kind::False) => Some(Value::Boolean(false)),
         (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::Integer),
         (ColumnType::Double, Kind::Integer) => {
             let exact = integer(slot.raw(text)).filter(|value| value.unsigned_abs() <= EXACT)?;
@@ -49,57 +157,49 @@ pub(super) fn fit(kind: ColumnType, slot: Slot, text: &str, arena: &mut String, 
         }
         (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::Double),
         (ColumnType::String, Kind::Text) => Some(Value::Input(slot.start + 1, slot.end - 1)),
-        (ColumnType::String, Kind::Escaped) => Some(rewrite(arena, |arena| unescape(slot.inner(text), arena))),
-        (ColumnType::String, _) if number || boolean => Some(Value::Input(slot.start, slot.end)),
-        (ColumnType::Json, Kind::Nested) => Some(rewrite(arena, |arena| compact(slot.raw(text), arena))),
-        (ColumnType::Json, _) => Some(Value::Input(slot.start, slot.end)),
-        (ColumnType::Timestamp | ColumnType::Date, Kind::Text) => fit_time(kind, slot.inner(text), zone),
-        (ColumnType::Timestamp | ColumnType::Date, Kind::Escaped) => {
-            let mut plain = String::new();
-            unescape(slot.inner(text), &mut plain);
-            fit_time(kind, &plain, zone)
+        (ColumnType::String, Kind::Escaped) => Some(arena.write(|arena| unescape(slot.inner(text), arena))),
+        (ColumnType::String, Kind::Integer | Kind::Real | Kind::True | Kind::False) => {
+            Some(Value::Input(slot.start, slot.end))
         }
+        (ColumnType::Json, Kind::Nested) => Some(arena.write(|arena| compact(slot.raw(text), arena))),
+        (ColumnType::Json, _) => Some(Value::Input(slot.start, slot.end)),
         _ => None,
     }
 }
 
-/// A text from a message key, a header or the topic, as a column of type `kind` holds it: strings as they are,
-/// the other types as if the text stood in JSON without quotes.
-pub(super) fn fit_text(kind: ColumnType, text: &str, arena: &mut String, zone: Tz) -> Option<Value> {
-    match kind {
-        ColumnType::String => Some(rewrite(arena, |arena| arena.push_str(text))),
-        ColumnType::Timestamp | ColumnType::Date => fit_time(kind, text, zone),
-        ColumnType::Boolean | ColumnType::Int64 | ColumnType::Double | ColumnType::Json => {
-            let mut cursor = Cursor::new(text);
-            let slot = cursor.value(0).ok()?;
-            cursor.skip_space();
-            if !cursor.at_end() || slot.kind == Kind::Null {
-                return None;
-            }
-            let value = fit(kind, slot, text, arena, zone)?;
-            Some(into_arena(value, text, arena))
+fn fit_list(element: Element, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
+    let begin = arena.elements.len();
+    let fits = each_element(slot, text, |slot| {
+        let value = match slot.kind {
+            Kind::Null => Some(Value::Null),
+            _ => fit_scalar(element.column_type(), slot, text, arena),
+        };
+        arena.elements.extend(value);
+        value.is_some()
+    });
+    if !fits {
+        arena.elements.truncate(begin);
+        return None;
+    }
+    Some(Value::List(begin as u32, arena.elements.len() as u32))
+}
+
+/// Calls `take` with each element of the checked array in `slot` until it says no; false then, and if the slot holds
+/// no array.
+fn each_element(slot: Slot, text: &str, mut take: impl FnMut(Slot) -> bool) -> bool {
+    let mut cursor = Cursor::at(text, slot.start as usize);
+    if cursor.peek() != b'[' || cursor.enter(1).is_err() {
+        return false;
+    }
+    let mut more = cursor.first_element();
+    while more {
+        let Ok(element) = cursor.value(1) else { return false };
+        if !take(element) {
+            return false;
         }
+        more = cursor.next_element().unwrap_or(false);
     }
-}
-
-/// The same value, cut loose from the text it came from.
-pub(super) fn into_arena(value: Value, text: &str, arena: &mut String) -> Value {
-    match value {
-        Value::Input(start, end) => rewrite(arena, |arena| arena.push_str(&text[start as usize..end as usize])),
-        value => value,
-    }
-}
-
-/// What `write` appends to the arena.
-pub(super) fn rewrite(arena: &mut String, write: impl FnOnce(&mut String)) -> Value {
-    let start = arena.len() as u32;
-    write(arena);
-    Value::Arena(start, arena.len() as u32)
-}
-
-fn fit_time(kind: ColumnType, text: &str, zone: Tz) -> Option<Value> {
-    let value = if kind == ColumnType::Date { time::date(text)?.into() } else { time::timestamp(text, zone)? };
-    Some(Value::Integer(value))
+    true
 }
 
 /// A checked integer within 64 bits.
@@ -123,16 +223,24 @@ fn real(raw: &str) -> Option<f64> {
     (value.is_finite() && !vanished).then_some(value)
 }
 
-/// What kind of value was seen.
-pub(super) fn observe(slot: Slot, text: &str) -> Observed {
+/// What kind of value was seen. With `timestamps`, strings are tried as timestamps whose zone may be `zone`.
+pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Observed {
     match slot.kind {
         Kind::Absent | Kind::Null => Observed::default(),
         Kind::True | Kind::False => Observed::BOOLEAN,
         Kind::Integer if integer(slot.raw(text)).is_some() => Observed::INTEGER,
         Kind::Integer => Observed::BIG_INTEGER,
         Kind::Real => Observed::REAL,
+        Kind::Text if timestamps && time::timestamp(slot.inner(text), zone).is_some() => Observed::TIMESTAMP,
         Kind::Text | Kind::Escaped => Observed::STRING,
-        Kind::Nested => Observed::NESTED,
+        Kind::Nested => {
+            let mut elements = Observed::default();
+            let scalars = each_element(slot, text, |element| {
+                elements = elements.and(observe(element, text, false, zone));
+                element.kind != Kind::Nested
+            });
+            if scalars { Observed::list_of(elements) } else { Observed::NESTED }
+        }
     }
 }
 
@@ -140,23 +248,34 @@ pub(super) fn observe(slot: Slot, text: &str) -> Observed {
 mod tests {
     use super::*;
 
-    /// What a column of `kind` holds of the JSON `text`, written out.
-    fn held(kind: ColumnType, text: &str) -> Option<String> {
-        let slot = Cursor::new(text).value(0).unwrap();
-        let mut arena = String::new();
-        let value = fit(kind, slot, text, &mut arena, Tz::UTC)?;
-        Some(match value {
+    fn shown(value: Value, text: &str, arena: &Arena) -> String {
+        match value {
+            Value::Null => "null".to_owned(),
             Value::Boolean(value) => value.to_string(),
             Value::Integer(value) => value.to_string(),
             Value::Double(value) => format!("{value:?}"),
             Value::Input(start, end) => text[start as usize..end as usize].to_owned(),
-            Value::Arena(start, end) => arena[start as usize..end as usize].to_owned(),
-        })
+            Value::Text(start, end) => arena.text[start as usize..end as usize].to_owned(),
+            Value::List(start, end) => {
+                let elements = &arena.elements[start as usize..end as usize];
+                let elements: Vec<String> = elements.iter().map(|value| shown(*value, text, arena)).collect();
+                format!("[{}]", elements.join(";"))
+            }
+        }
+    }
+
+    /// What a column of `kind` holds of the JSON `text`, written out.
+    fn held(form: &Form, text: &str) -> Option<String> {
+        let slot = Cursor::new(text).value(0).unwrap();
+        let mut arena = Arena::default();
+        let value = form.fit(slot, text, &mut arena);
+        assert!(value.is_some() || arena.elements.is_empty(), "{text}");
+        Some(shown(value?, text, &arena))
     }
 
     #[test]
     fn values_and_columns() {
-        use ColumnType::{Boolean, Date, Double, Int64, Json, String, Timestamp};
+        use ColumnType::{Boolean, Date, Double, Int64, Json, List, String, Timestamp};
         for (kind, text, expected) in [
             (Boolean, "true", Some("true")),
             (Boolean, "1", None),
@@ -195,8 +314,35 @@ mod tests {
             (Timestamp, "1", None),
             (Date, "\"1970-01-02\"", Some("1")),
             (Date, "\"1970-01-02T00:00:00Z\"", None),
+            (List(Element::Int64), "[ 1, null ,-3]", Some("[1;null;-3]")),
+            (List(Element::Int64), "[]", Some("[]")),
+            (List(Element::Int64), "[1, 2.5]", None),
+            (List(Element::Int64), "[1, [2]]", None),
+            (List(Element::Int64), "{\"a\":1}", None),
+            (List(Element::Int64), "1", None),
+            (List(Element::Double), "[1, 2.5]", Some("[1.0;2.5]")),
+            (List(Element::Double), "[9007199254740993]", None),
+            (List(Element::Boolean), "[true,false]", Some("[true;false]")),
+            (List(Element::String), r#"["a,]","\u00e9",1.50,false]"#, Some("[a,];é;1.50;false]")),
+            (List(Element::String), r#"["a",{}]"#, None),
         ] {
-            assert_eq!(held(kind, text).as_deref(), expected, "{} {text}", kind.word());
+            assert_eq!(held(&Form::plain(kind, Tz::UTC), text).as_deref(), expected, "{} {text}", kind.word());
+        }
+    }
+
+    #[test]
+    fn timestamps_in_a_declared_format() {
+        let seoul = chrono_tz::Asia::Seoul;
+        for (format, text, expected) in [
+            (TimeFormat::UnixMillis, "1500", Some("1500000")),
+            (TimeFormat::UnixMillis, "\"1500\"", Some("1500000")),
+            (TimeFormat::UnixMillis, "\"1970-01-01T00:00:01Z\"", None),
+            (TimeFormat::Rfc3339, "\"1970-01-01T09:00:01\"", Some("1000000")),
+            (TimeFormat::Pattern("yyyyMMdd".into()), "\"19700102\"", Some("54000000000")),
+            (TimeFormat::Pattern("yyyyMMdd".into()), "19700102", None),
+        ] {
+            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul };
+            assert_eq!(held(&form, text).as_deref(), expected, "{text}");
         }
     }
 
@@ -212,8 +358,11 @@ mod tests {
             (ColumnType::Json, "{", false),
             (ColumnType::Timestamp, "2024-03-01T00:00:00Z", true),
             (ColumnType::Date, "today", false),
+            (ColumnType::List(Element::String), "[\"a\"]", true),
+            (ColumnType::List(Element::String), "a", false),
         ] {
-            assert_eq!(fit_text(kind, text, &mut String::new(), Tz::UTC).is_some(), fits, "{text}");
+            let form = Form::plain(kind, Tz::UTC);
+            assert_eq!(form.fit_text(text, &mut Arena::default()).is_some(), fits, "{text}");
         }
     }
 }

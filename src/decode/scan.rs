@@ -73,6 +73,11 @@ impl<'a> Cursor<'a> {
         cursor
     }
 
+    /// At the byte `at`, where a token begins.
+    pub fn at(text: &'a str, at: usize) -> Self {
+        Self { text, bytes: text.as_bytes(), at }
+    }
+
     /// The byte here, or 0 at the end (a NUL byte is no JSON either).
     pub fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
@@ -81,6 +86,11 @@ impl<'a> Cursor<'a> {
     /// Bytes before this place.
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    /// Goes back to where a token begins that was read before.
+    pub fn back(&mut self, to: usize) {
+        self.at = to;
     }
 
     /// True if nothing is left.
@@ -120,6 +130,13 @@ impl<'a> Cursor<'a> {
     /// Before an object's first member: true if there is one, else moves behind `}`.
     pub fn first_member(&mut self) -> bool {
         let empty = self.peek() == b'}';
+        self.at += usize::from(empty);
+        !empty
+    }
+
+    /// Before an array's first element: true if there is one, else moves behind `]`.
+    pub fn first_element(&mut self) -> bool {
+        let empty = self.peek() == b']';
         self.at += usize::from(empty);
         !empty
     }

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::lake::{DeadLetters, LiveView, TopicPartition};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
+use crate::schema::{DESCRIPTION_KEY, PATH_KEY};
 use crate::source::{ReaderState, ReaderStatus};
 use crate::task::Budget;
 
@@ -289,15 +290,17 @@ fn columns_schema() -> SchemaRef {
         ("column_name", DataType::Utf8),
         ("type", DataType::Utf8),
         ("path", DataType::Utf8),
+        ("description", DataType::Utf8),
     ])
 }
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
+    let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
         for field in live.pin().schema.fields() {
-            let path = field.metadata().get("millpond.path").cloned();
-            rows.push((name.clone(), field.name().clone(), sql_type(field.data_type()), path));
+            let word = |key: &str| field.metadata().get(key).cloned();
+            let kind = sql_type(field.data_type());
+            rows.push((name.clone(), field.name().clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
         }
     }
     RecordBatch::try_new(
@@ -307,6 +310,7 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| Some(row.1.as_str()))),
             texts(rows.iter().map(|row| Some(row.2.as_str()))),
             texts(rows.iter().map(|row| row.3.as_deref())),
+            texts(rows.iter().map(|row| row.4.as_deref())),
         ],
     )
 }
@@ -320,6 +324,7 @@ fn sql_type(kind: &DataType) -> String {
         DataType::Utf8 => "string".into(),
         DataType::Date32 => "date".into(),
         DataType::Timestamp(..) => "timestamp".into(),
+        DataType::List(element) => format!("{}[]", sql_type(element.data_type())),
         other => other.to_string(),
     }
 }
