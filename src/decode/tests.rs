@@ -2,6 +2,7 @@
 
 mod arrays;
 mod contracts;
+mod mutations;
 mod odd;
 mod reference;
 
