@@ -120,7 +120,7 @@ impl Decoder {
 
     /// Decodes all records. An error is a fault of Millpond, never of the data.
     pub fn decode(&mut self, records: &Records) -> Result<Decoded, ArrowError> {
-        let mut sheet = Sheet::new(self);
+        let mut sheet = Sheet::new(self, records.len());
         let mut dead = Vec::new();
         let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
         let mut text_bytes = 0_usize;
@@ -311,9 +311,9 @@ struct Sheet {
 }
 
 impl Sheet {
-    fn new(decoder: &Decoder) -> Self {
-        let children = decoder.children.iter().map(Sheet::new).collect();
-        Self { rows: Rows::new(&decoder.plan.version), children }
+    fn new(decoder: &Decoder, records: usize) -> Self {
+        let children = decoder.children.iter().map(|child| Self::new(child, records)).collect();
+        Self { rows: Rows::new(&decoder.plan.version, records), children }
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Fixed<'a> {
 
 /// Rows of one batch under construction.
 pub(super) struct Rows {
+    /// Rows that the first value of a column makes room for.
+    expected: usize,
     columns: Vec<Column>,
     event_us: Vec<i64>,
     offset: Vec<i64>,
@@ -42,15 +44,17 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub fn new(version: &SchemaVersion) -> Self {
+    /// A batch of about `records` rows.
+    pub fn new(version: &SchemaVersion, records: usize) -> Self {
         Self {
+            expected: records,
             columns: version.columns.iter().map(|column| Column::new(column.kind)).collect(),
-            event_us: Vec::new(),
-            offset: Vec::new(),
-            row: Vec::new(),
-            timestamp_us: Vec::new(),
+            event_us: Vec::with_capacity(records),
+            offset: Vec::with_capacity(records),
+            row: Vec::with_capacity(records),
+            timestamp_us: Vec::with_capacity(records),
             rescued: Column::new(ColumnType::Json),
-            day: Vec::new(),
+            day: Vec::with_capacity(records),
         }
     }
 
@@ -70,6 +74,9 @@ impl Rows {
     /// Sets a column of the row last begun, once; `input` and `arena` are what the value may point into.
     pub fn set(&mut self, column: u32, value: Value, input: &str, arena: &Arena) {
         let column = &mut self.columns[column as usize];
+        if column.len() == 0 {
+            column.reserve(self.expected);
+        }
         column.catch_up(self.offset.len() - 1);
         column.push(value, input, arena);
     }
@@ -149,6 +156,21 @@ impl Column {
             Column::Timestamp(builder) => builder.len(),
             Column::Date(builder) => builder.len(),
             Column::List(lists) => lists.ends.len(),
+        }
+    }
+
+    /// Makes room for `rows` rows: a column that has one value has a slot for each row in the end.
+    fn reserve(&mut self, rows: usize) {
+        match self {
+            Column::Integer(builder) => *builder = Int64Builder::with_capacity(rows),
+            Column::Double(builder) => *builder = Float64Builder::with_capacity(rows),
+            Column::Text(builder) => *builder = StringBuilder::with_capacity(rows, 8 * rows),
+            Column::Boolean(builder) => *builder = BooleanBuilder::with_capacity(rows),
+            Column::Timestamp(builder) => {
+                *builder = TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC");
+            }
+            Column::Date(builder) => *builder = Date32Builder::with_capacity(rows),
+            Column::List(lists) => lists.ends.reserve(rows),
         }
     }
 

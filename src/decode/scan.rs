@@ -164,6 +164,16 @@ impl<'a> Cursor<'a> {
         Ok(byte == b',')
     }
 
+    /// Moves to a member's value if its key is `written` here, colon and all.
+    pub fn skip_key(&mut self, written: &str) -> bool {
+        let found = self.bytes[self.at..].starts_with(written.as_bytes());
+        if found {
+            self.at += written.len();
+            self.skip_space();
+        }
+        found
+    }
+
     /// A member's key; moves to its value.
     pub fn key(&mut self) -> Result<Slot, Fault> {
         if self.peek() != b'"' {
@@ -328,6 +338,14 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
 fn plain_run(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
+    // Long strings go by in steps that the compiler makes vectors of.
+    let special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
+        if chunk.iter().fold(false, |any, byte| any | special(byte)) {
+            break;
+        }
+        at += 32;
+    }
     // Eight bytes at a time: a byte's high bit is set where the byte is special. Borrows reach only bytes above
     // a true hit, so the lowest hit is right.
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {

@@ -1,7 +1,7 @@
 //! The payload paths of a schema version as a trie, so that each key of a message is looked up once.
 //!
 //! A device repeats its layout: each node remembers which key followed it last time, and comparing that one
-//! key's bytes is nearly always the whole look-up.
+//! key's bytes with the message's is nearly always the whole look-up.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,8 @@ pub(super) struct Pivot {
 #[derive(Debug, Default)]
 struct Node {
     key: Box<str>,
+    /// The key as messages write it, up to and with the colon; empty if it may be written in several ways.
+    written: Box<str>,
     /// The child met first last time.
     first: u32,
     /// The sibling met after this one last time.
@@ -94,12 +96,27 @@ impl Trie {
                     let mut text = self.nodes[at].text.clone();
                     push_part(&mut text, part);
                     self.nodes[at].children.insert(part.as_str().into(), child);
-                    self.nodes.push(Node { key: part.as_str().into(), text, ..Node::default() });
+                    self.nodes.push(Node {
+                        key: part.as_str().into(),
+                        written: written(part),
+                        text,
+                        ..Node::default()
+                    });
                     child
                 }
             };
         }
         &mut self.nodes[node as usize]
+    }
+
+    /// The child of `node` that was met after `previous` last time, and how its key is written.
+    pub fn expected(&self, node: u32, previous: Option<u32>) -> Option<(u32, &str)> {
+        let guess = match previous {
+            Some(previous) => self.nodes[previous as usize].next,
+            None => self.nodes[node as usize].first,
+        };
+        let written = &*self.nodes[guess as usize].written;
+        (!written.is_empty()).then_some((guess, written))
     }
 
     /// The child of `node` under `key`; `previous` is the child met before it in the same object, if any.
@@ -148,4 +165,9 @@ impl Trie {
     pub fn text(&self, node: u32) -> &str {
         &self.nodes[node as usize].text
     }
+}
+
+fn written(key: &str) -> Box<str> {
+    let plain = key.chars().all(|c| c >= ' ' && c != '"' && c != '\\');
+    if plain { format!("\"{key}\":").into() } else { Box::default() }
 }

@@ -123,11 +123,23 @@ impl<'a> Walk<'_, 'a> {
         let mut previous = None;
         let mut more = self.cursor.first_member();
         while more {
-            let key = self.key()?;
-            self.member(place, &mut previous, &key, level + 1, open + 1)?;
+            if let Some(child) = self.expected(place, previous) {
+                previous = Some(child);
+                self.value(child, level + 1, open + 1)?;
+            } else {
+                let key = self.key()?;
+                self.member(place, &mut previous, &key, level + 1, open + 1)?;
+            }
             more = self.cursor.next_member()?;
         }
         Ok(())
+    }
+
+    /// The node whose key is expected here, if it is the one that stands here; moves to its value.
+    fn expected(&mut self, place: Place, previous: Option<u32>) -> Option<u32> {
+        let Place::Node(node) = place else { return None };
+        let (child, written) = self.trie.expected(node, previous)?;
+        self.cursor.skip_key(written).then_some(child)
     }
 
     /// The value here under `key` in the object at `place`; `previous` is the node met before it in there.
