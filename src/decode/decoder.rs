@@ -246,7 +246,7 @@ impl Decoder {
         let event_us = self.draft.add(&self.plan, &mut self.row, text, origin);
         for (number, slot) in &self.row.arrays {
             let Some(child) = self.children.get_mut(*number as usize) else { continue };
-            let mut cursor = Cursor::at(text, slot.start as usize);
+            let mut cursor = Cursor::at(text, slot.start() as usize);
             cursor.enter(1)?;
             let mut more = cursor.first_element();
             let mut indexes = [origin.indexes, &[0]].concat();
@@ -265,7 +265,7 @@ impl Decoder {
     fn report(&mut self, text: &str, record: &Record<'_>, partition: i32) {
         let plan = &self.plan;
         for (path, slot) in &self.draft.unknown {
-            self.finds.add(path, (partition, record.offset, slot.start), |find| {
+            self.finds.add(path, (partition, record.offset, slot.start()), |find| {
                 find.observed = find.observed.and(observe(*slot, text, plan.infer_timestamps, plan.zone));
                 find.rows += 1;
                 if find.rows == 1 {

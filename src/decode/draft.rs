@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     Record, Records,
     dead::{Reason, hex},
-    fit::{Arena, Value},
+    fit::{Arena, Held, Value},
     plan::{Plan, Source},
     rows::{Fixed, Rows},
     scan::{Cursor, Fault, Kind, Slot, compact},
@@ -112,9 +112,9 @@ impl Draft {
         let mut fits = true;
         for (column, form) in &source.columns {
             let value = match form.kind {
-                ColumnType::Timestamp => Some(Value::Integer(us)),
-                ColumnType::Int64 => Some(Value::Integer(us.div_euclid(1_000))),
-                ColumnType::Date => Some(Value::Integer(time::day(us, us, form.zone).into())),
+                ColumnType::Timestamp => Some(Value::integer(us)),
+                ColumnType::Int64 => Some(Value::integer(us.div_euclid(1_000))),
+                ColumnType::Date => Some(Value::integer(time::day(us, us, form.zone).into())),
                 ColumnType::String => {
                     time::write_timestamp(us).map(|text| self.arena.write(|arena| arena.push_str(&text)))
                 }
@@ -179,7 +179,7 @@ impl Draft {
         let mut rescued: Vec<(&str, Slot)> = Vec::new();
         for (column, level) in &plan.indexes {
             if let Some(index) = origin.indexes.get(usize::from(*level).wrapping_sub(1)) {
-                self.cells.push((*column, Value::Integer(*index)));
+                self.cells.push((*column, Value::integer(*index)));
             }
         }
         for at in &row.touched {
@@ -217,7 +217,7 @@ impl Draft {
         self.add_defaults(plan);
         self.check_required(plan);
         rescued.extend(row.unknown.iter().map(|(path, slot)| (path.as_str(), *slot)));
-        rescued.sort_by_key(|(_, slot)| slot.start);
+        rescued.sort_by_key(|(_, slot)| slot.start());
         if !row.unfit.is_empty() {
             keep_last(&mut rescued);
         }
@@ -309,17 +309,13 @@ impl Draft {
 
     /// Bytes of text that the record's rows add to the batch, and elements of lists, which are bounded alike.
     pub fn text_bytes(&self, topic: &str) -> usize {
-        let length = |value: &Value| match value {
-            Value::Input(start, end) | Value::Text(start, end) => (end - start) as usize,
+        let length = |value: &Value| match value.get() {
+            Held::Input(range) | Held::Text(range) => range.len(),
             _ => 0,
         };
-        let elements = |value: &Value| match value {
-            Value::List(start, end) => &self.arena.elements[*start as usize..*end as usize],
-            _ => &[],
-        };
-        let total = |value: &Value| {
-            let elements = elements(value);
-            length(value) + elements.len() + elements.iter().map(length).sum::<usize>()
+        let total = |value: &Value| match value.get() {
+            Held::List(range) => range.len() + self.arena.elements[range].iter().map(length).sum::<usize>(),
+            _ => length(value),
         };
         let every_row = topic.len() + self.head.iter().map(|(_, value)| total(value)).sum::<usize>();
         let cells: usize = self.cells.iter().map(|(_, value)| total(value)).sum();
@@ -337,8 +333,8 @@ impl Draft {
                 offset: record.offset,
                 row: row.row,
                 timestamp_us: record.timestamp_us,
-                rescued: match row.rescued {
-                    Some(Value::Text(start, end)) => Some(&self.arena.text[start as usize..end as usize]),
+                rescued: match row.rescued.map(Value::get) {
+                    Some(Held::Text(range)) => Some(&self.arena.text[range]),
                     _ => None,
                 },
                 day: time::day(event_us, record.timestamp_us, plan.zone),
@@ -353,8 +349,8 @@ impl Draft {
 
 /// The microseconds of a timestamp's value.
 fn micros(value: Value) -> Option<i64> {
-    match value {
-        Value::Integer(us) => Some(us),
+    match value.get() {
+        Held::Integer(us) => Some(us),
         _ => None,
     }
 }

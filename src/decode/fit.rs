@@ -13,10 +13,12 @@
 //!
 //! A null fits everywhere.
 
+use std::ops::Range;
+
 use chrono_tz::Tz;
 
 use super::{
-    scan::{Cursor, Kind, Slot, compact, unescape},
+    scan::{Cursor, Kind, Slot, compact, digits_value, unescape},
     time::{self, Clock},
 };
 use crate::schema::{ColumnType, Element, Observed, TimeFormat};
@@ -24,9 +26,28 @@ use crate::schema::{ColumnType, Element, Observed, TimeFormat};
 /// The greatest distance from zero within which every integer is a double.
 const EXACT: u64 = 1 << 53;
 
-/// A value that fitted.
+/// A value that fitted, in two words that stay in registers: through memory each would be written in parts and read as
+/// a whole, which costs more than to parse it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
+pub(super) struct Value {
+    tag: Tag,
+    bits: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Tag {
+    Null,
+    Boolean,
+    Integer,
+    Double,
+    Input,
+    Text,
+    List,
+}
+
+/// What a [`Value`] is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Held {
     /// Only inside a list.
     Null,
     Boolean(bool),
@@ -34,11 +55,45 @@ pub(super) enum Value {
     Integer(i64),
     Double(f64),
     /// Bytes of the text the value came from.
-    Input(u32, u32),
+    Input(Range<usize>),
     /// Bytes of the arena's text.
-    Text(u32, u32),
+    Text(Range<usize>),
     /// Elements of the arena, none of them a list.
-    List(u32, u32),
+    List(Range<usize>),
+}
+
+impl Value {
+    const NULL: Self = Self { tag: Tag::Null, bits: 0 };
+
+    fn boolean(value: bool) -> Self {
+        Self { tag: Tag::Boolean, bits: value.into() }
+    }
+
+    pub fn integer(value: i64) -> Self {
+        Self { tag: Tag::Integer, bits: value.cast_unsigned() }
+    }
+
+    fn double(value: f64) -> Self {
+        Self { tag: Tag::Double, bits: value.to_bits() }
+    }
+
+    fn range(tag: Tag, start: u32, end: u32) -> Self {
+        Self { tag, bits: u64::from(start) << 32 | u64::from(end) }
+    }
+
+    #[inline(always)]
+    pub fn get(self) -> Held {
+        let range = || (self.bits >> 32) as usize..(self.bits & u64::from(u32::MAX)) as usize;
+        match self.tag {
+            Tag::Null => Held::Null,
+            Tag::Boolean => Held::Boolean(self.bits != 0),
+            Tag::Integer => Held::Integer(self.bits.cast_signed()),
+            Tag::Double => Held::Double(f64::from_bits(self.bits)),
+            Tag::Input => Held::Input(range()),
+            Tag::Text => Held::Text(range()),
+            Tag::List => Held::List(range()),
+        }
+    }
 }
 
 /// What values point into.
@@ -60,20 +115,20 @@ impl Arena {
     pub fn write(&mut self, write: impl FnOnce(&mut String)) -> Value {
         let start = self.text.len() as u32;
         write(&mut self.text);
-        Value::Text(start, self.text.len() as u32)
+        Value::range(Tag::Text, start, self.text.len() as u32)
     }
 
     /// The same value, cut loose from the text it came from.
     pub fn keep(&mut self, value: Value, text: &str) -> Value {
-        match value {
-            Value::Input(start, end) => self.write(|arena| arena.push_str(&text[start as usize..end as usize])),
-            Value::List(start, end) => {
-                for at in start as usize..end as usize {
+        match value.get() {
+            Held::Input(range) => self.write(|arena| arena.push_str(&text[range])),
+            Held::List(range) => {
+                for at in range {
                     self.elements[at] = self.keep(self.elements[at], text);
                 }
                 value
             }
-            value => value,
+            _ => value,
         }
     }
 }
@@ -96,10 +151,11 @@ impl Form {
 
     /// The value in `slot` of `text` as the column holds it; `None` if it does not fit. The slot is neither absent
     /// nor null.
+    #[inline(always)]
     pub fn fit(&self, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
         match (self.kind, slot.kind) {
             (ColumnType::Timestamp, Kind::Integer | Kind::Real) => {
-                self.clock.read_number(slot, text).map(Value::Integer)
+                self.clock.read_number(slot, text).map(Value::integer)
             }
             (ColumnType::Timestamp | ColumnType::Date, Kind::Text) => self.fit_time(slot.inner(text)),
             (ColumnType::Timestamp | ColumnType::Date, Kind::Escaped) => {
@@ -133,8 +189,8 @@ impl Form {
 
     fn fit_time(&self, text: &str) -> Option<Value> {
         match self.kind {
-            ColumnType::Date => time::date(text).map(|days| Value::Integer(days.into())),
-            _ => self.clock.read(text, self.zone).map(Value::Integer),
+            ColumnType::Date => time::date(text).map(|days| Value::integer(days.into())),
+            _ => self.clock.read(text, self.zone).map(Value::integer),
         }
     }
 }
@@ -146,23 +202,24 @@ pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &
     form.fit_text(text, &mut Arena::default()).is_some()
 }
 
+#[inline(always)]
 fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
     match (kind, slot.kind) {
-        (ColumnType::Boolean, Kind::True) => Some(Value::Boolean(true)),
-        (ColumnType::Boolean, Kind::False) => Some(Value::Boolean(false)),
-        (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::Integer),
+        (ColumnType::Boolean, Kind::True) => Some(Value::boolean(true)),
+        (ColumnType::Boolean, Kind::False) => Some(Value::boolean(false)),
+        (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::integer),
         (ColumnType::Double, Kind::Integer) => {
             let exact = integer(slot.raw(text)).filter(|value| value.unsigned_abs() <= EXACT)?;
-            Some(Value::Double(exact as f64))
+            Some(Value::double(exact as f64))
         }
-        (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::Double),
-        (ColumnType::String, Kind::Text) => Some(Value::Input(slot.start + 1, slot.end - 1)),
+        (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::double),
+        (ColumnType::String, Kind::Text) => Some(Value::range(Tag::Input, slot.start() + 1, slot.end() - 1)),
         (ColumnType::String, Kind::Escaped) => Some(arena.write(|arena| unescape(slot.inner(text), arena))),
         (ColumnType::String, Kind::Integer | Kind::Real | Kind::True | Kind::False) => {
-            Some(Value::Input(slot.start, slot.end))
+            Some(Value::range(Tag::Input, slot.start(), slot.end()))
         }
         (ColumnType::Json, Kind::Nested) => Some(arena.write(|arena| compact(slot.raw(text), arena))),
-        (ColumnType::Json, _) => Some(Value::Input(slot.start, slot.end)),
+        (ColumnType::Json, _) => Some(Value::range(Tag::Input, slot.start(), slot.end())),
         _ => None,
     }
 }
@@ -171,7 +228,7 @@ fn fit_list(element: Element, slot: Slot, text: &str, arena: &mut Arena) -> Opti
     let begin = arena.elements.len();
     let fits = each_element(slot, text, |slot| {
         let value = match slot.kind {
-            Kind::Null => Some(Value::Null),
+            Kind::Null => Some(Value::NULL),
             _ => fit_scalar(element.column_type(), slot, text, arena),
         };
         arena.elements.extend(value);
@@ -181,13 +238,13 @@ fn fit_list(element: Element, slot: Slot, text: &str, arena: &mut Arena) -> Opti
         arena.elements.truncate(begin);
         return None;
     }
-    Some(Value::List(begin as u32, arena.elements.len() as u32))
+    Some(Value::range(Tag::List, begin as u32, arena.elements.len() as u32))
 }
 
 /// Calls `take` with each element of the checked array in `slot` until it says no; false then, and if the slot holds
 /// no array.
 fn each_element(slot: Slot, text: &str, mut take: impl FnMut(Slot) -> bool) -> bool {
-    let mut cursor = Cursor::at(text, slot.start as usize);
+    let mut cursor = Cursor::at(text, slot.start() as usize);
     if cursor.peek() != b'[' || cursor.enter(1).is_err() {
         return false;
     }
@@ -211,7 +268,7 @@ fn integer(raw: &str) -> Option<i64> {
     if digits.len() > 18 {
         return raw.parse().ok();
     }
-    let value = digits.iter().fold(0, |value: i64, digit| value * 10 + i64::from(digit - b'0'));
+    let value = digits_value(digits)?.cast_signed();
     Some(if negative { -value } else { value })
 }
 
@@ -240,16 +297,10 @@ fn short_real(raw: &[u8]) -> Option<f64> {
     if digits.len() > POWERS.len() {
         return None;
     }
-    let mut value = 0_u64;
-    let mut point = digits.len();
-    for (at, byte) in digits.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' => value = value * 10 + u64::from(byte - b'0'),
-            b'.' => point = at + 1,
-            _ => return None,
-        }
-    }
-    let power = POWERS[digits.len() - point];
+    let point = digits.iter().position(|byte| *byte == b'.')?;
+    let (whole, fraction) = (digits_value(&digits[..point])?, &digits[point + 1..]);
+    let power = POWERS[fraction.len()];
+    let value = whole * power as u64 + digits_value(fraction)?;
     let value = (value <= EXACT).then_some(value as f64 / power)?;
     Some(if negative { -value } else { value })
 }
@@ -282,17 +333,16 @@ mod tests {
     use super::*;
 
     fn shown(value: Value, text: &str, arena: &Arena) -> String {
-        match value {
-            Value::Null => "null".to_owned(),
-            Value::Boolean(value) => value.to_string(),
-            Value::Integer(value) => value.to_string(),
-            Value::Double(value) => format!("{value:?}"),
-            Value::Input(start, end) => text[start as usize..end as usize].to_owned(),
-            Value::Text(start, end) => arena.text[start as usize..end as usize].to_owned(),
-            Value::List(start, end) => {
-                let elements = &arena.elements[start as usize..end as usize];
-                let elements: Vec<String> = elements.iter().map(|value| shown(*value, text, arena)).collect();
-                format!("[{}]", elements.join(";"))
+        match value.get() {
+            Held::Null => "null".to_owned(),
+            Held::Boolean(value) => value.to_string(),
+            Held::Integer(value) => value.to_string(),
+            Held::Double(value) => format!("{value:?}"),
+            Held::Input(range) => text[range].to_owned(),
+            Held::Text(range) => arena.text[range].to_owned(),
+            Held::List(range) => {
+                let elements = arena.elements[range].iter().map(|value| shown(*value, text, arena));
+                format!("[{}]", elements.collect::<Vec<_>>().join(";"))
             }
         }
     }

@@ -15,7 +15,7 @@ use arrow::{
 
 use super::{
     Records,
-    fit::{Arena, Value},
+    fit::{Arena, Held, Value},
 };
 use crate::schema::{ColumnType, Element, SchemaVersion, element_field};
 
@@ -201,22 +201,22 @@ impl Column {
     }
 
     fn push(&mut self, value: Value, input: &str, arena: &Arena) {
-        match (self, value) {
-            (Column::Boolean(builder), Value::Boolean(value)) => builder.append_value(value),
-            (Column::Integer(builder), Value::Integer(value)) => builder.append_value(value),
-            (Column::Double(builder), Value::Double(value)) => builder.append_value(value),
-            (Column::Timestamp(builder), Value::Integer(value)) => builder.append_value(value),
-            (Column::Date(builder), Value::Integer(value)) => builder.append_value(value as i32),
-            (column, Value::Input(start, end)) => column.push_text(&input[start as usize..end as usize]),
-            (column, Value::Text(start, end)) => column.push_text(&arena.text[start as usize..end as usize]),
-            (Column::List(lists), Value::List(start, end)) => {
-                for value in &arena.elements[start as usize..end as usize] {
+        match (self, value.get()) {
+            (Column::Boolean(builder), Held::Boolean(value)) => builder.append_value(value),
+            (Column::Integer(builder), Held::Integer(value)) => builder.append_value(value),
+            (Column::Double(builder), Held::Double(value)) => builder.append_value(value),
+            (Column::Timestamp(builder), Held::Integer(value)) => builder.append_value(value),
+            (Column::Date(builder), Held::Integer(value)) => builder.append_value(value as i32),
+            (column, Held::Input(range)) => column.push_text(&input[range]),
+            (column, Held::Text(range)) => column.push_text(&arena.text[range]),
+            (Column::List(lists), Held::List(range)) => {
+                for value in &arena.elements[range] {
                     lists.elements.push(*value, input, arena);
                 }
                 lists.ends.push(lists.elements.len() as i32);
                 lists.validity.append_non_null();
             }
-            (column, Value::Null) => column.catch_up(column.len() + 1),
+            (column, Held::Null) => column.catch_up(column.len() + 1),
             // `fit` makes the value for the column's type.
             (_, value) => debug_assert!(false, "{value:?} for a column of another type"),
         }

@@ -2,7 +2,6 @@
 
 use super::{
     Record, Records,
-    plan::Source,
     scan::Kind,
     walk::{Row, content},
 };

@@ -43,10 +43,11 @@ impl Row {
     }
 
     fn put(&mut self, source: u32, slot: Slot) {
-        let old = std::mem::replace(&mut self.slots[source as usize], slot);
-        if old.kind == Kind::Absent {
+        let place = &mut self.slots[source as usize];
+        if place.kind == Kind::Absent {
             self.touched.push(source);
         }
+        *place = slot;
     }
 
     fn put_unknown(&mut self, path: &str, slot: Slot) {
@@ -200,11 +201,11 @@ impl<'a> Walk<'_, 'a> {
         }
         let slot = match self.cursor.peek() {
             b'{' if self.trie.is_whole(node) && !self.trie.is_leaf(node) => {
-                let start = self.cursor.position() as u32;
+                let start = self.cursor.position();
                 let mute = std::mem::replace(&mut self.mute, true);
                 self.members(Place::Node(node), level, open)?;
                 self.mute = mute;
-                Slot { kind: Kind::Nested, start, end: self.cursor.position() as u32 }
+                Slot::new(Kind::Nested, start, self.cursor.position())
             }
             b'{' if !self.trie.is_whole(node) && (level < MAX_LEVELS || !self.trie.is_leaf(node)) => {
                 return self.members(Place::Node(node), level, open);
@@ -253,7 +254,7 @@ impl<'a> Walk<'_, 'a> {
         let start = self.cursor.position();
         let Some(names) = self.element_names(&pivot.by, open)? else {
             if !self.mute {
-                let slot = Slot { kind: Kind::Nested, start: start as u32, end: self.cursor.position() as u32 };
+                let slot = Slot::new(Kind::Nested, start, self.cursor.position());
                 self.row.unfit.retain(|(other, _)| *other != node);
                 self.row.unfit.push((node, slot));
             }
