@@ -34,7 +34,8 @@ pub(super) struct Fixed<'a> {
 pub(super) struct Rows {
     /// Rows that the first value of a column makes room for.
     expected: usize,
-    columns: Vec<Column>,
+    /// Columns, and how many rows each has by now; none that was not touched has.
+    columns: Vec<(Option<usize>, Column)>,
     event_us: Vec<i64>,
     offset: Vec<i64>,
     row: Vec<i32>,
@@ -48,7 +49,7 @@ impl Rows {
     pub fn new(version: &SchemaVersion, records: usize) -> Self {
         Self {
             expected: records,
-            columns: version.columns.iter().map(|column| Column::new(column.kind)).collect(),
+            columns: version.columns.iter().map(|column| (None, Column::new(column.kind))).collect(),
             event_us: Vec::with_capacity(records),
             offset: Vec::with_capacity(records),
             row: Vec::with_capacity(records),
@@ -73,12 +74,16 @@ impl Rows {
 
     /// Sets a column of the row last begun, once; `input` and `arena` are what the value may point into.
     pub fn set(&mut self, column: u32, value: Value, input: &str, arena: &Arena) {
-        let column = &mut self.columns[column as usize];
-        if column.len() == 0 {
-            column.reserve(self.expected);
+        let (length, column) = &mut self.columns[column as usize];
+        let row = self.offset.len() - 1;
+        if *length != Some(row) {
+            if length.is_none() {
+                column.reserve(self.expected);
+            }
+            column.catch_up(row);
         }
-        column.catch_up(self.offset.len() - 1);
         column.push(value, input, arena);
+        *length = Some(row + 1);
     }
 
     /// The batch in the version's Arrow form.
@@ -100,7 +105,7 @@ impl Rows {
         ];
         let columns = self.columns.into_iter().zip(&version.columns);
         let mut columns: Vec<ArrayRef> =
-            columns.map(|(values, column)| values.finish(column.kind, rows)).collect::<Result<_, _>>()?;
+            columns.map(|((_, values), column)| values.finish(column.kind, rows)).collect::<Result<_, _>>()?;
         columns.splice(version.keys..version.keys, fixed);
         RecordBatch::try_new(version.arrow_schema(), columns)
     }
@@ -124,6 +129,17 @@ struct Lists {
     ends: Vec<i32>,
     validity: NullBufferBuilder,
     elements: Column,
+}
+
+impl Lists {
+    #[inline(never)]
+    fn push(&mut self, elements: &[Value], input: &str, arena: &Arena) {
+        for element in elements {
+            self.elements.push(*element, input, arena);
+        }
+        self.ends.push(self.elements.len() as i32);
+        self.validity.append_non_null();
+    }
 }
 
 impl Column {
@@ -200,6 +216,7 @@ impl Column {
         }
     }
 
+    #[inline(always)]
     fn push(&mut self, value: Value, input: &str, arena: &Arena) {
         match (self, value.get()) {
             (Column::Boolean(builder), Held::Boolean(value)) => builder.append_value(value),
@@ -209,13 +226,7 @@ impl Column {
             (Column::Date(builder), Held::Integer(value)) => builder.append_value(value as i32),
             (column, Held::Input(range)) => column.push_text(&input[range]),
             (column, Held::Text(range)) => column.push_text(&arena.text[range]),
-            (Column::List(lists), Held::List(range)) => {
-                for value in &arena.elements[range] {
-                    lists.elements.push(*value, input, arena);
-                }
-                lists.ends.push(lists.elements.len() as i32);
-                lists.validity.append_non_null();
-            }
+            (Column::List(lists), Held::List(range)) => lists.push(&arena.elements[range], input, arena),
             (column, Held::Null) => column.catch_up(column.len() + 1),
             // `fit` makes the value for the column's type.
             (_, value) => debug_assert!(false, "{value:?} for a column of another type"),
