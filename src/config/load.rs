@@ -106,9 +106,11 @@ impl Loader<'_> {
             let Some(user) = user else { continue };
             let mut tree = defaults(EVENTS_DEFAULTS, &self.problems);
             tree.overlay(user);
+            tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
             tables.extend(contract::read(&tree, &name, &file, timezone, &self.problems));
         }
+        contract::share_topics(&mut tables);
         tables
     }
 

@@ -90,6 +90,39 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        let node = self.node(key)?;
+        if let Value::Boolean(value) = node.value {
+            return Some(value);
+        }
+        self.report(&node.place, key, Complaint::new(format!("expected true or false, found {}", node.value.name())));
+        None
+    }
+
+    /// A text, or a number or boolean as JSON writes it.
+    pub fn scalar(&self, key: &str) -> Option<String> {
+        let node = self.node(key)?;
+        let scalar = scalar(&node.value);
+        if scalar.is_none() {
+            let found = node.value.name();
+            self.report(&node.place, key, Complaint::new(format!("expected a text, number or boolean, found {found}")));
+        }
+        scalar
+    }
+
+    /// One or several of what [`Self::scalar`] reads, at least one.
+    pub fn scalars(&self, key: &str) -> Option<Vec<String>> {
+        let node = self.node(key)?;
+        let Value::List(items) = &node.value else { return self.scalar(key).map(|value| vec![value]) };
+        let values: Option<Vec<String>> = items.iter().map(|item| scalar(&item.value)).collect();
+        let values = values.filter(|values| !values.is_empty());
+        if values.is_none() {
+            self.report(&node.place, key, Complaint::new("expected a list of texts, numbers and booleans"));
+        }
+        values
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
         self.read(key, |text| choose(text, choices, later))
@@ -147,6 +180,14 @@ impl<'a> Section<'a> {
                 self.report(&entry.place, key, Complaint::new("unknown key").hint(meant(key, words.keys)));
             }
         }
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Text { text, .. } | Value::Number(text) => Some(text.clone()),
+        Value::Boolean(value) => Some(value.to_string()),
+        _ => None,
     }
 }
 

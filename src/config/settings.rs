@@ -109,7 +109,7 @@ pub(super) fn read(tree: &Table, file: &str, dir: &Path, problems: &RefCell<Prob
     Some(Config { project: project?, lake: lake?, kafka: kafka?, limits: limits?, serve: serve? })
 }
 
-fn timezone(text: &str) -> Result<Tz, Complaint> {
+pub(super) fn timezone(text: &str) -> Result<Tz, Complaint> {
     text.parse().map_err(|_| {
         let complaint = Complaint::new(format!("`{text}` is not a time zone"));
         match nearest(text, TZ_VARIANTS.iter().map(|tz| tz.name())) {

@@ -53,21 +53,29 @@ pub(super) mod events {
             "strip",
             "on_new_field",
             "on_type_conflict",
+            "infer_timestamps",
             "commit_interval",
+            "match",
             "columns",
+            "arrays",
         ],
-        later: &["topic_pattern", "match", "raw", "retention", "arrays", "infer_timestamps", "description"],
+        later: &["topic_pattern", "raw", "retention", "description"],
     };
     pub const TIME: Words = Words { keys: &["path", "format"], later: &["allowed_lateness"] };
-    pub const COLUMN: Words = Words { keys: &["path", "type"], later: &["description"] };
+    pub const COLUMN: Words =
+        Words { keys: &["path", "type", "format", "zone", "default", "not_null", "description", "drop"], later: &[] };
+    pub const ARRAY: Words = Words { keys: &["as", "by", "value"], later: &[] };
 
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
-    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN)];
+    pub const ALL: &[(&str, &Words)] =
+        &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN), ("arrays.<path>", &ARRAY)];
     /// Values of `kind` that come later.
     pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
     /// Values of `format` that come later.
     pub const FORMATS_LATER: &[&str] = &["avro", "protobuf", "debezium-json", "debezium-avro", "dms-json"];
+    /// Values of an array's `as` that come later.
+    pub const SHAPES_LATER: &[&str] = &["child"];
     /// Values of `on_type_conflict` that come later.
     pub const CONFLICTS_LATER: &[&str] = &["widen", "string"];
 }

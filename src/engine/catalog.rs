@@ -13,7 +13,7 @@ use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::decode::dead_letters_schema;
 use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::{PATH_KEY, type_name};
+use crate::schema::{DESCRIPTION_KEY, PATH_KEY, type_name};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
@@ -306,15 +306,17 @@ fn columns_schema() -> SchemaRef {
         ("column_name", DataType::Utf8),
         ("type", DataType::Utf8),
         ("path", DataType::Utf8),
+        ("description", DataType::Utf8),
     ])
 }
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
+    let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
         for field in live.pin().schema.fields() {
-            let path = field.metadata().get(PATH_KEY).cloned();
-            rows.push((name.clone(), field.name().clone(), type_name(field.data_type()), path));
+            let word = |key: &str| field.metadata().get(key).cloned();
+            let kind = type_name(field.data_type());
+            rows.push((name.clone(), field.name().clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
         }
     }
     RecordBatch::try_new(
@@ -324,6 +326,7 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| Some(row.1.as_str()))),
             texts(rows.iter().map(|row| Some(row.2.as_str()))),
             texts(rows.iter().map(|row| row.3.as_deref())),
+            texts(rows.iter().map(|row| row.4.as_deref())),
         ],
     )
 }

@@ -118,7 +118,8 @@ impl Ingest {
         };
         let version = SchemaVersion::from_arrow(&schema, version, self.contract.key.len()).map_err(|e| fault(&e))?;
         // Columns that the contract declares by now are a new version.
-        let version = Arc::new(version.evolve(&self.contract, &[]).unwrap_or(version));
+        let version = version.evolve(&self.contract, &[]).unwrap_or(version).described(&self.contract);
+        let version = Arc::new(version);
         self.live.evolve(version.arrow_schema(), version.number);
         Ok((Decoder::new(Arc::clone(&self.contract), Arc::clone(&version)), version))
     }

@@ -7,12 +7,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
-use super::{Column, ColumnType, Path, PathError, SchemaVersion, fixed};
+use super::{Column, ColumnType, Element, Path, PathError, SchemaVersion, fixed};
 
 /// Field metadata: the column's [`Path`] as text.
 pub const PATH_KEY: &str = "millpond.path";
 /// Field metadata: the column's type where the Arrow type does not tell (`json`).
 pub const TYPE_KEY: &str = "millpond.type";
+
+/// Field metadata: what the contract says about the column. Other engines show it as the column's comment.
+pub const DESCRIPTION_KEY: &str = "comment";
 
 /// Why an Arrow schema is no schema version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -59,6 +62,8 @@ impl ColumnType {
             ColumnType::String | ColumnType::Json => DataType::Utf8,
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ColumnType::Date => DataType::Date32,
+            // The name that Delta's readers give it.
+            ColumnType::List(element) => DataType::List(element_field(element)),
         }
     }
 
@@ -72,6 +77,10 @@ impl ColumnType {
             ColumnType::Json => "json",
             ColumnType::Timestamp => "timestamp",
             ColumnType::Date => "date",
+            ColumnType::List(Element::Boolean) => "boolean[]",
+            ColumnType::List(Element::Int64) => "bigint[]",
+            ColumnType::List(Element::Double) => "double[]",
+            ColumnType::List(Element::String) => "string[]",
         }
     }
 }
@@ -107,7 +116,7 @@ pub fn type_name(kind: &DataType) -> String {
         T::Dictionary(_, value) => return type_name(value),
         T::RunEndEncoded(_, value) => return type_name(value.data_type()),
         T::List(item) | T::LargeList(item) | T::ListView(item) | T::LargeListView(item) | T::FixedSizeList(item, _) => {
-            return format!("array<{}>", type_name(item.data_type()));
+            return format!("{}[]", type_name(item.data_type()));
         }
         T::Struct(fields) => return format!("struct<{}>", members(fields)),
         T::Map(entries, _) => match entries.data_type() {
@@ -124,6 +133,11 @@ pub fn type_name(kind: &DataType) -> String {
 fn members(fields: &Fields) -> String {
     let member = |field: &FieldRef| format!("{}: {}", field.name(), type_name(field.data_type()));
     fields.iter().map(member).collect::<Vec<_>>().join(", ")
+}
+
+/// The field of a list's elements.
+pub(crate) fn element_field(element: Element) -> FieldRef {
+    Arc::new(Field::new("element", element.column_type().arrow_type(), true))
 }
 
 fn fixed_type(name: &str) -> DataType {
@@ -143,6 +157,9 @@ impl SchemaVersion {
             let mut metadata = HashMap::from([(PATH_KEY.to_owned(), column.path.to_string())]);
             if column.kind == ColumnType::Json {
                 metadata.insert(TYPE_KEY.to_owned(), column.kind.word().to_owned());
+            }
+            if let Some(description) = &column.description {
+                metadata.insert(DESCRIPTION_KEY.to_owned(), description.clone());
             }
             Field::new(&column.name, column.kind.arrow_type(), true).with_metadata(metadata)
         };
@@ -175,15 +192,16 @@ fn column(field: &Field) -> Result<Column, SchemaError> {
     let path: Path = text.parse().map_err(|error| SchemaError::Path { name: name.clone(), error })?;
     let json = field.metadata().get(TYPE_KEY).is_some_and(|word| word == ColumnType::Json.word());
     let kinds = [ColumnType::Boolean, ColumnType::Int64, ColumnType::Double, ColumnType::Timestamp, ColumnType::Date];
+    let mut kinds = kinds.into_iter().chain(Element::ALL.map(ColumnType::List));
     let kind = match plain(field.data_type()) {
         DataType::Utf8 if json => ColumnType::Json,
         DataType::Utf8 => ColumnType::String,
-        other => *kinds
-            .iter()
+        other => kinds
             .find(|kind| kind.arrow_type() == other)
             .ok_or_else(|| SchemaError::Type { name: name.clone(), found: other.clone() })?,
     };
-    Ok(Column { name, path, kind })
+    let description = field.metadata().get(DESCRIPTION_KEY).cloned();
+    Ok(Column { name, path, kind, description })
 }
 
 /// The type without the freedoms readers take: views, long strings, another spelling of UTC.
@@ -192,6 +210,9 @@ fn plain(found: &DataType) -> DataType {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if matches!(&**zone, "+00:00" | "Z" | "Etc/UTC") => {
             ColumnType::Timestamp.arrow_type()
+        }
+        DataType::List(field) | DataType::LargeList(field) | DataType::ListView(field) => {
+            DataType::List(Arc::new(Field::new("element", plain(field.data_type()), true)))
         }
         other => other.clone(),
     }
@@ -213,13 +234,16 @@ mod tests {
             ColumnType::Json,
             ColumnType::Timestamp,
             ColumnType::Date,
+            ColumnType::List(Element::Double),
+            ColumnType::List(Element::String),
         ];
-        let column = (any_path(), prop::sample::select(kinds));
+        let column = (any_path(), prop::sample::select(kinds), prop::option::of(any::<String>()));
         (prop::collection::vec(column, 0..8), 1..100u32, any::<prop::sample::Index>()).prop_map(
             |(columns, number, keys)| {
                 let named = columns.into_iter().enumerate();
-                let columns: Vec<Column> =
-                    named.map(|(n, (path, kind))| Column { name: format!("c{n}"), path, kind }).collect();
+                let columns: Vec<Column> = named
+                    .map(|(n, (path, kind, description))| Column { name: format!("c{n}"), path, kind, description })
+                    .collect();
                 SchemaVersion { number, keys: keys.index(columns.len() + 1), columns }
             },
         )
@@ -254,7 +278,7 @@ mod tests {
         );
         let nested = Field::new("m", DataType::Map(entries.into(), false), true);
         let list = DataType::List(Arc::new(Field::new_struct("item", vec![nested], true)));
-        assert_eq!(type_name(&list), "array<struct<m: map<string, date>>>");
+        assert_eq!(type_name(&list), "struct<m: map<string, date>>[]");
         assert_eq!(type_name(&DataType::Dictionary(DataType::Int32.into(), DataType::Utf8View.into())), "string");
         assert_eq!(type_name(&DataType::Decimal128(10, 2)), "decimal(10, 2)");
     }
@@ -273,6 +297,10 @@ mod tests {
         let error = SchemaError::Type { name: "x".into(), found: DataType::Int8 };
         assert_eq!(fields(with_path(DataType::Int8)), Err(error));
         assert_eq!(fields(with_path(DataType::Utf8View)).unwrap().columns[0].kind, ColumnType::String);
+        let list = |kind| DataType::List(Arc::new(Field::new("item", kind, true)));
+        let read = fields(with_path(list(DataType::Utf8View))).unwrap().columns.remove(0).kind;
+        assert_eq!(read, ColumnType::List(Element::String));
+        assert!(fields(with_path(list(list(DataType::Utf8)))).is_err());
         assert_eq!(SchemaVersion::from_arrow(&Schema::empty(), 1, 0), Err(SchemaError::NoFixedColumn("event_time")));
         assert_eq!(
             SchemaVersion::from_arrow(&version.arrow_schema(), 1, 1),

@@ -19,9 +19,11 @@ mod names;
 mod path;
 mod version;
 
-pub use arrow::{PATH_KEY, SchemaError, TYPE_KEY, type_name};
+pub(crate) use arrow::element_field;
+pub use arrow::{DESCRIPTION_KEY, PATH_KEY, SchemaError, TYPE_KEY, type_name};
 pub use contract::{
-    ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+    OnTypeConflict, Path, Start, TimeFormat,
 };
 pub use found::{Found, Observed};
 pub use infer::infer_first;

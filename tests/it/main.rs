@@ -7,5 +7,6 @@ mod memory;
 mod readers;
 mod rig;
 mod rig_test;
+mod shapes;
 mod sql;
 mod tidy;

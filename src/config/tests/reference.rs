@@ -48,7 +48,7 @@ fn chapter(heading: &str) -> Chapter {
 
 /// Keys that hold a value: not those that are tables with words of their own.
 fn leaves(words: &[(&str, &Words)]) -> BTreeSet<String> {
-    let tables: Vec<&str> = words.iter().map(|(table, _)| table.trim_end_matches(".<name>")).collect();
+    let tables: Vec<&str> = words.iter().map(|(table, _)| table.split(".<").next().unwrap_or(table)).collect();
     let keys = words.iter().flat_map(|(table, words)| words.keys.iter().map(|key| full(table, key)));
     keys.filter(|key| !tables.contains(&key.as_str())).collect()
 }
@@ -83,7 +83,8 @@ fn defaults(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn keys_and_defaults_are_those_of_the_code() {
     let project_later: &[&[&str]] = &[&["msk-iam"]];
-    let events_later: &[&[&str]] = &[events::KINDS_LATER, events::FORMATS_LATER, events::CONFLICTS_LATER];
+    let events_later: &[&[&str]] =
+        &[events::KINDS_LATER, events::FORMATS_LATER, events::SHAPES_LATER, events::CONFLICTS_LATER];
     let chapters = [
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
         ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
@@ -124,13 +125,22 @@ fn each_example_of_a_contract_changes_something() {
     };
     let head = ["kind = \"events\"".to_owned(), "topic = \"t\"".to_owned()];
     let time = ["time.path = \"a\"".to_owned(), "time.format = \"unix_s\"".to_owned()];
-    let columns = ["columns.x.path = \"a\"".to_owned(), "columns.x.type = \"string\"".to_owned()];
+    let path = ["columns.x.path = \"a\"".to_owned()];
+    let column = |kind: &str| [path.as_slice(), &[format!("columns.x.type = \"{kind}\"")]].concat();
+    let array = ["arrays.x.as = \"pivot\"".to_owned(), "arrays.x.by = \"a\"".to_owned()];
     for row in chapter("schemas/&lt;table&gt;.toml").rows {
+        let key = row.key.replace("<name>", "x").replace("<path>", "x");
         let mut base = head.to_vec();
-        for (prefix, lines) in [("time.", time.as_slice()), ("columns.", columns.as_slice())] {
-            base.extend(lines.iter().filter(|_| row.key.starts_with(prefix)).cloned());
-        }
-        let key = row.key.replace("<name>", "x");
+        base.extend(match key.rsplit_once('.') {
+            Some(("time", _)) => time.to_vec(),
+            Some(("columns.x", "drop")) => path.to_vec(),
+            Some(("columns.x", "format" | "zone")) => column("timestamp"),
+            Some(("columns.x", "default")) => column("bigint"),
+            Some(("columns.x", _)) => column("string"),
+            Some(("arrays.x", "as")) => vec!["arrays.x.as = \"json\"".to_owned()],
+            Some(("arrays.x", _)) => array.to_vec(),
+            _ => Vec::new(),
+        });
         let replaced = if key == "topics" { "topic" } else { &key };
         let mut changed: Vec<String> =
             base.iter().filter(|line| !line.starts_with(&format!("{replaced} = "))).cloned().collect();
