@@ -56,6 +56,7 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ("schema", &["datafusion", "object_store", "crate::source", "crate::lake", "crate::query", "crate::serve"]),
     ("lake", &["datafusion::sql", "crate::source", "crate::query", "crate::serve", "crate::engine"]),
     ("query", &["crate::source", "crate::serve", "crate::engine", "crate::cli"]),
+    ("news", &["crate::lake", "crate::source", "crate::query", "crate::serve", "crate::engine", "object_store"]),
     (
         "deliver",
         &["datafusion", "arrow", "crate::lake", "crate::news", "crate::source", "crate::query", "crate::engine"],
