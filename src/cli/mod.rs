@@ -9,6 +9,7 @@ mod ingest;
 mod serve;
 pub mod shell;
 mod simulate;
+mod sink;
 mod sql;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ enum Command {
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
+    /// Try where news and alerts are sent to
+    #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
+    Sink(sink::SinkCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
+            Command::Sink(command) => sink::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

@@ -14,6 +14,7 @@ use super::ingest::Ingest;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{self, DeadLetters, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
 use crate::task::{Budget, Shutdown};
@@ -45,6 +46,8 @@ pub struct Feed {
     pub commit_interval: Duration,
     /// What ingest may hold.
     pub budget: Budget,
+    /// Who is told of what changes.
+    pub news: News,
     /// Stops reading; what is hot is committed then.
     pub stop: Shutdown,
     /// Gives up waiting for the store.
@@ -169,6 +172,7 @@ impl Feed {
                 deliveries,
                 budget: self.budget.clone(),
                 status: Arc::clone(status),
+                news: self.news.clone(),
                 abort: self.abort.clone(),
                 contract,
             };
