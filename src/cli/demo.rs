@@ -177,9 +177,17 @@ async fn status(monitor: &Monitor, began: Instant) {
     let terminal = std::io::stdout().is_terminal();
     let mut ticks = tokio::time::interval(if terminal { Duration::from_secs(1) } else { PLAIN_STATUS });
     let (mut last_rows, mut last_at) = (0, Instant::now());
+    let mut last_news = None;
     ticks.tick().await;
     loop {
         ticks.tick().await;
+        let news = monitor.news();
+        let said = news.iter().rposition(|message| Some(&message.id) == last_news.as_ref());
+        for message in news.iter().skip(said.map_or(0, |said| said + 1)) {
+            clear_line();
+            println!("News: {}", message.payload.get("message").and_then(|text| text.as_str()).unwrap_or_default());
+        }
+        last_news = news.last().map(|message| message.id.clone()).or(last_news);
         let tables = monitor.counters();
         let rows: u64 = tables.values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
         let rate = (rows - last_rows) as f64 / last_at.elapsed().as_secs_f64();

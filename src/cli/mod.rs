@@ -17,6 +17,7 @@ mod ingest;
 mod serve;
 pub mod shell;
 mod simulate;
+mod sink;
 mod sql;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,9 @@ enum Command {
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
+    /// Try where news and alerts are sent to
+    #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
+    Sink(sink::SinkCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
+            Command::Sink(command) => sink::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

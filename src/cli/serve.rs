@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::ProjectArgs;
 use crate::config::{Brokers, Project};
+use crate::deliver::SinkOptions;
 use crate::demo::{Broker, TOPICS};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Kind, Result};
@@ -46,7 +47,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The broker inside the process, if the project asks for one: with the topics of all its tables.
+/// The broker inside the process, if the project asks for one: with the topics of all its tables and sinks.
 pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
     if project.config.kafka.brokers != Brokers::Embedded {
         return Ok(None);
@@ -55,6 +56,11 @@ pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
     for topic in project.tables.iter().flat_map(|table| &table.topics) {
         let known = TOPICS.iter().find(|(name, _)| name == topic).map(|(_, partitions)| *partitions);
         topics.insert(topic, known.unwrap_or(EMBEDDED_PARTITIONS));
+    }
+    for sink in project.config.sinks.values() {
+        if let SinkOptions::Kafka(kafka) = sink {
+            topics.entry(&kafka.topic).or_insert(EMBEDDED_PARTITIONS);
+        }
     }
     let topics: Vec<(&str, i32)> = topics.into_iter().collect();
     Broker::start(&topics).map(Some)

@@ -96,7 +96,15 @@ impl Loader<'_> {
         }
         tree.report_broken("", &mut self.problems.borrow_mut());
         // What is readable is checked all the same; but a layer is missing, so there is no configuration.
-        settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.problems).filter(|_| readable)
+        settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.table_names(), &self.problems)
+            .filter(|_| readable)
+    }
+
+    /// Names of the tables, whether their files are right or not.
+    fn table_names(&self) -> Vec<String> {
+        let files = fs::read_dir(self.absolute.join("schemas")).into_iter().flatten().filter_map(Result::ok);
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".toml")?.to_owned()));
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
     fn tables(&self, timezone: Tz) -> Vec<Contract> {

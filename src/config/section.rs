@@ -65,6 +65,14 @@ impl<'a> Section<'a> {
         self.table.get(key).map(|entry| &entry.node).filter(|node| !matches!(node.value, Value::Broken(_)))
     }
 
+    /// The keys of the table `key`.
+    pub fn names(&self, key: &str) -> Vec<&'a str> {
+        match self.node(key).map(|node| &node.value) {
+            Some(Value::Table(table)) => table.entries.iter().map(|entry| entry.key.as_str()).collect(),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// True if the file says anything about `key`.
     pub fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
@@ -147,6 +155,30 @@ impl<'a> Section<'a> {
             }
         }
         Some(texts)
+    }
+
+    /// The tables of a list (`[[key]]`). Reports the keys that are not in `words`.
+    pub fn tables(&self, key: &str, words: &Words) -> Option<Vec<Self>> {
+        let node = self.node(key)?;
+        let wrong = |place: &Place, found: &Value| {
+            let complaint = Complaint::new(format!("expected [[{key}]], found {}", found.name()));
+            self.report(place, key, complaint);
+        };
+        let Value::List(items) = &node.value else {
+            wrong(&node.place, &node.value);
+            return None;
+        };
+        let mut tables = Vec::with_capacity(items.len());
+        for item in items {
+            let Value::Table(table) = &item.value else {
+                wrong(&item.place, &item.value);
+                return None;
+            };
+            let section = Self { table, place: item.place.clone(), prefix: self.full(key), problems: self.problems };
+            section.refuse_unknown(words);
+            tables.push(section);
+        }
+        Some(tables)
     }
 
     /// Reports `key` as missing if it is.

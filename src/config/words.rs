@@ -16,7 +16,7 @@ pub(super) mod project {
     use super::Words;
 
     pub const ROOT: Words =
-        Words { keys: &["project", "lake", "kafka", "limits", "serve"], later: &["sinks", "notify"] };
+        Words { keys: &["project", "lake", "kafka", "limits", "serve", "sinks", "notify"], later: &[] };
     pub const PROJECT: Words = Words { keys: &["timezone"], later: &[] };
     pub const LAKE: Words = Words { keys: &["url", "commit_interval", "s3"], later: &[] };
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
@@ -34,7 +34,32 @@ pub(super) mod project {
         ("kafka", &KAFKA),
         ("limits", &LIMITS),
         ("serve", &SERVE),
+        ("sinks.<name>", &super::sink::KAFKA),
+        ("sinks.<name>", &super::sink::WEBHOOK),
+        ("sinks.<name>", &super::sink::EMAIL),
+        ("notify", &super::notify::RULE),
     ];
+}
+
+/// `[sinks.NAME]` of `millpond.toml`, by `type`.
+pub(super) mod sink {
+    use super::Words;
+
+    pub const KAFKA: Words = Words { keys: &["type", "topic"], later: &["send_resolved"] };
+    pub const WEBHOOK: Words = Words { keys: &["type", "url", "headers", "body", "secret"], later: &["send_resolved"] };
+    pub const EMAIL: Words = Words {
+        keys: &["type", "smtp", "user", "password", "tls", "from", "recipients", "subject", "body"],
+        later: &["send_resolved"],
+    };
+}
+
+/// `[[notify]]` of `millpond.toml`.
+pub(super) mod notify {
+    use super::Words;
+
+    pub const RULE: Words = Words { keys: &["on", "tables", "to"], later: &[] };
+    /// Words of `on` that come later.
+    pub const EVENTS_LATER: &[&str] = &["query_error", "schedule_failed"];
 }
 
 /// `schemas/<table>.toml` of `kind = "events"`.

@@ -9,9 +9,12 @@ use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
 use parking_lot::RwLock;
 
+use super::outbound;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::decode::dead_letters_schema;
+use crate::deliver::Sinks;
 use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
+use crate::news::News;
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
 use crate::schema::{DESCRIPTION_KEY, PATH_KEY, type_name};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
@@ -36,6 +39,10 @@ pub struct EngineCatalog {
     pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
+    /// What the platform told about itself.
+    pub news: News,
+    /// Where messages go.
+    pub sinks: Sinks,
     /// What queries may hold, and what they hold now.
     pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
 }
@@ -100,33 +107,35 @@ impl Catalog for SharedCatalog {
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 4] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 6] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
         ("columns", columns_schema(), columns),
         ("memory", memory_schema(), memory),
+        ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
+        ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
     ]
 }
 
-fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
+pub(super) fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
     let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
     Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
 }
 
-fn micros() -> DataType {
+pub(super) fn micros() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn timestamps(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn timestamps(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
-fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
+pub(super) fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
 
-fn numbers(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn numbers(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<Int64Array>())
 }
 
@@ -409,6 +418,8 @@ mod tests {
                 topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
             ),
             ingest_budget: Budget::new(0),
+            news: News::default(),
+            sinks: Sinks::default(),
             query_memory: OnceLock::new(),
         };
         let rows = ingest(&catalog).unwrap();

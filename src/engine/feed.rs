@@ -14,6 +14,7 @@ use super::ingest::Ingest;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
 use crate::task::{Budget, Shutdown};
@@ -48,6 +49,8 @@ pub struct Feed {
     pub budget: Budget,
     /// What commits take for their files.
     pub encoding: Arc<Encoding>,
+    /// Who is told of what changes.
+    pub news: News,
     /// Stops reading; what is hot is committed then.
     pub stop: Shutdown,
     /// Gives up waiting for the store.
@@ -173,6 +176,7 @@ impl Feed {
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
                 status: Arc::clone(status),
+                news: self.news.clone(),
                 abort: self.abort.clone(),
                 contract,
             };

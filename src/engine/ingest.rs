@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use super::facts;
 use super::status::TableStatus;
 use crate::decode::{Decoder, Records, dead_letters_batch};
 use crate::lake::{
     self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Outcome, Table, TopicPartition, Window,
 };
+use crate::news::News;
 use crate::schema::{Contract, Found, SchemaVersion, infer_first};
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
@@ -51,6 +53,8 @@ pub struct Ingest {
     pub commit_interval: Duration,
     /// Counters for `system.ingest`.
     pub status: Arc<TableStatus>,
+    /// Who is told of what changes.
+    pub news: News,
     /// Gives up waiting for the store: what is not committed is read again at the next start.
     pub abort: Shutdown,
 }
@@ -168,6 +172,9 @@ impl State {
             && let Some(next) = version.evolve(&self.ingest.contract, &decoded.found)
         {
             announce(&self.ingest.contract.table, &next, &decoded.found);
+            let (table, rows) = (&self.ingest.contract.table, self.ingest.status.rows());
+            let event = facts::schema_change(table, version, &next, &decoded.found, &records.topic, rows);
+            self.ingest.news.tell(event);
             self.adopt(Arc::new(next));
             if let Some((decoder, _)) = &mut self.decoder {
                 decoded = decoder.decode(&records)?;
@@ -179,6 +186,9 @@ impl State {
             partition: records.partition,
         };
         self.ingest.status.decoded(&lane, &records, &decoded);
+        if let Some(event) = facts::dead_letters(&self.ingest.contract.table, &decoded.dead) {
+            self.ingest.news.tell(event);
+        }
         let dead = (!decoded.dead.is_empty())
             .then(|| dead_letters_batch(&self.ingest.contract.table, &decoded.dead))
             .transpose()?;

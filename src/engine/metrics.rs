@@ -167,6 +167,8 @@ mod tests {
             waiting: RwLock::default(),
             readers: RwLock::default(),
             ingest_budget: Budget::new(64),
+            news: crate::news::News::default(),
+            sinks: crate::deliver::Sinks::default(),
             query_memory: OnceLock::new(),
         };
         let families = registry(Arc::new(catalog)).unwrap().gather();

@@ -1,19 +1,22 @@
 //! The running project: rooms put together, started and stopped in order.
 //!
 //! ```text
-//! start:  store, probe, format, claim ─ tables ─ servers ─ (in the background) Kafka ─ readers ─ ingest
-//! stop:   readers ─ last commits ─ servers ─ claim
+//! start:  store, probe, format, claim ─ tables ─ sinks, news ─ servers ─ (in the background) Kafka ─ readers ─ ingest
+//! stop:   readers ─ last commits ─ news, sinks ─ servers ─ claim
 //! ```
 //!
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
 //! commits or translates; each room does its own work.
 
 mod catalog;
+mod facts;
 mod feed;
 mod ingest;
 mod metrics;
+mod outbound;
 mod status;
 mod views;
+mod watch;
 
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,13 +32,16 @@ use tracing::{info, warn};
 use self::catalog::{EngineCatalog, SharedCatalog};
 use self::feed::Feed;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
+use self::watch::Watch;
 use crate::config::{Config, Problems, Project};
 use crate::decode::dead_letters_schema;
+use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     Claim, DeadLetters, Encoding, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options,
     SYSTEM, Stores, Table, View, probe,
 };
+use crate::news::News;
 use crate::query::{Service, ServiceOptions};
 use crate::schema::SchemaVersion;
 use crate::serve::{Flight, Http};
@@ -80,6 +86,9 @@ pub struct Engine {
     flight_sql: Option<SocketAddr>,
     http: Option<SocketAddr>,
     feed: JoinHandle<Result<()>>,
+    watch: JoinHandle<()>,
+    news: News,
+    sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
     stop_feed: Shutdown,
     abort: Shutdown,
@@ -123,6 +132,9 @@ impl Engine {
             statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
             open.extend(table.map(|table| (contract.table.clone(), table)));
         }
+        let cluster = cluster(config, options.embedded.as_deref());
+        let sinks = Sinks::start(&config.sinks, &cluster, lake.stores().commit()).await?;
+        let news = News::start(config.notify.clone(), sinks.clone());
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses,
@@ -131,17 +143,20 @@ impl Engine {
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             ingest_budget: budget.clone(),
+            news: news.clone(),
+            sinks: sinks.clone(),
             query_memory: OnceLock::new(),
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(&project.views, &service, &catalog).await;
 
         let kafka = Kafka::new(KafkaOptions {
-            brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
-            properties: config.kafka.properties.0.clone(),
+            brokers: cluster.brokers,
+            properties: cluster.properties,
             queued_bytes: share(KAFKA_PERCENT) / topics(project).max(1),
             ..KafkaOptions::default()
         })?;
+        let watch = Watch::new(Arc::clone(&catalog), news.clone(), &contracts, config.lake.commit_interval);
         let feed = Feed {
             lake,
             contracts,
@@ -152,6 +167,7 @@ impl Engine {
             commit_interval: config.lake.commit_interval,
             budget,
             encoding: Arc::new(Encoding::new(share(ENCODING_PERCENT))),
+            news: news.clone(),
             stop: stop_feed.clone(),
             abort: abort.clone(),
         };
@@ -170,6 +186,7 @@ impl Engine {
             servers.push(("http", task::spawn("http", work)));
         }
         let feed = task::spawn("feed", feed.run());
+        let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {
             service,
             catalog,
@@ -177,6 +194,9 @@ impl Engine {
             flight_sql,
             http: http_address,
             feed,
+            watch,
+            news,
+            sinks,
             servers,
             stop_feed,
             abort,
@@ -231,6 +251,10 @@ impl Engine {
             let stopped = self.wait_for_feed().await;
             result = result.and(stopped);
         }
+        // What the end of ingest told is told, too.
+        let _ = self.watch.await;
+        self.news.stop().await;
+        self.sinks.stop().await;
         self.stop_servers.cancel();
         for (name, server) in self.servers.drain(..) {
             if tokio::time::timeout(Duration::from_secs(5), server).await.is_err() {
@@ -288,6 +312,11 @@ impl Monitor {
         self.0.not_ready()
     }
 
+    /// What the platform told about itself lately, oldest first.
+    pub fn news(&self) -> Vec<Message> {
+        self.0.news.recent()
+    }
+
     /// Rows in memory that are not committed yet.
     pub fn hot_rows(&self) -> usize {
         self.0.tables.values().map(|live| live.pin().hot_rows()).sum()
@@ -322,6 +351,22 @@ pub async fn check_views(project: &Project, variables: &Variables) -> Result<Pro
     };
     let service = service(lake.as_ref(), &catalog, &project.config)?;
     Ok(views::problems(&project.views, &service, &catalog).await)
+}
+
+/// Delivers one message to a sink of the project, without a queue: for whoever wants to know whether it works.
+pub async fn try_sink(
+    config: &Config,
+    sink: &SinkOptions,
+    message: &Message,
+) -> Result<std::result::Result<(), Failure>> {
+    let is_embedded = config.kafka.brokers == crate::config::Brokers::Embedded;
+    if is_embedded && matches!(sink, SinkOptions::Kafka(_)) {
+        let error =
+            Error::new(Kind::Usage, "the embedded broker is inside `millpond serve`: nobody else can write to it");
+        return Err(error.hint("try the sink with kafka.brokers set to a broker of its own"));
+    }
+    let channel = Channel::open(sink, &cluster(config, None))?;
+    Ok(channel.deliver(message).await)
 }
 
 /// A query service over a lake without a writer: committed rows only, nothing is created or changed.
@@ -372,6 +417,8 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         waiting: RwLock::default(),
         readers: RwLock::new(BTreeMap::new()),
         ingest_budget: Budget::new(0),
+        news: News::default(),
+        sinks: Sinks::default(),
         query_memory: OnceLock::new(),
     }))
 }
@@ -439,11 +486,13 @@ fn topics(project: &Project) -> usize {
     topics.len()
 }
 
-fn brokers(config: &Config) -> String {
-    match &config.kafka.brokers {
+/// The project's Kafka; `embedded` is the address of the broker inside the process.
+fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
+    let brokers = match &config.kafka.brokers {
         crate::config::Brokers::At(brokers) => brokers.clone(),
-        crate::config::Brokers::Embedded => String::new(),
-    }
+        crate::config::Brokers::Embedded => embedded.unwrap_or_default().to_owned(),
+    };
+    Cluster { brokers, properties: config.kafka.properties.0.clone() }
 }
 
 fn location(project: &Project) -> Result<Location> {

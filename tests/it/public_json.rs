@@ -19,7 +19,8 @@ async fn nested_json_of_a_public_package_reads_as_duckdb_flattens_it() {
     let millpond = Millpond::serve(&project).await;
     let rows = i64::try_from(sent.len()).unwrap();
     let count = "SELECT count(*) FROM emoji";
-    wait_until("all rows can be seen", SHOWN, async || (millpond.number(count).await == Some(rows)).then_some(())).await;
+    wait_until("all rows can be seen", SHOWN, async || (millpond.number(count).await == Some(rows)).then_some(()))
+        .await;
     assert_eq!(millpond.stop().await, Some(0));
 
     let compared = python::run("public_json.py", &["compare", &project.table_url("emoji")], &[]).await;

@@ -29,6 +29,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.limits.memory, ByteSize(4 << 30));
     assert_eq!(config.serve.flight_sql, Some(([127, 0, 0, 1], 32010).into()));
     assert_eq!(config.serve.http, Some(([127, 0, 0, 1], 8090).into()));
+    assert!(config.sinks.is_empty() && config.notify.is_empty());
     assert!(tables.is_empty() && views.is_empty());
 }
 
@@ -48,14 +49,15 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
         "[kafka]\nauth = \"msk-iam\"\n[kafka.schema_registry]\nurl = \"x\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
-         [sinks.ops]\ntype = \"webhook\"\n[[notify]]\non = []\n",
+         [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\nsend_resolved = false\n\
+         [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
         &[
             "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
             "millpond.toml:3:8: kafka.schema_registry: `schema_registry` is not in this version of Millpond",
             "millpond.toml:6:1: serve.postgres: `postgres` is not in this version of Millpond",
             "millpond.toml:7:1: serve.tls: `tls` is not in this version of Millpond",
-            "millpond.toml:8:2: sinks: `sinks` is not in this version of Millpond",
-            "millpond.toml:10:3: notify: `notify` is not in this version of Millpond",
+            "millpond.toml:11:1: sinks.ops.send_resolved: `send_resolved` is not in this version of Millpond",
+            "millpond.toml:13:7: notify.on: `query_error` is not in this version of Millpond",
         ],
     );
 }
@@ -135,7 +137,10 @@ fn values_that_cannot_be() {
             "2:15: kafka.properties.\"client.id\": expected a text, found a list",
         ),
         ("[lake]\nx = 1", "2:1: lake.x: unknown key\n  hint: known here: url, commit_interval, s3"),
-        ("\"odd key\" = 1", "1:1: \"odd key\": unknown key\n  hint: known here: project, lake, kafka, limits, serve"),
+        (
+            "\"odd key\" = 1",
+            "1:1: \"odd key\": unknown key\n  hint: known here: project, lake, kafka, limits, serve, sinks, notify",
+        ),
     ] {
         config_problems(toml, &[&format!("millpond.toml:{expected}")]);
     }
