@@ -127,14 +127,17 @@ fn defaults_stand_for_what_is_absent_or_null_and_not_for_what_does_not_fit() {
         assert_eq!(only_row(&decode_declared(&contract, &[payload])), cells(expected), "{payload}");
     }
     let contract = Contract {
-        columns: vec![ColumnContract { default: Some("none".into()), ..declared("x", "$key", ColumnType::String) }],
+        columns: vec![ColumnContract { default: Some("7".into()), ..declared("x", "$key", ColumnType::Int64) }],
         ..contract()
     };
     let mut builder = RecordsBuilder::new(0);
-    builder.push(record(0, Some(b"{}"), Some(b"k"), &[]));
+    builder.push(record(0, Some(b"{}"), Some(b"1"), &[]));
     builder.push(record(1, Some(b"[{},{}]"), None, &[]));
+    builder.push(record(2, Some(b"{}"), Some(b"k"), &[]));
     let decoded = decode(&contract, &SchemaVersion::declared(&contract), &builder.finish("t".into(), 1, 0));
-    let expected = [cells(&[("x", "k")]), cells(&[("x", "none")]), cells(&[("x", "none")])];
+    let default = cells(&[("x", "7")]);
+    let rescued = cells(&[("_rescued", r#"{"$key":"k"}"#)]);
+    let expected = [cells(&[("x", "1")]), default.clone(), default, rescued];
     assert_eq!(users_cells(&decoded.rows), expected);
 }
 
