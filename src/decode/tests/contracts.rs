@@ -109,6 +109,10 @@ fn a_record_nobody_can_read_is_the_first_tables() {
     contract.first_of = vec!["fleet".into()];
     let first = decode(&contract, &version(0, &[]), &records(0, &payloads));
     assert_eq!((first.dead.len(), first.skipped), (4, BTreeMap::from([(Skip::NotMatched, 1)])));
+    // Whatever else it asks for: nobody else keeps the record.
+    contract.matches.extend(matching(&[("$header.h", &["x"])]).matches);
+    let first = decode(&contract, &version(0, &[]), &records(0, &payloads));
+    assert_eq!((first.dead.len(), first.skipped), (4, BTreeMap::from([(Skip::NotMatched, 1)])));
 }
 
 #[test]
