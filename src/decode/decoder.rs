@@ -150,16 +150,16 @@ impl Decoder {
     fn record<'a>(&mut self, record: &Record<'a>, records: &Records, text_bytes: usize) -> Fate<'a> {
         let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
         self.begin(record, records);
-        if !self.plan.selection.wants_record(record, records, &self.key_row) {
+        let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
+        let owner = self.owns_unreadable(records);
+        if !wanted && !owner {
             return Fate::Skipped(Skip::NotMatched);
         }
         let read = text(payload).and_then(|text| self.payload(text).map(|objects| (text, objects)));
         let (text, objects) = match read {
-            Ok(read) => read,
-            Err(_) if self.plan.selection.reads_payload() && !self.owns_unreadable(records) => {
-                return Fate::Skipped(Skip::NotMatched);
-            }
-            Err(fault) => return Fate::Dead(fault),
+            Ok(read) if wanted => read,
+            Err(fault) if owner || !self.plan.selection.reads_payload() => return Fate::Dead(fault),
+            _ => return Fate::Skipped(Skip::NotMatched),
         };
         if objects == 0 {
             return Fate::Skipped(Skip::EmptyArray);
@@ -178,6 +178,7 @@ impl Decoder {
         Fate::Rows(text)
     }
 
+    /// True if a record that nobody can read is this table's dead letter although `match` may not want it.
     fn owns_unreadable(&self, records: &Records) -> bool {
         self.contract.first_of.iter().any(|topic| **topic == *records.topic)
     }

@@ -23,6 +23,8 @@ pub(super) struct Draft {
     rows: Vec<DraftRow>,
     /// Columns and values that every row of the record has: from key, headers, topic, timestamp.
     head: Vec<(u32, Value)>,
+    /// Columns whose value in the record's head did not fit.
+    head_misfits: Vec<u32>,
     head_event_us: Option<i64>,
     /// Path and JSON text of what did not fit in the record's head.
     head_rescued: Vec<(String, String)>,
@@ -64,6 +66,7 @@ impl Draft {
         self.cells.clear();
         self.rows.clear();
         self.head.clear();
+        self.head_misfits.clear();
         self.head_event_us = None;
         self.head_rescued.clear();
         self.arena.clear();
@@ -98,10 +101,8 @@ impl Draft {
             fits &= self.head_event_us.is_some() || self.misfit(plan, None, source, &json);
         }
         for (column, form) in &source.columns {
-            match text.ok().and_then(|text| form.fit_text(text, &mut self.arena)) {
-                Some(value) => self.head.push((*column, value)),
-                None => fits = self.misfit(plan, Some(*column), source, &json),
-            }
+            let value = text.ok().and_then(|text| form.fit_text(text, &mut self.arena));
+            fits &= self.put_head(plan, *column, source, value, &json);
         }
         if !fits {
             self.head_rescued.push((source.text.clone(), json));
@@ -120,10 +121,7 @@ impl Draft {
                 }
                 ColumnType::Boolean | ColumnType::Double | ColumnType::Json | ColumnType::List(_) => None,
             };
-            match value {
-                Some(value) => self.head.push((*column, value)),
-                None => fits = self.misfit(plan, Some(*column), source, &us.to_string()),
-            }
+            fits &= self.put_head(plan, *column, source, value, &us.to_string());
         }
         if !fits {
             self.head_rescued.push((source.text.clone(), us.to_string()));
@@ -156,13 +154,8 @@ impl Draft {
                 fits &= self.head_event_us.is_some() || self.misfit(plan, None, source, slot.raw(text));
             }
             for (column, form) in &source.columns {
-                match form.fit(slot, text, &mut self.arena) {
-                    Some(value) => {
-                        let value = self.arena.keep(value, text);
-                        self.head.push((*column, value));
-                    }
-                    None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
-                }
+                let value = form.fit(slot, text, &mut self.arena).map(|value| self.arena.keep(value, text));
+                fits &= self.put_head(plan, *column, source, value, slot.raw(text));
             }
             if !fits {
                 let mut json = String::new();
@@ -170,6 +163,18 @@ impl Draft {
                 self.head_rescued.push((source.text.clone(), json));
             }
         }
+    }
+
+    /// Sets a column of all rows of the record; false if the value (JSON `json`) does not fit.
+    fn put_head(&mut self, plan: &Plan, column: u32, source: &Source, value: Option<Value>, json: &str) -> bool {
+        match value {
+            Some(value) => self.head.push((column, value)),
+            None => {
+                self.head_misfits.push(column);
+                self.misfit(plan, Some(column), source, json);
+            }
+        }
+        value.is_some()
     }
 
     /// Adds the row that `row` found in the payload `text`; returns its `event_time`, if it has one of its own.
@@ -247,7 +252,8 @@ impl Draft {
     /// Gives the row the defaults of columns for which it has no value, not even one that does not fit.
     fn add_defaults(&mut self, plan: &Plan) {
         for (column, form, text) in &plan.defaults {
-            let met = self.met[*column as usize].0 == self.row_count || self.is_in_head(*column);
+            let in_row = self.met[*column as usize].0 == self.row_count;
+            let met = in_row || self.is_in_head(*column) || self.head_misfits.contains(column);
             if !met && let Some(value) = form.fit_text(text, &mut self.arena) {
                 self.met[*column as usize] = (self.row_count, true);
                 self.cells.push((*column, value));

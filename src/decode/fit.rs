@@ -144,11 +144,6 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Without a declared format.
-    pub fn plain(kind: ColumnType, zone: Tz) -> Self {
-        Self { kind, clock: Clock::Rfc3339, zone }
-    }
-
     /// The value in `slot` of `text` as the column holds it; `None` if it does not fit. The slot is neither absent
     /// nor null.
     #[inline(always)]
@@ -347,7 +342,12 @@ mod tests {
         }
     }
 
-    /// What a column of `kind` holds of the JSON `text`, written out.
+    /// A column without a declared format.
+    fn plain(kind: ColumnType, zone: Tz) -> Form {
+        Form { kind, clock: Clock::Rfc3339, zone }
+    }
+
+    /// What a column holds of the JSON `text`, written out.
     fn held(form: &Form, text: &str) -> Option<String> {
         let slot = Cursor::new(text).value(0).unwrap();
         let mut arena = Arena::default();
@@ -409,7 +409,7 @@ mod tests {
             (List(Element::String), r#"["a,]","\u00e9",1.50,false]"#, Some("[a,];é;1.50;false]")),
             (List(Element::String), r#"["a",{}]"#, None),
         ] {
-            assert_eq!(held(&Form::plain(kind, Tz::UTC), text).as_deref(), expected, "{} {text}", kind.word());
+            assert_eq!(held(&plain(kind, Tz::UTC), text).as_deref(), expected, "{} {text}", kind.word());
         }
     }
 
@@ -457,7 +457,7 @@ mod tests {
             (ColumnType::List(Element::String), "[\"a\"]", true),
             (ColumnType::List(Element::String), "a", false),
         ] {
-            let form = Form::plain(kind, Tz::UTC);
+            let form = plain(kind, Tz::UTC);
             assert_eq!(form.fit_text(text, &mut Arena::default()).is_some(), fits, "{text}");
         }
     }

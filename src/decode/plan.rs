@@ -91,14 +91,17 @@ impl Plan {
         let selection = Selection::new(contract, |path| sources.of(path));
         let mut sources = sources.list;
 
-        // An object goes whole into a declared json column, and into a found one unless its members have columns.
+        // An object goes whole into a declared json column, and into a found one unless its members have columns, or
+        // get them from arrays that are read as objects.
+        let flattened = |path: &Path| {
+            let reshaped =
+                matches!(path, Path::Value(parts) if contract.array(parts).is_some_and(ArrayShape::is_object));
+            reshaped || sources.iter().any(|other| other.path.is_below(path))
+        };
         let whole: Vec<bool> = sources
             .iter()
             .enumerate()
-            .map(|(at, source)| {
-                json.get(&at)
-                    .is_some_and(|declared| *declared || !sources.iter().any(|other| other.path.is_below(&source.path)))
-            })
+            .map(|(at, source)| json.get(&at).is_some_and(|declared| *declared || !flattened(&source.path)))
             .collect();
         let wholes: Vec<Path> =
             sources.iter().zip(&whole).filter(|(_, whole)| **whole).map(|(source, _)| source.path.clone()).collect();

@@ -612,10 +612,11 @@ mod tests {
         }
 
         #[test]
-        fn texts_are_equal_or_not(a in "[ab]{0,20}", b in "[ab]{0,20}") {
-            let length = a.len().min(b.len());
-            prop_assert_eq!(equal(&a.as_bytes()[..length], &b.as_bytes()[..length]), a[..length] == b[..length]);
-            prop_assert!(equal(a.as_bytes(), a.as_bytes()));
+        fn texts_are_equal_or_differ_in_a_byte(text in "[ -~]{1,40}", at in any::<prop::sample::Index>()) {
+            let mut other = text.clone().into_bytes();
+            prop_assert!(equal(text.as_bytes(), &other));
+            other[at.index(text.len())] ^= 1;
+            prop_assert!(!equal(text.as_bytes(), &other));
         }
     }
 

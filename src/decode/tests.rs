@@ -146,6 +146,15 @@ fn default_of(kind: ColumnType) -> &'static str {
     }
 }
 
+/// What names an element in a list of named things.
+fn any_name() -> impl Strategy<Value = serde_json::Value> + Clone {
+    prop_oneof![
+        4 => any_key().prop_map(Into::into),
+        1 => any::<i8>().prop_map(Into::into),
+        1 => any::<bool>().prop_map(Into::into),
+    ]
+}
+
 /// Documents whose nesting passes the eight levels now and then.
 fn any_document() -> impl Strategy<Value = serde_json::Value> + Clone {
     let leaf = prop_oneof![
@@ -163,6 +172,9 @@ fn any_document() -> impl Strategy<Value = serde_json::Value> + Clone {
         prop_oneof![
             3 => prop::collection::vec((any_key(), inner.clone()), 0..6).prop_map(|members| members.into_iter().collect()),
             1 => prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::Array),
+            1 => prop::collection::vec((any_name(), any_key(), inner.clone()), 1..4).prop_map(|elements| {
+                elements.into_iter().map(|(name, key, member)| serde_json::json!({ key: member, "a": name })).collect()
+            }),
             1 => (inner, 0..8usize).prop_map(|(inner, levels)| {
                 (0..levels).fold(inner, |inner, _| serde_json::json!({ "a": inner }))
             }),
@@ -190,9 +202,10 @@ fn any_arrays() -> impl Strategy<Value = Vec<ArrayContract>> {
         1 => Just(ArrayShape::Json),
         1 => Just(ArrayShape::List),
         1 => Just(ArrayShape::First),
-        3 => (any_key(), prop::option::of(any_key())).prop_map(|(by, value)| ArrayShape::Pivot { by, value }),
+        1 => (any_key(), prop::option::of(any_key())).prop_map(|(by, value)| ArrayShape::Pivot { by, value }),
+        4 => prop::option::of(any_key()).prop_map(|value| ArrayShape::Pivot { by: "a".into(), value }),
     ];
-    prop::collection::btree_map(prop::collection::vec(any_key(), 1..3), shape, 0..3)
+    prop::collection::btree_map(prop::collection::vec(any_key(), 1..3), shape, 0..6)
         .prop_map(|arrays| arrays.into_iter().map(|(path, shape)| ArrayContract { path, shape }).collect())
 }
 

@@ -44,6 +44,13 @@ pub struct Contract {
     pub timezone: Tz,
 }
 
+impl ArrayShape {
+    /// True if arrays are read as an object, so that its members get columns.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Self::Pivot { .. } | Self::First)
+    }
+}
+
 impl Contract {
     /// What is declared about the column `name`.
     pub fn column(&self, name: &str) -> Option<&ColumnContract> {

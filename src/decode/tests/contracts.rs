@@ -109,6 +109,10 @@ fn a_record_nobody_can_read_is_the_first_tables() {
     contract.first_of = vec!["fleet".into()];
     let first = decode(&contract, &version(0, &[]), &records(0, &payloads));
     assert_eq!((first.dead.len(), first.skipped), (4, BTreeMap::from([(Skip::NotMatched, 1)])));
+    // Whatever else it asks for: nobody else keeps the record.
+    contract.matches.extend(matching(&[("$header.h", &["x"])]).matches);
+    let first = decode(&contract, &version(0, &[]), &records(0, &payloads));
+    assert_eq!((first.dead.len(), first.skipped), (4, BTreeMap::from([(Skip::NotMatched, 1)])));
 }
 
 #[test]
@@ -127,14 +131,17 @@ fn defaults_stand_for_what_is_absent_or_null_and_not_for_what_does_not_fit() {
         assert_eq!(only_row(&decode_declared(&contract, &[payload])), cells(expected), "{payload}");
     }
     let contract = Contract {
-        columns: vec![ColumnContract { default: Some("none".into()), ..declared("x", "$key", ColumnType::String) }],
+        columns: vec![ColumnContract { default: Some("7".into()), ..declared("x", "$key", ColumnType::Int64) }],
         ..contract()
     };
     let mut builder = RecordsBuilder::new(0);
-    builder.push(record(0, Some(b"{}"), Some(b"k"), &[]));
+    builder.push(record(0, Some(b"{}"), Some(b"1"), &[]));
     builder.push(record(1, Some(b"[{},{}]"), None, &[]));
+    builder.push(record(2, Some(b"{}"), Some(b"k"), &[]));
     let decoded = decode(&contract, &SchemaVersion::declared(&contract), &builder.finish("t".into(), 1, 0));
-    let expected = [cells(&[("x", "k")]), cells(&[("x", "none")]), cells(&[("x", "none")])];
+    let default = cells(&[("x", "7")]);
+    let rescued = cells(&[("_rescued", r#"{"$key":"k"}"#)]);
+    let expected = [cells(&[("x", "1")]), default.clone(), default, rescued];
     assert_eq!(users_cells(&decoded.rows), expected);
 }
 

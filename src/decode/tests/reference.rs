@@ -187,7 +187,8 @@ impl<'a> Walk<'a> {
         if let Value::Object(members) = value {
             let declared = |column: &&Column| self.contract.column(&column.name).is_some();
             let json: Vec<&&Column> = columns.iter().filter(|column| column.kind == ColumnType::Json).collect();
-            let whole = !json.is_empty() && (!below || json.iter().any(|column| declared(column)));
+            let reshaped = self.contract.array(parts).is_some_and(ArrayShape::is_object);
+            let whole = !json.is_empty() && (!(below || reshaped) || json.iter().any(|column| declared(column)));
             let descend = !whole && (parts.len() < 8 || below || rule_below);
             if !descend {
                 self.meet(parts, value, inside, false);
