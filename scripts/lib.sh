@@ -8,6 +8,7 @@ checksum() { cat "$@" | cksum | cut -d' ' -f1; }
 # Each folder's name changes with what is in it, so an upgrade never meets a half-old installation.
 KAFKA_HOME=$CACHE/kafka-$KAFKA_VERSION-$(checksum "$SCRIPTS/kafka/libs.sha256")
 MINIO_HOME=$CACHE/minio-$MINIO_VERSION
+REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
 
 say() { printf '%s\n' "$*" >&2; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the tests and the local stack need, once, into the user's cache folder; silent when nothing is missing.
 #   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
-#   setup.sh         that, and Kafka (Maven), MinIO (Go) and the Python clients (pip)
+#   setup.sh         that, and Kafka and a schema registry (Maven), MinIO (Go) and the Python clients (pip)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -98,6 +98,19 @@ minio() {
     publish "$made" "$MINIO_HOME"
 }
 
+# Apicurio: a schema registry that speaks Confluent's API.
+registry() {
+    local made=$REGISTRY_HOME.part tarball=apicurio-registry-app-$APICURIO_VERSION-all.tar.gz
+    rm -rf "$made"
+    mvn --batch-mode --strict-checksums \
+        "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy" \
+        -Dartifact="io.apicurio:apicurio-registry-app:$APICURIO_VERSION:tar.gz:all" \
+        -DoutputDirectory="$made" || return 1
+    (cd "$made" && echo "$APICURIO_SHA256  $tarball" | sha256sum --check --strict --quiet &&
+        tar -xzf "$tarball" && rm "$tarball") || return 1
+    publish "$made" "$REGISTRY_HOME"
+}
+
 python_clients() {
     local made=$PYTHON_HOME.part
     # A virtual environment cannot be moved: it is made in place and marked when whole.
@@ -111,8 +124,8 @@ python_clients() {
 build_tools
 [ "${1:-}" = build ] && exit 0
 
-if [ -d "$KAFKA_HOME" ] && [ -d "$MINIO_HOME" ] && [ -e "$PYTHON_HOME/ready" ] &&
-    have java && have setpriv && have openssl; then
+if [ -d "$KAFKA_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
+    [ -e "$PYTHON_HOME/ready" ] && have java && have setpriv && have openssl; then
     exit 0
 fi
 
@@ -124,9 +137,11 @@ if have flock; then flock 9; fi
 
 [ -d "$KAFKA_HOME" ] ||
     step "Apache Kafka $KAFKA_VERSION (45 jars, 43 MB)" "is Maven Central or your mirror reachable?" kafka
+[ -d "$REGISTRY_HOME" ] ||
+    step "Apicurio Registry $APICURIO_VERSION (159 MB)" "is Maven Central or your mirror reachable?" registry
 if [ ! -d "$MINIO_HOME" ]; then
     have go || die "missing: Go 1.21 or later, to build MinIO. Get it from https://go.dev/dl (Debian 12's own is too old)."
     step "MinIO $MINIO_VERSION (built from source: a few minutes)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" minio
 fi
 [ -e "$PYTHON_HOME/ready" ] ||
-    step "Python clients (DuckDB, deltalake, ADBC, aiosmtpd)" "is the Python package index reachable?" python_clients
+    step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients

@@ -17,12 +17,13 @@ use super::{
 use crate::{
     decode::{check_time_format, is_value},
     schema::{
-        ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+        ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
         OnTypeConflict, Path, PathError, Start, TimeFormat, derive_name,
     },
 };
 
 const TIME_FORMATS: &str = "rfc3339, unix_s, unix_ms, unix_us, or a pattern such as \"yyyy-MM-dd HH:mm:ss\"";
+const FORMATS: [(&str, Format); 3] = [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
 const TYPES: [(&str, ColumnType); 11] = [
     ("boolean", ColumnType::Boolean),
     ("bigint", ColumnType::Int64),
@@ -37,12 +38,14 @@ const TYPES: [(&str, ColumnType); 11] = [
     ("string[]", ColumnType::List(Element::String)),
 ];
 
-/// Reads the contract of table `table`, defaults below it already. `None` only if problems were reported.
+/// Reads the contract of table `table`, defaults below it already; `registry` tells whether there is one to ask for
+/// schemas. `None` only if problems were reported.
 pub(super) fn read(
     tree: &Table,
     table: &str,
     file: &str,
     timezone: Tz,
+    registry: bool,
     problems: &RefCell<Problems>,
 ) -> Option<Contract> {
     // A file of another kind has other keys: one problem says it all.
@@ -51,7 +54,11 @@ pub(super) fn read(
     kind.choice("kind", &[("events", ())], events::KINDS_LATER)?;
 
     let root = Section::root(tree, file, &events::ROOT, problems);
-    root.choice("format", &[("json", ())], events::FORMATS_LATER);
+    let format = root.choice("format", &FORMATS, events::FORMATS_LATER);
+    if !registry && format.is_some_and(Format::needs_registry) {
+        let complaint = Complaint::new("needs a schema registry");
+        root.complain("format", complaint.hint("set kafka.schema_registry.url in millpond.toml"));
+    }
     let topics = topics(&root);
     let start = start(&root);
     let time = root.section("time", &events::TIME).and_then(|section| event_time(&section));
@@ -68,6 +75,7 @@ pub(super) fn read(
     Some(Contract {
         table: table.to_owned(),
         topics: topics?,
+        format: format?,
         start: start?,
         key,
         time,

@@ -1,14 +1,20 @@
 //! `[kafka]`: where the brokers are, and what is passed through to librdkafka.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
+use url::Url;
 
 use super::{
     problem::Complaint,
     section::Section,
     settings::Kafka,
     tree::{Place, Value},
+    words::project,
 };
 
 /// Where to connect.
@@ -37,6 +43,30 @@ impl fmt::Debug for Properties {
     }
 }
 
+/// `[kafka.schema_registry]`. `Debug` leaves the password out.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SchemaRegistry {
+    /// `http://` or `https://`; without it no table may need schemas.
+    pub url: Option<Url>,
+    /// For HTTP basic authentication.
+    pub username: Option<String>,
+    /// For HTTP basic authentication.
+    pub password: Option<String>,
+    /// A file of certificates (PEM) that are trusted beside the system's, absolute.
+    pub ca: Option<PathBuf>,
+}
+
+impl fmt::Debug for SchemaRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, username, ca, .. } = self;
+        f.debug_struct("SchemaRegistry")
+            .field("url", &url.as_ref().map(Url::as_str))
+            .field("username", username)
+            .field("ca", ca)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Properties that are Millpond's own business, and why.
 const OWNED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set `brokers` of [kafka] instead"),
@@ -61,11 +91,47 @@ const OWNED: &[(&str, &str)] = &[
 ];
 const POSITIONS: &str = "positions live in the lake's commits: Millpond assigns partitions and tracks them itself";
 
-pub(super) fn read(section: &Section) -> Option<Kafka> {
+/// Reads the section; files it names are relative to `dir`.
+pub(super) fn read(section: &Section, dir: &Path) -> Option<Kafka> {
     let brokers = section.read("brokers", brokers);
     let auth = section.choice("auth", &[("none", Auth::None)], &["msk-iam"]);
     let properties = section.table("properties").and_then(|section| properties(&section));
-    Some(Kafka { brokers: brokers?, auth: auth?, properties: properties? })
+    let schema_registry =
+        section.section("schema_registry", &project::SCHEMA_REGISTRY).map(|section| schema_registry(&section, dir));
+    Some(Kafka { brokers: brokers?, auth: auth?, properties: properties?, schema_registry: schema_registry? })
+}
+
+fn schema_registry(section: &Section, dir: &Path) -> SchemaRegistry {
+    let text = |text: &str| match text {
+        "" => Err(Complaint::new("is empty")),
+        text => Ok(text.to_owned()),
+    };
+    SchemaRegistry {
+        url: section.read("url", registry_url),
+        username: section.read("username", text),
+        password: section.read("password", text),
+        ca: section.read("ca", text).map(|file| dir.join(file)),
+    }
+}
+
+fn registry_url(text: &str) -> Result<Url, Complaint> {
+    let wrong = |why: &str| {
+        Complaint::new(format!("`{text}` {why}"))
+            .hint("such as \"http://127.0.0.1:8081\" or \"https://registry/apis/ccompat/v7\"")
+    };
+    let url = Url::parse(text).map_err(|_| wrong("is not the address of a schema registry"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(wrong("is not the address of a schema registry"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            Complaint::new("the URL holds credentials").hint("they have keys of their own: username and password")
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("holds more than an address and a path"));
+    }
+    Ok(url)
 }
 
 fn brokers(text: &str) -> Result<Brokers, Complaint> {

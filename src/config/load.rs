@@ -34,7 +34,9 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
 
     let config = loader.config(options);
     let timezone = config.as_ref().map_or(Tz::UTC, |config| config.project.timezone);
-    let tables = loader.tables(timezone);
+    // A registry that was written wrongly is one problem already.
+    let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
+    let tables = loader.tables(timezone, registry);
     let views = loader.views();
 
     let mut problems = loader.problems.into_inner();
@@ -107,7 +109,7 @@ impl Loader<'_> {
         names.filter(|name| !name.starts_with('.')).collect()
     }
 
-    fn tables(&self, timezone: Tz) -> Vec<Contract> {
+    fn tables(&self, timezone: Tz, registry: bool) -> Vec<Contract> {
         let mut tables = Vec::new();
         for Named { name, file, text } in self.named("schemas", "toml") {
             let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
@@ -116,7 +118,7 @@ impl Loader<'_> {
             tree.overlay(user);
             tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
-            tables.extend(contract::read(&tree, &name, &file, timezone, &self.problems));
+            tables.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
         }
         contract::share_topics(&mut tables);
         tables

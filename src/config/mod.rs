@@ -35,7 +35,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use kafka::{Auth, Brokers, Properties};
+pub use kafka::{Auth, Brokers, Properties, SchemaRegistry};
 pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};

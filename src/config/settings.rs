@@ -12,7 +12,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use url::Url;
 
 use super::{
-    kafka::{self, Auth, Brokers, Properties},
+    kafka::{self, Auth, Brokers, Properties, SchemaRegistry},
     nearest::nearest,
     problem::{Complaint, Problems},
     section::Section,
@@ -81,6 +81,8 @@ pub struct Kafka {
     pub auth: Auth,
     /// `[kafka.properties]`, for librdkafka.
     pub properties: Properties,
+    /// `[kafka.schema_registry]`
+    pub schema_registry: SchemaRegistry,
 }
 
 /// `[limits]`
@@ -114,7 +116,7 @@ pub(super) fn read(
         Some(ProjectConfig { timezone })
     });
     let lake = root.section("lake", &project::LAKE).and_then(|s| lake(&s, dir));
-    let kafka = root.section("kafka", &project::KAFKA).and_then(|s| kafka::read(&s));
+    let kafka = root.section("kafka", &project::KAFKA).and_then(|s| kafka::read(&s, dir));
     let limits = root.section("limits", &project::LIMITS).and_then(|s| {
         let memory = s.read("memory", memory)?;
         Some(Limits { memory })

@@ -20,7 +20,8 @@ pub(super) mod project {
     pub const PROJECT: Words = Words { keys: &["timezone"], later: &[] };
     pub const LAKE: Words = Words { keys: &["url", "commit_interval", "s3"], later: &[] };
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
-    pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties"], later: &["schema_registry"] };
+    pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties", "schema_registry"], later: &[] };
+    pub const SCHEMA_REGISTRY: Words = Words { keys: &["url", "username", "password", "ca"], later: &[] };
     pub const LIMITS: Words = Words { keys: &["memory"], later: &[] };
     pub const SERVE: Words = Words { keys: &["flight_sql", "http"], later: &["postgres", "tls"] };
 
@@ -32,6 +33,7 @@ pub(super) mod project {
         ("lake", &LAKE),
         ("lake.s3", &S3),
         ("kafka", &KAFKA),
+        ("kafka.schema_registry", &SCHEMA_REGISTRY),
         ("limits", &LIMITS),
         ("serve", &SERVE),
         ("sinks.<name>", &super::sink::KAFKA),
@@ -98,7 +100,7 @@ pub(super) mod events {
     /// Values of `kind` that come later.
     pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
     /// Values of `format` that come later.
-    pub const FORMATS_LATER: &[&str] = &["avro", "protobuf", "debezium-json", "debezium-avro", "dms-json"];
+    pub const FORMATS_LATER: &[&str] = &["debezium-json", "debezium-avro", "dms-json"];
     /// Values of an array's `as` that come later.
     pub const SHAPES_LATER: &[&str] = &["child"];
     /// Values of `on_type_conflict` that come later.

@@ -16,6 +16,12 @@ use crate::schema::{ColumnType, push_json_string};
 /// Why a record is a dead letter. The codes are stable: people filter by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
+    /// The payload is not Avro in the wire format, or not a value of its schema.
+    NotAvro,
+    /// The payload is not Protobuf in the wire format, or not a message of its schema.
+    NotProtobuf,
+    /// The registry has no schema with the payload's id.
+    UnknownSchema,
     /// The payload is not UTF-8.
     NotUtf8,
     /// The payload is not JSON.
@@ -40,6 +46,9 @@ impl Reason {
     /// The stable code.
     pub fn code(self) -> &'static str {
         match self {
+            Reason::NotAvro => "not_avro",
+            Reason::NotProtobuf => "not_protobuf",
+            Reason::UnknownSchema => "unknown_schema",
             Reason::NotUtf8 => "not_utf8",
             Reason::NotJson => "not_json",
             Reason::NotAnObject => "not_an_object",

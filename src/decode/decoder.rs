@@ -16,11 +16,15 @@ use super::{
     scan::{Cursor, Fault, Kind},
     trie::PAYLOAD,
     walk::{self, Row},
+    writer::{self, Shape},
 };
-use crate::schema::{Contract, Found, SchemaVersion};
+use crate::schema::{Contract, Found, Observed, SchemaVersion};
 
 /// More new paths than this are not reported per batch; their values are rescued all the same.
 const MAX_FOUND: usize = 2_000;
+
+/// Memory that is kept for the text of the next record that is not JSON.
+const KEPT_TEXT_BYTES: usize = 1 << 20;
 
 /// Why a record gave no rows although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +89,8 @@ pub struct Decoder {
     draft: Draft,
     finds: Finds,
     rescued: u64,
+    /// JSON text of a payload in another format.
+    json: String,
     children: Vec<Decoder>,
 }
 
@@ -102,7 +108,7 @@ impl Decoder {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
         let (draft, finds) = (Draft::default(), Finds::default());
-        Self { contract, plan, row, key_row, draft, finds, rescued: 0, children: Vec::new() }
+        Self { contract, plan, row, key_row, draft, finds, rescued: 0, json: String::new(), children: Vec::new() }
     }
 
     /// Gives the elements of `child` arrays to decoders of their tables: one for each of [`Contract::children`].
@@ -123,31 +129,48 @@ impl Decoder {
         let mut sheet = Sheet::new(self, records.len());
         let mut dead = Vec::new();
         let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
-        let mut text_bytes = 0_usize;
-        for record in records.iter() {
-            match self.record(&record, records, text_bytes) {
-                Fate::Rows(text) => {
-                    text_bytes += self.text_bytes(records);
-                    self.commit(&mut sheet, &record, text);
-                }
-                Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
-                Fate::Dead(fault) => dead.push(DeadLetter::new(records, &record, fault, self.plan.version.number)),
-            }
-        }
+        self.read(records, |decoder, record, fate| match fate {
+            Fate::Rows(text) => decoder.commit(&mut sheet, record, text),
+            Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+            Fate::Dead(fault) => dead.push(DeadLetter::new(records, record, fault, decoder.plan.version.number)),
+        });
         let Child { rows, found, rescued, children } = self.finish(sheet, records)?;
         Ok(Decoded { rows, dead, skipped, found, rescued, children })
     }
 
     /// What decoding would find, without making rows.
     pub(crate) fn look(&mut self, records: &Records) -> Vec<Found> {
-        for record in records.iter() {
-            self.record(&record, records, 0);
-        }
+        self.read(records, |_, _, _| {});
         self.finds.take()
     }
 
-    /// Reads one record into the drafts.
-    fn record<'a>(&mut self, record: &Record<'a>, records: &Records, text_bytes: usize) -> Fate<'a> {
+    /// Reads the records one by one; `take` gets what became of each while it is in the drafts.
+    fn read(&mut self, records: &Records, mut take: impl FnMut(&mut Self, &Record<'_>, Fate<'_>)) {
+        let mut json = std::mem::take(&mut self.json);
+        let mut announced = Vec::new();
+        let mut text_bytes = 0_usize;
+        for record in records.iter() {
+            let fate = self.record(&record, records, text_bytes, &mut json, &mut announced);
+            if matches!(fate, Fate::Rows(_)) {
+                text_bytes += self.text_bytes(records);
+            }
+            take(self, &record, fate);
+        }
+        // One large record must not be paid for until the process ends.
+        json.clear();
+        json.shrink_to(KEPT_TEXT_BYTES);
+        self.json = json;
+    }
+
+    /// Reads one record into the drafts; its text may be written to `json`.
+    fn record<'a, 's>(
+        &mut self,
+        record: &Record<'a>,
+        records: &'s Records,
+        text_bytes: usize,
+        json: &'a mut String,
+        announced: &mut Vec<&'s Shape>,
+    ) -> Fate<'a> {
         let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
         self.begin(record, records);
         let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
@@ -155,8 +178,9 @@ impl Decoder {
         if !wanted && !owner {
             return Fate::Skipped(Skip::NotMatched);
         }
-        let read = text(payload).and_then(|text| self.payload(text).map(|objects| (text, objects)));
-        let (text, objects) = match read {
+        let read = writer::read(self.plan.format, payload, records.schemas(), json)
+            .and_then(|(text, shape)| Ok((text, shape, self.payload(text)?)));
+        let (text, shape, objects) = match read {
             Ok(read) if wanted => read,
             Err(fault) if owner || !self.plan.selection.reads_payload() => return Fate::Dead(fault),
             _ => return Fate::Skipped(Skip::NotMatched),
@@ -166,6 +190,9 @@ impl Decoder {
         }
         if self.draft.len() == 0 {
             return Fate::Skipped(Skip::NotMatched);
+        }
+        if let Some(shape) = shape {
+            self.announce(shape, announced, record, records.partition);
         }
         self.report(text, record, records.partition);
         if let Some(refusal) = self.refusal() {
@@ -262,6 +289,21 @@ impl Decoder {
         Ok(())
     }
 
+    /// Reports the fields that a writer declares and that have no place yet, whether they have values or not; once
+    /// per batch and shape.
+    fn announce<'s>(&mut self, shape: &'s Shape, announced: &mut Vec<&'s Shape>, record: &Record<'_>, partition: i32) {
+        if announced.iter().any(|known| std::ptr::eq(*known, shape)) {
+            return;
+        }
+        announced.push(shape);
+        let unplaced = shape.leaves.iter().enumerate().filter(|(_, leaf)| !self.plan.covers(&leaf.path));
+        for (at, leaf) in unplaced {
+            self.finds.add(&leaf.text, (partition, record.offset, at as u32), |find| {
+                find.declared = find.declared.and(leaf.kinds);
+            });
+        }
+    }
+
     /// Reports the values at unknown paths.
     fn report(&mut self, text: &str, record: &Record<'_>, partition: i32) {
         let plan = &self.plan;
@@ -318,13 +360,6 @@ impl Sheet {
     }
 }
 
-fn text(payload: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(payload).map_err(|error| Fault {
-        reason: Reason::NotUtf8,
-        message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
-    })
-}
-
 fn not_an_object(kind: Kind, what: &str, at: usize) -> Fault {
     let kind = match kind {
         Kind::Absent | Kind::Null => "null",
@@ -356,8 +391,9 @@ impl Finds {
             && let Ok(path) = text.parse()
         {
             let (partition, offset, at_byte) = place;
-            let observed = Default::default();
-            let mut find = Found { path, observed, partition, offset, at_byte, rows: 0, sample: String::new() };
+            let (observed, declared) = (Observed::default(), Observed::default());
+            let mut find =
+                Found { path, observed, declared, partition, offset, at_byte, rows: 0, sample: String::new() };
             update(&mut find);
             self.by_path.insert(text.to_owned(), self.list.len());
             self.list.push(find);

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Record ─ scan (validate, byte ranges) ─ walk (trie) ─ select ─ fit (types) ─ draft (whole record) ─ rows ─ RecordBatch
+//!    └── writer (Avro and Protobuf to JSON text)
 //! ```
 //! * A record is all or nothing: it becomes rows, one dead letter, or a counted skip (invariant 3). It may be an
 //!   object, an array of objects, or several objects one after the other; each is a row, `_row` is its index.
@@ -33,12 +34,14 @@ mod select;
 mod time;
 mod trie;
 mod walk;
+mod writer;
 
 pub use dead::{DeadLetter, Reason, dead_letters_batch, dead_letters_schema};
 pub use decoder::{Child, Decoded, Decoder, Skip};
 pub use fit::is_value;
 pub use records::{Header, Record, Records, RecordsBuilder};
 pub use time::check_time_format;
+pub use writer::{SchemaText, WriterSchema, WriterSchemas, schema_id};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,7 +8,7 @@ use super::{
     time::Clock,
     trie::{KEY, PAYLOAD, Pivot, Rule, Trie},
 };
-use crate::schema::{ArrayShape, ColumnType, Contract, OnTypeConflict, Path, SchemaVersion};
+use crate::schema::{ArrayShape, ColumnType, Contract, Format, OnTypeConflict, Path, SchemaVersion};
 
 /// A place that values come from, with everything fed by it.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Source {
 /// A contract and a schema version, prepared.
 #[derive(Debug)]
 pub(super) struct Plan {
+    pub format: Format,
     pub version: Arc<SchemaVersion>,
     pub trie: Trie,
     pub sources: Vec<Source>,
@@ -135,6 +136,7 @@ impl Plan {
         contract.dropped.iter().for_each(|path| trie.set_rule(path, Rule::Drop));
         let clock = contract.time.as_ref().map_or(Clock::Broken, |time| Clock::new(&time.format));
         Self {
+            format: contract.format,
             version,
             trie,
             sources,
@@ -149,6 +151,11 @@ impl Plan {
             strict: contract.on_type_conflict == OnTypeConflict::DeadLetter,
             infer_timestamps: contract.infer_timestamps,
         }
+    }
+
+    /// True if it is settled what becomes of a value at a payload path, so that it needs no new column.
+    pub fn covers(&self, path: &[String]) -> bool {
+        self.trie.covers(path, |source| !self.sources[source as usize].unknown)
     }
 
     /// Gives the elements of the contract's `child` arrays to children, numbered in the order of the contract.

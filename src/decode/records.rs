@@ -1,10 +1,12 @@
 //! The input of decoding: consecutive Kafka records of one partition in one allocation.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::writer::{WriterSchemas, schema_id};
 use crate::schema::Path;
 
 /// A Kafka header.
@@ -65,6 +67,7 @@ pub struct Records {
     held: Range<usize>,
     bytes: Bytes,
     header_bytes: usize,
+    schemas: WriterSchemas,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,22 @@ impl Records {
     /// Memory held, in bytes; a part holds the memory of the whole.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len() + self.header_bytes + self.slots.len() * size_of::<Slot>()
+    }
+
+    /// Ids of the schemas that the payloads name, if they are in the Confluent wire format.
+    pub fn schema_ids(&self) -> BTreeSet<u32> {
+        self.iter().filter_map(|record| schema_id(record.payload?)).collect()
+    }
+
+    /// The same batch with the schemas that its payloads name.
+    #[must_use]
+    pub fn with_schemas(self, schemas: WriterSchemas) -> Self {
+        Self { schemas, ..self }
+    }
+
+    /// The schemas that came with the batch.
+    pub fn schemas(&self) -> &WriterSchemas {
+        &self.schemas
     }
 
     /// The same batch without the records below `position`.
@@ -186,6 +205,7 @@ impl RecordsBuilder {
             end: self.end,
             held: 0..self.slots.len(),
             slots: self.slots.into(),
+            schemas: WriterSchemas::default(),
             bytes: self.bytes.into(),
             header_bytes: self.header_bytes,
         }

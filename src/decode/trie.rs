@@ -136,6 +136,20 @@ impl Trie {
         Some(child)
     }
 
+    /// True if a value at a payload path has a place: a source for which `is_place` holds, an object around it that
+    /// is taken whole or left out, or a rule of its own.
+    pub fn covers(&self, parts: &[String], is_place: impl FnOnce(u32) -> bool) -> bool {
+        let mut node = PAYLOAD;
+        for part in parts {
+            match self.nodes[node as usize].children.get(part.as_str()) {
+                _ if self.is_whole(node) || self.rule(node) == Rule::Drop => return true,
+                Some(child) => node = *child,
+                None => return false,
+            }
+        }
+        self.rule(node) != Rule::Plain || self.source(node).is_some_and(is_place)
+    }
+
     /// The source that the path of `node` feeds.
     pub fn source(&self, node: u32) -> Option<u32> {
         self.nodes[node as usize].source

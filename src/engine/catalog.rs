@@ -68,8 +68,11 @@ impl EngineCatalog {
             }
         }
         for (table, status) in &self.statuses {
-            if let Some(error) = status.counters().error {
+            let counters = status.counters();
+            if let Some(error) = counters.error {
                 reasons.push(format!("table {table}: stopped: {error}"));
+            } else if let Some(reason) = counters.waiting {
+                reasons.push(format!("table {table}: {WAITING}: {reason}"));
             }
         }
         reasons
@@ -167,8 +170,15 @@ pub fn ingest_schema() -> SchemaRef {
     ])
 }
 
+/// The state of a table whose next records wait for their schemas.
+const WAITING: &str = "waiting for schemas";
 /// The state of a table whose first records wait for its first schema version.
 const DECIDING: &str = "deciding types";
+
+/// Why a table does not get on.
+fn troubled(counters: &TableCounters) -> Option<String> {
+    counters.error.clone().or_else(|| counters.waiting.clone())
+}
 
 struct IngestRow {
     table: String,
@@ -233,9 +243,10 @@ fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &Vie
         hot_rows: 0,
         counters: None,
         position: None,
-        error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
+        error: troubled(&counters).or_else(|| reader.and_then(|reader| reader.error.clone())),
         state: match reader {
             _ if counters.error.is_some() => "stopped".to_owned(),
+            _ if counters.waiting.is_some() => WAITING.to_owned(),
             _ if counters.deciding > 0 => DECIDING.to_owned(),
             Some(reader) => reader.state.to_string(),
             None => without.to_owned(),

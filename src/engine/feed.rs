@@ -11,13 +11,14 @@ use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
+use super::schemas;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
 use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
-use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
-use crate::task::{Budget, Shutdown};
+use crate::source::{self, Consumer, Delivery, Kafka, Reader, Registry, resolve_start};
+use crate::task::{self, Budget, Shutdown};
 
 /// Pause between attempts while a component is away.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub struct Feed {
     pub catalog: Arc<EngineCatalog>,
     /// The Kafka cluster.
     pub kafka: Kafka,
+    /// Where schemas are, for the tables whose format needs them.
+    pub registry: Option<Registry>,
     /// The embedded broker forgets: each start is a new life of its topics.
     pub embedded: bool,
     /// `[lake] commit_interval`.
@@ -164,9 +167,16 @@ impl Feed {
                 continue;
             };
             live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
-            let (sender, deliveries) = mpsc::channel(DELIVERIES);
+            let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);
             let name = contract.table.clone();
+            if let Some(registry) = self.registry.clone().filter(|_| contract.format.needs_registry()) {
+                // One batch at a time is known to be readable: nothing is gained by more.
+                let (resolved, rest) = mpsc::channel(1);
+                let from = std::mem::replace(&mut deliveries, rest);
+                let (status, stop) = (Arc::clone(status), self.stop.clone());
+                task::spawn("schemas", schemas::resolve(registry, name.clone(), from, resolved, status, stop));
+            }
             let ingest = Ingest {
                 commit_interval: contract.commit_interval.unwrap_or(self.commit_interval),
                 live: Arc::clone(live),

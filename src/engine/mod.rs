@@ -14,6 +14,7 @@ mod feed;
 mod ingest;
 mod metrics;
 mod outbound;
+mod schemas;
 mod status;
 mod views;
 mod watch;
@@ -33,7 +34,7 @@ use self::catalog::{EngineCatalog, SharedCatalog};
 use self::feed::Feed;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::watch::Watch;
-use crate::config::{Config, Problems, Project};
+use crate::config::{Config, Problems, Project, SchemaRegistry};
 use crate::decode::dead_letters_schema;
 use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
@@ -45,7 +46,7 @@ use crate::news::News;
 use crate::query::{Service, ServiceOptions};
 use crate::schema::SchemaVersion;
 use crate::serve::{Flight, Http};
-use crate::source::{Kafka, KafkaOptions, PartitionStatus};
+use crate::source::{Kafka, KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
 
 /// What the process takes with nothing to do: its code, its threads, the clients of Kafka and the store.
@@ -163,6 +164,7 @@ impl Engine {
             open,
             catalog: Arc::clone(&catalog),
             kafka,
+            registry: registry(config)?,
             embedded: options.embedded.is_some(),
             commit_interval: config.lake.commit_interval,
             budget,
@@ -493,6 +495,11 @@ fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
         crate::config::Brokers::Embedded => embedded.unwrap_or_default().to_owned(),
     };
     Cluster { brokers, properties: config.kafka.properties.0.clone() }
+}
+
+fn registry(config: &Config) -> Result<Option<Registry>> {
+    let SchemaRegistry { url, username, password, ca } = config.kafka.schema_registry.clone();
+    url.map(|url| Registry::new(RegistryOptions { url, username, password, ca })).transpose()
 }
 
 fn location(project: &Project) -> Result<Location> {

@@ -28,6 +28,8 @@ pub struct TableCounters {
     pub freshness_us: Option<i64>,
     /// Records waiting for the first schema version to be decided.
     pub deciding: u64,
+    /// What the table's ingest waits for, if records do not get on.
+    pub waiting: Option<String>,
     /// Why ingest of the table has stopped, if it has.
     pub error: Option<String>,
 }
@@ -72,6 +74,11 @@ impl TableStatus {
     /// Says how many records wait for the first schema version.
     pub fn deciding(&self, records: u64) {
         self.0.lock().deciding = records;
+    }
+
+    /// Says what the table waits for, or that it no longer waits.
+    pub fn waiting(&self, reason: Option<String>) {
+        self.0.lock().waiting = reason;
     }
 
     /// Counts a confirmed commit.

@@ -13,6 +13,8 @@ pub struct Contract {
     pub table: String,
     /// Topics that feed the table, at least one.
     pub topics: Vec<String>,
+    /// How payloads are written.
+    pub format: Format,
     /// Where the first run begins.
     pub start: Start,
     /// Key columns; they come first in the table.
@@ -48,6 +50,24 @@ impl ArrayShape {
     /// True if arrays are read as an object, so that its members get columns.
     pub fn is_object(&self) -> bool {
         matches!(self, Self::Pivot { .. } | Self::First)
+    }
+}
+
+/// `format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON text.
+    Json,
+    /// Avro in the Confluent wire format: a schema's id stands before each value.
+    Avro,
+    /// Protobuf in the Confluent wire format.
+    Protobuf,
+}
+
+impl Format {
+    /// True if payloads can be read only with schemas of a registry.
+    pub fn needs_registry(self) -> bool {
+        self != Self::Json
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{ColumnType, Element, Path};
 
-/// The kinds of JSON values seen at one path, as a set.
+/// The kinds of values at one path, as a set: seen in messages, or declared by a writer schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Observed(u16);
 
@@ -17,13 +17,16 @@ impl Observed {
     pub const REAL: Self = Self(1 << 3);
     /// A string.
     pub const STRING: Self = Self(1 << 4);
-    /// A string that reads as a timestamp, where timestamps are looked for (`infer_timestamps`).
+    /// A timestamp: declared by a writer schema, or a string that reads as one where timestamps are looked for
+    /// (`infer_timestamps`).
     pub const TIMESTAMP: Self = Self(1 << 5);
+    /// A date; only a writer schema knows it from a string.
+    pub const DATE: Self = Self(1 << 6);
     /// An object too deep to be flattened, or an array that holds an array or object.
-    pub const NESTED: Self = Self(1 << 6);
+    pub const NESTED: Self = Self(1 << 7);
     /// An array of scalars and nulls; of what kinds, the upper bits say.
-    const LIST: Self = Self(1 << 7);
-    const ELEMENTS: u32 = 8;
+    const LIST: Self = Self(1 << 8);
+    const ELEMENTS: u32 = 9;
 
     /// An array of scalars of these kinds; of none, if it holds nothing but nulls.
     #[must_use]
@@ -38,7 +41,7 @@ impl Observed {
     }
 
     /// The narrowest column type that keeps every value seen: `bigint`; `double` once a real was among numbers
-    /// (an integer beyond ±2^53 is rescued there); `boolean`; `timestamp`; else `string`, which takes every
+    /// (an integer beyond ±2^53 is rescued there); `boolean`; `timestamp`; `date`; else `string`, which takes every
     /// scalar as text: mixed kinds, and integers beyond 64 bits, keep all their digits. Arrays of scalars of one
     /// kind (integers and reals are one) are lists; arrays of several kinds, and arrays beside scalars, `json`.
     pub fn column_type(self) -> ColumnType {
@@ -52,6 +55,8 @@ impl Observed {
             ColumnType::Int64
         } else if self == Self::TIMESTAMP {
             ColumnType::Timestamp
+        } else if self == Self::DATE {
+            ColumnType::Date
         } else if self.is_number() {
             ColumnType::Double
         } else {
@@ -79,7 +84,7 @@ impl Observed {
             Some(Element::Boolean)
         } else if elements == Self::INTEGER {
             Some(Element::Int64)
-        } else if elements == Self::STRING {
+        } else if elements.is_text() {
             Some(Element::String)
         } else {
             elements.is_number().then_some(Element::Double)
@@ -96,6 +101,11 @@ impl Observed {
         self.0 & all & !kinds.0 == 0
     }
 
+    /// True for strings, whatever they read as.
+    fn is_text(self) -> bool {
+        self != Self::default() && self.within(Self(Self::STRING.0 | Self::TIMESTAMP.0 | Self::DATE.0))
+    }
+
     /// True for numbers of which one is a real.
     fn is_number(self) -> bool {
         self.has(Self::REAL) && self.0 & !(Self::INTEGER.0 | Self::BIG_INTEGER.0 | Self::REAL.0) == 0
@@ -109,11 +119,13 @@ pub struct Found {
     pub path: Path,
     /// Kinds of the values.
     pub observed: Observed,
+    /// Kinds that a writer schema allows there; empty if none says anything. Then no value need have been seen.
+    pub declared: Observed,
     /// Partition of the first record that has it.
     pub partition: i32,
     /// Offset of the first record that has it.
     pub offset: i64,
-    /// Where in that record's payload its value begins, in bytes.
+    /// Where in that record's payload its value begins, in bytes; of a declared field, which of them it is.
     pub at_byte: u32,
     /// Number of rows that have it.
     pub rows: u64,
@@ -129,7 +141,13 @@ impl Found {
             self.sample.clone_from(&other.sample);
         }
         self.observed = self.observed.and(other.observed);
+        self.declared = self.declared.and(other.declared);
         self.rows += other.rows;
+    }
+
+    /// The kinds that decide the path's type: what the writers declare, else what was seen.
+    pub fn kinds(&self) -> Observed {
+        if self.declared == Observed::default() { self.observed } else { self.declared }
     }
 
     pub(super) fn place(&self) -> (i32, i64, u32) {
@@ -157,6 +175,8 @@ mod tests {
             (&[Observed::TIMESTAMP], ColumnType::Timestamp),
             (&[Observed::TIMESTAMP, Observed::STRING], ColumnType::String),
             (&[Observed::NESTED], ColumnType::Json),
+            (&[Observed::DATE], ColumnType::Date),
+            (&[Observed::DATE, Observed::TIMESTAMP], ColumnType::String),
             (&[Observed::list_of(Observed::BOOLEAN)], ColumnType::List(Element::Boolean)),
             (&[Observed::list_of(Observed::INTEGER)], ColumnType::List(Element::Int64)),
             (
@@ -167,6 +187,11 @@ mod tests {
                 &[Observed::list_of(Observed::INTEGER), Observed::list_of(Observed::REAL)],
                 ColumnType::List(Element::Double),
             ),
+            (
+                &[Observed::list_of(Observed::STRING), Observed::list_of(Observed::DATE.and(Observed::TIMESTAMP))],
+                ColumnType::List(Element::String),
+            ),
+            (&[Observed::list_of(Observed::DATE), Observed::list_of(Observed::INTEGER)], ColumnType::Json),
             (&[Observed::list_of(Observed::BIG_INTEGER)], ColumnType::Json),
             (&[Observed::list_of(Observed::STRING), Observed::list_of(Observed::REAL)], ColumnType::Json),
             (&[Observed::list_of(Observed::REAL), Observed::REAL], ColumnType::Json),
@@ -181,5 +206,26 @@ mod tests {
         assert_eq!(mixed.list_type(), ColumnType::List(Element::String));
         assert_eq!(Observed::REAL.list_type(), ColumnType::Double);
         assert!(Observed::list_of(Observed::default()).is_undecided() && !mixed.is_undecided());
+    }
+
+    #[test]
+    fn what_the_writers_declare_wins_over_what_was_seen() {
+        let find = |declared, observed| Found {
+            path: "a".parse().unwrap(),
+            observed,
+            declared,
+            partition: 0,
+            offset: 0,
+            at_byte: 0,
+            rows: 0,
+            sample: String::new(),
+        };
+        assert_eq!(find(Observed::REAL, Observed::default()).kinds().column_type(), ColumnType::Double);
+        let mut merged = find(Observed::TIMESTAMP, Observed::STRING);
+        assert_eq!(merged.kinds().column_type(), ColumnType::Timestamp);
+        merged.merge(&find(Observed::default(), Observed::INTEGER));
+        assert_eq!(merged.kinds().column_type(), ColumnType::Timestamp);
+        merged.merge(&find(Observed::INTEGER, Observed::INTEGER));
+        assert_eq!(merged.kinds().column_type(), ColumnType::String, "two writers disagree: a string takes both");
     }
 }

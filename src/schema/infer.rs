@@ -42,7 +42,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         decode::tests::records,
-        schema::{ColumnContract, EventTime, OnNewField, Start, TimeFormat},
+        schema::{ColumnContract, EventTime, Format, OnNewField, Start, TimeFormat},
     };
 
     /// A contract that declares nothing.
@@ -50,6 +50,7 @@ pub(crate) mod tests {
         Contract {
             table: "telemetry".into(),
             topics: vec!["fleet.telemetry".into()],
+            format: Format::Json,
             start: Start::Earliest,
             key: vec![],
             time: None,

@@ -22,7 +22,7 @@ mod version;
 pub(crate) use arrow::element_field;
 pub use arrow::{DESCRIPTION_KEY, PATH_KEY, SchemaError, TYPE_KEY, type_name};
 pub use contract::{
-    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
     OnTypeConflict, Path, Start, TimeFormat,
 };
 pub use found::{Found, Observed};

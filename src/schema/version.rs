@@ -167,7 +167,7 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
 
     // The path of `time` became `event_time`; it is a column of its own only if declared.
     names.paths.extend(contract.time.as_ref().map(|time| time.path.clone()));
-    for find in finds.iter().filter(|find| add_found && !find.observed.is_undecided()) {
+    for find in finds.iter().filter(|find| add_found && !find.kinds().is_undecided()) {
         let text = find.path.to_string();
         if columns.len() >= MAX_COLUMNS || names.paths.contains(&find.path) || text.len() > MAX_PATH_BYTES {
             continue;
@@ -179,13 +179,13 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
     }
 }
 
-/// The type that what was seen at a path makes, as the contract wants its arrays.
+/// The type that the kinds at a path make, as the contract wants its arrays.
 fn type_of(contract: &Contract, find: &Found) -> ColumnType {
-    let Path::Value(path) = &find.path else { return find.observed.column_type() };
+    let Path::Value(path) = &find.path else { return find.kinds().column_type() };
     match contract.array(path) {
         Some(ArrayShape::Json) => ColumnType::Json,
-        Some(ArrayShape::List) => find.observed.list_type(),
-        _ => find.observed.column_type(),
+        Some(ArrayShape::List) => find.kinds().list_type(),
+        _ => find.kinds().column_type(),
     }
 }
 
@@ -214,7 +214,8 @@ mod tests {
 
     fn find(path: &str, observed: Observed, offset: i64, at_byte: u32) -> Found {
         let path = path.parse().unwrap();
-        Found { path, observed, partition: 0, offset, at_byte, rows: 1, sample: String::new() }
+        let declared = Observed::default();
+        Found { path, observed, declared, partition: 0, offset, at_byte, rows: 1, sample: String::new() }
     }
 
     fn names(version: &SchemaVersion) -> Vec<&str> {

@@ -15,6 +15,8 @@
 //! * Back-pressure by bytes: every delivery carries a charge on a shared budget; while the budget or a
 //!   consumer's channel is full nothing is polled, librdkafka's own queues fill up to their bound and fetching
 //!   ends. The control thread goes on polling, so nothing times out, and everything resumes by itself.
+//! * A `Registry` says which schemas payloads in the Confluent wire format were written with; it is asked
+//!   between reader and consumer, and while it is away the consumer waits.
 //! * Nothing is skipped silently: a position that Kafka no longer holds, or a message set that cannot be read,
 //!   stops those who share the reader with an error that names the way out. An unreachable broker or a missing topic is waited for.
 
@@ -27,6 +29,7 @@ mod join;
 mod kafka;
 mod pump;
 mod reader;
+mod registry;
 mod start;
 mod status;
 #[cfg(test)]
@@ -35,5 +38,6 @@ mod tests;
 pub use fanout::{Consumer, Delivery};
 pub use kafka::{Kafka, KafkaOptions, Watermarks};
 pub use reader::Reader;
+pub use registry::{Registry, RegistryOptions, Trouble};
 pub use start::{Start, resolve_start};
 pub use status::{PartitionStatus, ReaderState, ReaderStatus, TopicStatus};

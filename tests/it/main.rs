@@ -7,6 +7,7 @@ mod exactly_once;
 mod memory;
 mod public_json;
 mod readers;
+mod registry;
 mod rig;
 mod rig_test;
 mod shapes;

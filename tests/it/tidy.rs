@@ -22,6 +22,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("SessionStateBuilder", &["query"]),
     ("CommitBuilder", &["lake/commit"]),
     ("arrow_flight", &["serve", "cli"]),
+    ("prost_reflect", &["decode/writer"]),
+    ("protox", &["decode/writer"]),
     ("tonic", &["serve", "cli"]),
     ("axum", &["serve"]),
     ("anyhow", &["main", "cli"]),

@@ -48,16 +48,15 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 #[test]
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
-        "[kafka]\nauth = \"msk-iam\"\n[kafka.schema_registry]\nurl = \"x\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
+        "[kafka]\nauth = \"msk-iam\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
          [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\nsend_resolved = false\n\
          [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
         &[
             "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
-            "millpond.toml:3:8: kafka.schema_registry: `schema_registry` is not in this version of Millpond",
-            "millpond.toml:6:1: serve.postgres: `postgres` is not in this version of Millpond",
-            "millpond.toml:7:1: serve.tls: `tls` is not in this version of Millpond",
-            "millpond.toml:11:1: sinks.ops.send_resolved: `send_resolved` is not in this version of Millpond",
-            "millpond.toml:13:7: notify.on: `query_error` is not in this version of Millpond",
+            "millpond.toml:4:1: serve.postgres: `postgres` is not in this version of Millpond",
+            "millpond.toml:5:1: serve.tls: `tls` is not in this version of Millpond",
+            "millpond.toml:9:1: sinks.ops.send_resolved: `send_resolved` is not in this version of Millpond",
+            "millpond.toml:11:7: notify.on: `query_error` is not in this version of Millpond",
         ],
     );
 }
@@ -136,6 +135,15 @@ fn values_that_cannot_be() {
             "[kafka.properties]\n\"client.id\" = []",
             "2:15: kafka.properties.\"client.id\": expected a text, found a list",
         ),
+        (
+            "[kafka.schema_registry]\nurl = \"registry:8081\"",
+            "2:7: kafka.schema_registry.url: `registry:8081` is not the address of a schema registry\n  hint: such as \"http://127.0.0.1:8081\" or \"https://registry/apis/ccompat/v7\"",
+        ),
+        (
+            "[kafka.schema_registry]\nurl = \"http://me:secret@registry\"",
+            "2:7: kafka.schema_registry.url: the URL holds credentials\n  hint: they have keys of their own: username and password",
+        ),
+        ("[kafka.schema_registry]\npassword = \"\"", "2:12: kafka.schema_registry.password: is empty"),
         ("[lake]\nx = 1", "2:1: lake.x: unknown key\n  hint: known here: url, commit_interval, s3"),
         (
             "\"odd key\" = 1",
@@ -234,12 +242,14 @@ fn overrides_have_problems_too() {
 
 #[test]
 fn variables_are_replaced_and_never_shown() {
-    let file = "[kafka]\nbrokers = \"${BROKER}:9092\"\n[kafka.properties]\n\"sasl.password\" = \"${PASSWORD}\"\n\"client.id\" = \"$${x}\"\n[limits]\nmemory = \"${PASSWORD}\"";
+    let file = "[kafka]\nbrokers = \"${BROKER}:9092\"\n[kafka.properties]\n\"sasl.password\" = \"${PASSWORD}\"\n\"client.id\" = \"$${x}\"\n[kafka.schema_registry]\npassword = \"${PASSWORD}\"\nca = \"ca.pem\"\n[limits]\nmemory = \"${PASSWORD}\"";
     let mut options = LoadOptions { vars: vars(&[("BROKER", "b"), ("PASSWORD", "512MiB")]), ..LoadOptions::default() };
     let config = load_with(&[("millpond.toml", file)], &options).unwrap().config;
     assert_eq!(config.kafka.brokers, Brokers::At("b:9092".into()));
     assert_eq!(config.kafka.properties.0["sasl.password"], "512MiB");
     assert_eq!(config.kafka.properties.0["client.id"], "${x}");
+    assert_eq!(config.kafka.schema_registry.password.as_deref(), Some("512MiB"));
+    assert!(config.kafka.schema_registry.ca.as_ref().unwrap().is_absolute());
     assert!(!format!("{config:?}").contains("\"512MiB\""), "{config:?}");
 
     options.vars = vars(&[("PASSWORD", "512MiB")]);
@@ -251,7 +261,7 @@ fn variables_are_replaced_and_never_shown() {
     assert_eq!(
         shown,
         "millpond.toml:2:11: kafka.brokers: the environment variable `BROKER` is not set\n\
-         millpond.toml:7:10: limits.memory: `${PASSWORD}` is not a size\n  hint: a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"512MiB\""
+         millpond.toml:10:10: limits.memory: `${PASSWORD}` is not a size\n  hint: a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"512MiB\""
     );
 }
 
@@ -267,7 +277,7 @@ fn a_syntax_error_hides_no_problem_of_other_files() {
         &[
             "millpond.toml:2:7: not valid TOML: string values must be quoted, expected literal string",
             "queries/v.sql:1:12: not valid TOML: string values must be quoted, expected literal string",
-            "schemas/a.toml:3:10: format: `xml` is not known here\n  hint: known here: json",
+            "schemas/a.toml:3:10: format: `xml` is not known here\n  hint: known here: json, avro, protobuf",
             "schemas/b.toml:2:1: not valid TOML: duplicate key",
         ],
     );

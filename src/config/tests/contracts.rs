@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{assert_problems, load};
 use crate::schema::{
-    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
     OnTypeConflict, Path, Start, TimeFormat,
 };
 
@@ -63,6 +63,7 @@ drop = true
     let expected = Contract {
         table: "telemetry".into(),
         topics: vec!["fleet.a".into(), "fleet.b".into()],
+        format: Format::Json,
         start: Start::At(1_793_458_800_000),
         key: vec!["car_id".into(), "trip_id".into()],
         time: Some(EventTime {
@@ -115,6 +116,7 @@ fn a_topic_is_enough() {
     let expected = Contract {
         table: "a".into(),
         topics: vec!["t".into()],
+        format: Format::Json,
         start: Start::Earliest,
         key: vec![],
         time: None,
@@ -170,7 +172,10 @@ fn mistakes() {
     let head = "kind = \"events\"\ntopic = \"t\"\n";
     for (rest, expected) in [
         ("topics = [\"u\"]", vec!["3:10: topics: `topic` is given already\n  hint: put all topics into `topics`"]),
-        ("format = \"avro\"", vec!["3:10: format: `avro` is not in this version of Millpond"]),
+        (
+            "format = \"avro\"",
+            vec!["3:10: format: needs a schema registry\n  hint: set kafka.schema_registry.url in millpond.toml"],
+        ),
         ("on_type_conflict = \"widen\"", vec!["3:20: on_type_conflict: `widen` is not in this version of Millpond"]),
         (
             "on_type_conflict = \"deadletter\"",

@@ -2,6 +2,7 @@
 //!
 //! * `Kafka::shared()` and `Minio::shared()` start once for the whole test binary; a test takes topics and buckets of
 //!   its own. `start()` gives a private one to stop and restart.
+//! * `Registry::start()` gives a schema registry.
 //! * `Proxy` stands before MinIO and loses answers, fails, delays or ignores conditions, as a test says.
 //! * `Project` writes a project folder; `Millpond` runs the executable on it, and kills it.
 //! * `Hook` is a web server and `Smtp` a mail server that keep what they are given.
@@ -20,6 +21,7 @@ mod minio;
 mod process;
 mod proxy;
 pub mod python;
+mod registry;
 mod smtp;
 
 use std::net::TcpListener;
@@ -34,6 +36,7 @@ pub use millpond::{Lake, Millpond, Project};
 pub use minio::{Minio, credentials, store};
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Rule, RuleId};
+pub use registry::Registry;
 pub use smtp::{Smtp, certificate};
 
 /// How often a condition is looked at.
