@@ -168,6 +168,8 @@ mod tests {
             readers: RwLock::default(),
             ingest_budget: Budget::new(64),
             query_memory: OnceLock::new(),
+            brokers: String::new(),
+            embedded: false,
         };
         let families = registry(Arc::new(catalog)).unwrap().gather();
         let text = TextEncoder::new().encode_to_string(&families).unwrap();

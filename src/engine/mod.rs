@@ -132,12 +132,14 @@ impl Engine {
             readers: RwLock::new(BTreeMap::new()),
             ingest_budget: budget.clone(),
             query_memory: OnceLock::new(),
+            brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
+            embedded: options.embedded.is_some(),
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(&project.views, &service, &catalog).await;
 
         let kafka = Kafka::new(KafkaOptions {
-            brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
+            brokers: catalog.brokers.clone(),
             properties: config.kafka.properties.0.clone(),
             queued_bytes: share(KAFKA_PERCENT) / topics(project).max(1),
             ..KafkaOptions::default()
@@ -373,6 +375,8 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         readers: RwLock::new(BTreeMap::new()),
         ingest_budget: Budget::new(0),
         query_memory: OnceLock::new(),
+        brokers: brokers(&project.config),
+        embedded: false,
     }))
 }
 

@@ -4,6 +4,7 @@
 mod bad_days;
 mod exactly_once;
 mod memory;
+mod project_folder;
 mod public_json;
 mod readers;
 mod rig;
