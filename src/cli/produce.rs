@@ -319,8 +319,8 @@ impl Producer {
         let Some(server) = self.server.as_mut().filter(|_| !ends.is_empty()) else { return Ok(0) };
         let topic = self.topic.replace('\'', "''");
         let sql = format!(
-            "SELECT CAST(coalesce(sum(greatest(sent.end - coalesce(i.position, 0), 0)), 0) AS BIGINT) \
-             FROM system.ingest i JOIN (VALUES {}) AS sent(part, \"end\") ON i.partition = sent.part \
+            "SELECT CAST(coalesce(sum(greatest(sent.upto - coalesce(i.position, 0), 0)), 0) AS BIGINT) \
+             FROM system.ingest i JOIN (VALUES {}) AS sent(part, upto) ON i.partition = sent.part \
              WHERE i.topic = '{topic}'",
             ends.join(", ")
         );
