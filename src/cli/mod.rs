@@ -14,6 +14,11 @@ macro_rules! say {
 mod check;
 mod demo;
 mod ingest;
+mod init;
+mod preview;
+mod produce;
+mod records;
+mod schema;
 mod serve;
 pub mod shell;
 mod simulate;
@@ -33,6 +38,7 @@ use crate::error::Result;
 #[command(name = "millpond", version, propagate_version = true)]
 #[command(after_help = "Examples:\n  \
     millpond demo                              watch it work; nothing else is needed\n  \
+    millpond init fleet                        a project to begin with\n  \
     millpond check --project fleet             what is wrong with a project\n  \
     millpond serve --project fleet             run it\n  \
     millpond sql -c 'SELECT * FROM telemetry LIMIT 10'")]
@@ -45,12 +51,19 @@ struct Cli {
 enum Command {
     /// Watch a simulated fleet flow from an embedded broker into a local lake, and query it
     Demo(demo::DemoArgs),
+    /// Make a starter project that runs at once
+    Init(init::InitArgs),
     /// Run a project: read Kafka, commit to Delta, answer SQL
     Serve(serve::ServeArgs),
     /// Ask a running server, or a lake directly
     Sql(sql::SqlCommand),
     /// Validate a project: configuration, schemas and queries
     Check(check::CheckArgs),
+    /// Send a file's records to a topic
+    Produce(produce::ProduceArgs),
+    /// What the columns of tables are, or would be
+    #[command(subcommand, after_help = "Example:\n  millpond schema preview orders.ndjson")]
+    Schema(schema::SchemaCommand),
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
@@ -111,6 +124,9 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
+            Command::Init(args) => init::run(&args),
+            Command::Schema(command) => schema::run(command).await,
+            Command::Produce(args) => produce::run(args).await,
             Command::Serve(args) => serve::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,

@@ -47,6 +47,17 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     }
 }
 
+/// The contract of a table that declares nothing, fed by a topic of its name.
+pub(super) fn events(table: &str) -> Result<Contract, Problems> {
+    let problems = RefCell::default();
+    names::relation(table).map_err(|complaint| Problems(vec![Place::whole(table).problem("", complaint)]))?;
+    let text = format!("kind = \"events\"\ntopic = \"{table}\"\n");
+    let mut tree = defaults(EVENTS_DEFAULTS, &problems);
+    tree.overlay(Table::parse(table, &text, None, &mut problems.borrow_mut()).unwrap_or_default());
+    let contract = contract::read(&tree, table, table, Tz::UTC, false, &problems);
+    contract.ok_or_else(|| problems.into_inner())
+}
+
 /// Files first, then what overrides them.
 fn rank(problem: &Problem) -> bool {
     problem.file.starts_with("--") || problem.file.starts_with(overrides::VARIABLE)

@@ -77,6 +77,11 @@ impl LoadOptions {
     }
 }
 
+/// The contract of an events table that declares nothing, fed by a topic of its name.
+pub fn events(table: &str) -> Result<Contract, Problems> {
+    load::events(table)
+}
+
 impl Project {
     /// Loads the project in `dir`, or says everything that is wrong with it.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Problems> {

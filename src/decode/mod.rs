@@ -31,6 +31,7 @@ mod records;
 mod rows;
 mod scan;
 mod select;
+mod split;
 mod time;
 mod trie;
 mod walk;
@@ -40,6 +41,7 @@ pub use dead::{DeadLetter, Reason, dead_letters_batch, dead_letters_schema};
 pub use decoder::{Child, Decoded, Decoder, Skip};
 pub use fit::is_value;
 pub use records::{Header, Record, Records, RecordsBuilder};
+pub use split::{Objects, objects};
 pub use time::check_time_format;
 pub use writer::{SchemaText, WriterSchema, WriterSchemas, schema_id};
 

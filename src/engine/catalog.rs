@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
@@ -45,6 +47,10 @@ pub struct EngineCatalog {
     pub sinks: Sinks,
     /// What queries may hold, and what they hold now.
     pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
+    /// Addresses of the brokers; empty where none are asked.
+    pub brokers: String,
+    /// True if they are inside this process.
+    pub embedded: bool,
 }
 
 impl EngineCatalog {
@@ -110,12 +116,13 @@ impl Catalog for SharedCatalog {
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 6] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 7] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
         ("columns", columns_schema(), columns),
         ("memory", memory_schema(), memory),
+        ("kafka", kafka_schema(), kafka),
         ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
         ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
     ]
@@ -368,6 +375,16 @@ fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
+/// `system.kafka`: where the records come from; other programs find the embedded broker here.
+pub fn kafka_schema() -> SchemaRef {
+    schema(&[("brokers", DataType::Utf8), ("embedded", DataType::Boolean)])
+}
+
+fn kafka(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let brokers = (!catalog.brokers.is_empty()).then_some(catalog.brokers.as_str());
+    RecordBatch::try_new(kafka_schema(), vec![texts([brokers]), Arc::new(BooleanArray::from(vec![catalog.embedded]))])
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -432,6 +449,8 @@ mod tests {
             news: News::default(),
             sinks: Sinks::default(),
             query_memory: OnceLock::new(),
+            brokers: String::new(),
+            embedded: false,
         };
         let rows = ingest(&catalog).unwrap();
         let text = |column: &str, row| {

@@ -170,6 +170,8 @@ mod tests {
             news: crate::news::News::default(),
             sinks: crate::deliver::Sinks::default(),
             query_memory: OnceLock::new(),
+            brokers: String::new(),
+            embedded: false,
         };
         let families = registry(Arc::new(catalog)).unwrap().gather();
         let text = TextEncoder::new().encode_to_string(&families).unwrap();

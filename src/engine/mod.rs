@@ -147,6 +147,8 @@ impl Engine {
             news: news.clone(),
             sinks: sinks.clone(),
             query_memory: OnceLock::new(),
+            brokers: cluster.brokers.clone(),
+            embedded: options.embedded.is_some(),
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(&project.views, &service, &catalog).await;
@@ -422,6 +424,8 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         news: News::default(),
         sinks: Sinks::default(),
         query_memory: OnceLock::new(),
+        brokers: cluster(&project.config, None).brokers,
+        embedded: false,
     }))
 }
 

@@ -5,6 +5,7 @@ mod bad_days;
 mod deliver;
 mod exactly_once;
 mod memory;
+mod project_folder;
 mod public_json;
 mod readers;
 mod registry;
