@@ -16,7 +16,7 @@ const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "types", "traits", "he
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("rdkafka", &["source", "deliver/kafka", "demo", "cli", "config/kafka"]),
     ("lettre", &["deliver"]),
-    ("reqwest", &["deliver/webhook"]),
+    ("reqwest", &["deliver/webhook", "source/registry"]),
     ("deltalake_core", &["lake", "query"]),
     ("SessionContext", &["query"]),
     ("SessionStateBuilder", &["query"]),
