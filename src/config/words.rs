@@ -68,8 +68,6 @@ pub(super) mod events {
     pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
     /// Values of `format` that come later.
     pub const FORMATS_LATER: &[&str] = &["avro", "protobuf", "debezium-json", "debezium-avro", "dms-json"];
-    /// Values of `on_type_conflict` that come later.
-    pub const CONFLICTS_LATER: &[&str] = &["widen", "string"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -5,19 +5,24 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::RecordBatch, error::ArrowError};
+use arrow::{
+    array::{AsArray, PrimitiveArray, RecordBatch},
+    compute::{max, min},
+    datatypes::Int64Type,
+    error::ArrowError,
+};
 
 use super::{
     DeadLetter, Reason, Record, Records,
     draft::{Draft, sample},
-    fit::observe,
+    fit::{EXACT, observe, observe_misfit},
     plan::Plan,
     rows::Rows,
     scan::{Cursor, Fault, Kind},
     trie::PAYLOAD,
     walk::{self, Row},
 };
-use crate::schema::{Contract, Found, SchemaVersion};
+use crate::schema::{Contract, Found, Observed, SchemaVersion, fixed};
 
 /// More new paths than this are not reported per batch; their values are rescued all the same.
 const MAX_FOUND: usize = 2_000;
@@ -53,6 +58,9 @@ pub struct Decoded {
     /// Payload paths that no column knows, in order of first appearance. Records that could be read but were
     /// refused (a key is missing) count too: the new column may be what they lacked.
     pub found: Vec<Found>,
+    /// Payload paths with values that a column of theirs could not hold, in order of first appearance; and those
+    /// of bigint columns that got their first integer beyond ±2⁵³ ([`Observed::LONG`]).
+    pub misfits: Vec<Found>,
     /// Number of values that went to `_rescued`.
     pub rescued: u64,
 }
@@ -71,6 +79,7 @@ struct Outcome {
     dead: Vec<DeadLetter>,
     skipped: BTreeMap<Skip, u64>,
     found: Finds,
+    misfits: Finds,
     rescued: u64,
 }
 
@@ -91,8 +100,10 @@ impl Decoder {
     pub fn decode(&mut self, records: &Records) -> Result<Decoded, ArrowError> {
         let version = self.plan.version.clone();
         let mut rows = Rows::new(&version);
-        let Outcome { dead, skipped, found, rescued } = self.run(records, Some(&mut rows));
-        Ok(Decoded { rows: rows.finish(&version, records)?, dead, skipped, found: found.list, rescued })
+        let Outcome { dead, skipped, found, mut misfits, rescued } = self.run(records, Some(&mut rows));
+        let rows = rows.finish(&version, records)?;
+        beyond_doubles(&version, &rows, records, &mut misfits);
+        Ok(Decoded { rows, dead, skipped, found: found.list, misfits: misfits.list, rescued })
     }
 
     /// What decoding would find, without making rows.
@@ -108,7 +119,7 @@ impl Decoder {
                 *outcome.skipped.entry(Skip::Tombstone).or_default() += 1;
                 continue;
             };
-            match self.record(&record, payload, records, &mut outcome.found, text_bytes) {
+            match self.record(&record, payload, records, &mut outcome, text_bytes) {
                 Ok(_) if self.draft.len() == 0 => *outcome.skipped.entry(Skip::EmptyArray).or_default() += 1,
                 Ok(text) => {
                     text_bytes += self.draft.text_bytes(&records.topic);
@@ -129,7 +140,7 @@ impl Decoder {
         record: &Record<'a>,
         payload: &'a [u8],
         records: &Records,
-        found: &mut Finds,
+        outcome: &mut Outcome,
         text_bytes: usize,
     ) -> Result<&'a str, Fault> {
         self.draft.begin(&mut self.plan, &mut self.key_row, record, records);
@@ -139,12 +150,15 @@ impl Decoder {
         })?;
         self.payload(text)?;
         for (path, slot) in &self.draft.unknown {
-            found.add(path, (records.partition, record.offset, slot.start), |find| {
-                find.observed = find.observed.and(observe(*slot, text));
-                find.rows += 1;
-                if find.rows == 1 {
-                    find.sample = sample(slot.raw(text));
-                }
+            outcome.found.add(path, records, (record.offset, slot.start), |find| {
+                find.see(observe(*slot, text), || sample(slot.raw(text)));
+            });
+        }
+        for (at, slot) in &self.draft.misfits {
+            let source = &self.plan.sources[*at as usize];
+            outcome.misfits.add(&source.text, records, (record.offset, slot.start), |find| {
+                let observed = observe_misfit(&source.columns, *slot, text, self.plan.zone);
+                find.see(observed, || sample(slot.raw(text)));
             });
         }
         if self.draft.len() > 0
@@ -220,6 +234,30 @@ fn not_an_object(kind: Kind, what: &str, at: usize) -> Fault {
     Fault { reason: Reason::NotAnObject, message: format!("{what} is {kind}, not an object, at byte {at}") }
 }
 
+/// Reports the first integers beyond ±2⁵³ of bigint columns that had none.
+fn beyond_doubles(version: &SchemaVersion, rows: &RecordBatch, records: &Records, misfits: &mut Finds) {
+    let beyond = |value: i64| value.unsigned_abs() > EXACT;
+    for column in version.columns.iter().filter(|column| column.exact) {
+        let Some(values) = rows.column_by_name(&column.name).and_then(|array| array.as_primitive_opt::<Int64Type>())
+        else {
+            continue;
+        };
+        let all_within = |values: &PrimitiveArray<Int64Type>| {
+            max(values).is_none_or(|value| !beyond(value)) && min(values).is_none_or(|value| !beyond(value))
+        };
+        if all_within(values) {
+            continue;
+        }
+        let first = values.iter().position(|value| value.is_some_and(beyond));
+        let offsets = rows.column_by_name(fixed::OFFSET).and_then(|array| array.as_primitive_opt::<Int64Type>());
+        if let (Some(row), Some(offsets)) = (first, offsets) {
+            misfits.add(&column.path.to_string(), records, (offsets.value(row), 0), |find| {
+                find.see(Observed::LONG, || values.value(row).to_string());
+            });
+        }
+    }
+}
+
 /// Finds of a batch, one per path.
 #[derive(Default)]
 struct Finds {
@@ -228,15 +266,23 @@ struct Finds {
 }
 
 impl Finds {
-    fn add(&mut self, text: &str, place: (i32, i64, u32), update: impl FnOnce(&mut Found)) {
+    fn add(&mut self, text: &str, records: &Records, place: (i64, u32), update: impl FnOnce(&mut Found)) {
         if let Some(at) = self.by_path.get(text) {
             update(&mut self.list[*at]);
         } else if self.list.len() < MAX_FOUND
             && let Ok(path) = text.parse()
         {
-            let (partition, offset, at_byte) = place;
-            let observed = Default::default();
-            let mut find = Found { path, observed, partition, offset, at_byte, rows: 0, sample: String::new() };
+            let (offset, at_byte) = place;
+            let mut find = Found {
+                path,
+                topic: Arc::clone(&records.topic),
+                observed: Observed::default(),
+                partition: records.partition,
+                offset,
+                at_byte,
+                rows: 0,
+                sample: String::new(),
+            };
             update(&mut find);
             self.by_path.insert(text.to_owned(), self.list.len());
             self.list.push(find);

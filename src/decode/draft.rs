@@ -30,6 +30,8 @@ pub(super) struct Draft {
     pub refusal: Option<Fault>,
     /// Values at unknown paths, of all rows.
     pub unknown: Vec<(String, Slot)>,
+    /// Sources in the payload and those of their values that did not fit, of all rows.
+    pub misfits: Vec<(u32, Slot)>,
     /// Values that went to `_rescued`.
     pub rescued: u64,
 }
@@ -53,6 +55,7 @@ impl Draft {
         self.arena.clear();
         self.refusal = None;
         self.unknown.clear();
+        self.misfits.clear();
         self.rescued = 0;
         for at in &plan.heads {
             let source = &plan.sources[*at as usize];
@@ -184,6 +187,7 @@ impl Draft {
             }
             if !fits {
                 rescued.push((&source.text, slot));
+                self.misfits.push((*at, slot));
             }
         }
         self.check_keys(plan, begin);

@@ -7,7 +7,8 @@
 //! | double | reals rounded to the nearest double unless they become infinite or zero; integers up to ±2⁵³ |
 //! | string | strings; numbers and booleans as their JSON text |
 //! | json | everything, as JSON text without white space |
-//! | timestamp, date | strings in RFC 3339 |
+//! | date | strings in RFC 3339 |
+//! | timestamp | strings in RFC 3339; dates as midnight UTC |
 //!
 //! A null fits everywhere.
 
@@ -20,7 +21,7 @@ use super::{
 use crate::schema::{ColumnType, Observed};
 
 /// The greatest distance from zero within which every integer is a double.
-const EXACT: u64 = 1 << 53;
+pub(super) const EXACT: u64 = 1 << 53;
 
 /// A value that fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,7 +99,11 @@ pub(super) fn rewrite(arena: &mut String, write: impl FnOnce(&mut String)) -> Va
 }
 
 fn fit_time(kind: ColumnType, text: &str, zone: Tz) -> Option<Value> {
-    let value = if kind == ColumnType::Date { time::date(text)?.into() } else { time::timestamp(text, zone)? };
+    let day = time::date(text).map(i64::from);
+    let value = match kind {
+        ColumnType::Date => day?,
+        _ => day.map(|day| day * time::DAY_US).or_else(|| time::timestamp(text, zone))?,
+    };
     Some(Value::Integer(value))
 }
 
@@ -128,12 +133,24 @@ pub(super) fn observe(slot: Slot, text: &str) -> Observed {
     match slot.kind {
         Kind::Absent | Kind::Null => Observed::default(),
         Kind::True | Kind::False => Observed::BOOLEAN,
-        Kind::Integer if integer(slot.raw(text)).is_some() => Observed::INTEGER,
-        Kind::Integer => Observed::BIG_INTEGER,
+        Kind::Integer => match integer(slot.raw(text)) {
+            Some(value) if value.unsigned_abs() <= EXACT => Observed::INTEGER,
+            Some(_) => Observed::LONG,
+            None => Observed::BIG_INTEGER,
+        },
         Kind::Real => Observed::REAL,
         Kind::Text | Kind::Escaped => Observed::STRING,
         Kind::Nested => Observed::NESTED,
     }
+}
+
+/// What kind of value did not fit: as [`observe`], and timestamps where a column of `kinds` holds dates.
+pub(super) fn observe_misfit(kinds: &[(u32, ColumnType)], slot: Slot, text: &str, zone: Tz) -> Observed {
+    let date = kinds.iter().any(|(_, kind)| *kind == ColumnType::Date);
+    if date && fit(ColumnType::Timestamp, slot, text, &mut String::new(), zone).is_some() {
+        return Observed::TIMESTAMP;
+    }
+    observe(slot, text)
 }
 
 #[cfg(test)]
@@ -193,6 +210,8 @@ mod tests {
             (Timestamp, "\"1970-01-01T00:00:01Z\"", Some("1000000")),
             (Timestamp, r#""1970\u002d01-01T00:00:01Z""#, Some("1000000")),
             (Timestamp, "1", None),
+            (Timestamp, "\"1970-01-02\"", Some("86400000000")),
+            (Timestamp, "\"1970-01-32\"", None),
             (Date, "\"1970-01-02\"", Some("1")),
             (Date, "\"1970-01-02T00:00:00Z\"", None),
         ] {

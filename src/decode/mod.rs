@@ -9,8 +9,9 @@
 //! * Objects are flattened to eight levels; arrays, and objects deeper than that, are one `json` value.
 //!   Of a path that a message has twice the last value counts. An empty object is nothing.
 //! * A value that does not fit its column, or whose path no column knows, goes to `_rescued` as it was written;
-//!   the latter is also reported as [`Found`](crate::schema::Found). So a batch is complete as it is: whether a
-//!   new schema version is made and the batch decoded again is the caller's choice.
+//!   both are reported as [`Found`](crate::schema::Found). So a batch is complete as it is: whether a new schema
+//!   version is made (with a column, or with a wider successor of one) and the batch decoded again is the caller's
+//!   choice. Of columns that succeed each other only the newest is written.
 //! * A key column without a value (once the table has a key) and a key column's misfit make a dead letter; so does
 //!   any misfit if `on_type_conflict = "dead_letter"`. New fields never do.
 //! * `event_time` is read from the contract's `time`, whose path is no column of its own unless declared. A

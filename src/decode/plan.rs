@@ -57,7 +57,11 @@ impl Plan {
         let fed: Vec<Option<usize>> = version
             .columns
             .iter()
-            .map(|column| (!column.path.is_unresolved()).then(|| source_of(&column.path)))
+            .enumerate()
+            .map(|(at, column)| {
+                let fed = !column.path.is_unresolved() && !version.is_superseded(at);
+                fed.then(|| source_of(&column.path))
+            })
             .collect();
         let time = contract.time.as_ref().map(|time| source_of(&time.path));
 

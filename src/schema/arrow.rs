@@ -13,6 +13,10 @@ use super::{Column, ColumnType, Path, PathError, SchemaVersion, fixed};
 pub const PATH_KEY: &str = "millpond.path";
 /// Field metadata: the column's type where the Arrow type does not tell (`json`).
 pub const TYPE_KEY: &str = "millpond.type";
+/// Field metadata of a successor: the name of the column it succeeds, under which people see both.
+pub const WIDENS_KEY: &str = "millpond.widens";
+/// Field metadata of a bigint column whose integers are doubles, too: [`Column::exact`].
+pub const EXACT_KEY: &str = "millpond.exact";
 
 /// Why an Arrow schema is no schema version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -74,7 +78,22 @@ impl ColumnType {
             ColumnType::Date => "date",
         }
     }
+
+    /// The type that [`ColumnType::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
+
+const ALL: [ColumnType; 7] = [
+    ColumnType::Boolean,
+    ColumnType::Int64,
+    ColumnType::Double,
+    ColumnType::String,
+    ColumnType::Json,
+    ColumnType::Timestamp,
+    ColumnType::Date,
+];
 
 fn fixed_type(name: &str) -> DataType {
     match name {
@@ -94,6 +113,8 @@ impl SchemaVersion {
             if column.kind == ColumnType::Json {
                 metadata.insert(TYPE_KEY.to_owned(), column.kind.word().to_owned());
             }
+            metadata.extend(column.widens.clone().map(|widens| (WIDENS_KEY.to_owned(), widens)));
+            metadata.extend(column.exact.then(|| (EXACT_KEY.to_owned(), "true".to_owned())));
             Field::new(&column.name, column.kind.arrow_type(), true).with_metadata(metadata)
         };
         let keys = self.columns.iter().take(self.keys).map(user);
@@ -124,16 +145,17 @@ fn column(field: &Field) -> Result<Column, SchemaError> {
     let text = field.metadata().get(PATH_KEY).ok_or_else(|| SchemaError::NoPath(name.clone()))?;
     let path: Path = text.parse().map_err(|error| SchemaError::Path { name: name.clone(), error })?;
     let json = field.metadata().get(TYPE_KEY).is_some_and(|word| word == ColumnType::Json.word());
-    let kinds = [ColumnType::Boolean, ColumnType::Int64, ColumnType::Double, ColumnType::Timestamp, ColumnType::Date];
     let kind = match plain(field.data_type()) {
         DataType::Utf8 if json => ColumnType::Json,
         DataType::Utf8 => ColumnType::String,
-        other => *kinds
-            .iter()
+        other => ALL
+            .into_iter()
             .find(|kind| kind.arrow_type() == other)
             .ok_or_else(|| SchemaError::Type { name: name.clone(), found: other.clone() })?,
     };
-    Ok(Column { name, path, kind })
+    let widens = field.metadata().get(WIDENS_KEY).cloned();
+    let exact = field.metadata().contains_key(EXACT_KEY);
+    Ok(Column { name, path, kind, widens, exact })
 }
 
 /// The type without the freedoms readers take: views, long strings, another spelling of UTC.
@@ -155,21 +177,13 @@ mod tests {
     use crate::schema::any_path;
 
     fn any_version() -> impl Strategy<Value = SchemaVersion> {
-        let kinds = vec![
-            ColumnType::Boolean,
-            ColumnType::Int64,
-            ColumnType::Double,
-            ColumnType::String,
-            ColumnType::Json,
-            ColumnType::Timestamp,
-            ColumnType::Date,
-        ];
-        let column = (any_path(), prop::sample::select(kinds));
+        let column = (any_path(), prop::sample::select(ALL.to_vec()), any::<bool>(), prop::option::of("[a-z]{1,3}"));
         (prop::collection::vec(column, 0..8), 1..100u32, any::<prop::sample::Index>()).prop_map(
             |(columns, number, keys)| {
                 let named = columns.into_iter().enumerate();
-                let columns: Vec<Column> =
-                    named.map(|(n, (path, kind))| Column { name: format!("c{n}"), path, kind }).collect();
+                let columns: Vec<Column> = named
+                    .map(|(n, (path, kind, exact, widens))| Column { name: format!("c{n}"), path, kind, widens, exact })
+                    .collect();
                 SchemaVersion { number, keys: keys.index(columns.len() + 1), columns }
             },
         )

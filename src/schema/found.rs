@@ -1,4 +1,6 @@
-//! What decoding found at payload paths that no column knows: the input of a schema version's successor.
+//! What decoding found that the schema version does not hold: the input of its successor.
+
+use std::sync::Arc;
 
 use super::{ColumnType, Path};
 
@@ -9,7 +11,7 @@ pub struct Observed(u8);
 impl Observed {
     /// `true` or `false`.
     pub const BOOLEAN: Self = Self(1);
-    /// Written as an integer, within 64 bits signed.
+    /// Written as an integer, within ±2⁵³: a double, too.
     pub const INTEGER: Self = Self(2);
     /// Written as an integer, beyond 64 bits signed.
     pub const BIG_INTEGER: Self = Self(4);
@@ -19,6 +21,10 @@ impl Observed {
     pub const STRING: Self = Self(16);
     /// An array, or an object too deep to be flattened.
     pub const NESTED: Self = Self(32);
+    /// Written as an integer, within 64 bits signed but beyond ±2⁵³.
+    pub const LONG: Self = Self(64);
+    /// A string that is a timestamp. Looked for only where a date was expected.
+    pub const TIMESTAMP: Self = Self(128);
 
     /// Kinds of both.
     #[must_use]
@@ -26,18 +32,31 @@ impl Observed {
         Self(self.0 | other.0)
     }
 
+    /// The kinds that `other` does not have.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// True if some kind of `other` was seen.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The narrowest column type that keeps every value seen: `bigint`; `double` once a real was among numbers
     /// (an integer beyond ±2^53 is rescued there); `boolean`; `json` once an array was seen; else `string`,
     /// which takes every scalar as text: mixed kinds, and integers beyond 64 bits, keep all their digits.
     pub fn column_type(self) -> ColumnType {
-        let within = |kinds: u8| self.0 & !kinds == 0;
-        if self.0 & Self::NESTED.0 != 0 {
+        let integers = Self::INTEGER.and(Self::LONG);
+        let numbers = integers.and(Self::BIG_INTEGER).and(Self::REAL);
+        let within = |kinds: Self| self.has(kinds) && self.without(kinds) == Self::default();
+        if self.has(Self::NESTED) {
             ColumnType::Json
         } else if self == Self::BOOLEAN {
             ColumnType::Boolean
-        } else if self == Self::INTEGER {
+        } else if within(integers) {
             ColumnType::Int64
-        } else if self.0 & Self::REAL.0 != 0 && within(Self::INTEGER.0 | Self::BIG_INTEGER.0 | Self::REAL.0) {
+        } else if self.has(Self::REAL) && within(numbers) {
             ColumnType::Double
         } else {
             ColumnType::String
@@ -45,11 +64,13 @@ impl Observed {
     }
 }
 
-/// Values found at a payload path that no column knows.
+/// Values found at a payload path that no column knows, or that its column could not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The payload path.
     pub path: Path,
+    /// Topic of the first record that has it.
+    pub topic: Arc<str>,
     /// Kinds of the values.
     pub observed: Observed,
     /// Partition of the first record that has it.
@@ -65,18 +86,28 @@ pub struct Found {
 }
 
 impl Found {
+    /// Adds a row's value; `sample` writes it, and is asked for the first one only.
+    pub(crate) fn see(&mut self, observed: Observed, sample: impl FnOnce() -> String) {
+        self.observed = self.observed.and(observed);
+        self.rows += 1;
+        if self.rows == 1 {
+            self.sample = sample();
+        }
+    }
+
     /// Adds what another batch found at the same path; the earlier one's position and sample stay.
     pub fn merge(&mut self, other: &Found) {
         if other.place() < self.place() {
-            (self.partition, self.offset, self.at_byte) = other.place();
+            self.topic = Arc::clone(&other.topic);
+            (self.partition, self.offset, self.at_byte) = (other.partition, other.offset, other.at_byte);
             self.sample.clone_from(&other.sample);
         }
         self.observed = self.observed.and(other.observed);
         self.rows += other.rows;
     }
 
-    pub(super) fn place(&self) -> (i32, i64, u32) {
-        (self.partition, self.offset, self.at_byte)
+    pub(super) fn place(&self) -> (&str, i32, i64, u32) {
+        (&self.topic, self.partition, self.offset, self.at_byte)
     }
 }
 
@@ -89,6 +120,11 @@ mod tests {
         for (kinds, expected) in [
             (&[Observed::BOOLEAN][..], ColumnType::Boolean),
             (&[Observed::INTEGER], ColumnType::Int64),
+            (&[Observed::LONG], ColumnType::Int64),
+            (&[Observed::INTEGER, Observed::LONG], ColumnType::Int64),
+            (&[Observed::LONG, Observed::REAL], ColumnType::Double),
+            (&[Observed::LONG, Observed::BOOLEAN], ColumnType::String),
+            (&[], ColumnType::String),
             (&[Observed::REAL], ColumnType::Double),
             (&[Observed::INTEGER, Observed::REAL], ColumnType::Double),
             (&[Observed::BIG_INTEGER, Observed::REAL], ColumnType::Double),

@@ -74,7 +74,7 @@ fn a_topic_is_enough() {
         time: None,
         strip: vec![],
         on_new_field: OnNewField::Add,
-        on_type_conflict: OnTypeConflict::Rescue,
+        on_type_conflict: OnTypeConflict::Widen,
         columns: vec![],
         commit_interval: None,
         timezone: chrono_tz::UTC,
@@ -120,7 +120,6 @@ fn mistakes() {
     for (rest, expected) in [
         ("topics = [\"u\"]", vec!["3:10: topics: `topic` is given already\n  hint: put all topics into `topics`"]),
         ("format = \"avro\"", vec!["3:10: format: `avro` is not in this version of Millpond"]),
-        ("on_type_conflict = \"widen\"", vec!["3:20: on_type_conflict: `widen` is not in this version of Millpond"]),
         (
             "on_type_conflict = \"deadletter\"",
             vec!["3:20: on_type_conflict: `deadletter` is not known here\n  hint: did you mean `dead_letter`?"],
