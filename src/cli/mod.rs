@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod ingest;
+mod schema;
 mod serve;
 pub mod shell;
 mod simulate;
@@ -45,6 +46,14 @@ enum Command {
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
+    /// Schema versions of tables: what changed, when, and what brought it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        millpond schema list\n  \
+        millpond schema history telemetry"
+    )]
+    Schema(schema::SchemaCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -103,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
+            Command::Schema(command) => schema::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

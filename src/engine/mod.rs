@@ -12,7 +12,9 @@ mod catalog;
 mod feed;
 mod ingest;
 mod metrics;
+mod reload;
 mod status;
+mod versions;
 
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,21 +24,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use self::catalog::{EngineCatalog, SharedCatalog};
-use self::feed::Feed;
+use self::feed::{DEAD_LETTERS, Feed, SCHEMA_VERSIONS};
+use self::reload::Reload;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
-use crate::config::{Config, Problem, Problems, Project};
+use self::versions::Versions;
+use crate::config::{Config, LoadOptions, Problem, Problems, Project};
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     Claim, DeadLetters, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options, SYSTEM,
-    Stores, Table, View, probe,
+    SchemaVersions, Stores, Table, View, probe,
 };
 use crate::query::{Service, ServiceOptions};
-use crate::schema::SchemaVersion;
+use crate::schema::{Contract, SchemaVersion, fixed};
 use crate::serve::{Flight, Http};
 use crate::source::{Kafka, KafkaOptions, PartitionStatus};
 use crate::task::{self, Budget, Shutdown};
@@ -64,6 +69,8 @@ pub struct EngineOptions {
     pub embedded: Option<String>,
     /// Environment variables (`AWS_ACCESS_KEY_ID` and company).
     pub variables: Variables,
+    /// How to load the project again when its files are edited; `None` takes no edits over.
+    pub reload: Option<LoadOptions>,
 }
 
 /// A running project.
@@ -102,23 +109,29 @@ impl Engine {
         let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
 
         let lake = Lake::new(stores);
+        let versions = versions(&lake).await?;
         let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
         let budget = Budget::new(share(INGEST_PERCENT));
         let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut senders, mut edits) = (BTreeMap::new(), BTreeMap::new());
         for contract in &contracts {
             let table = open_table(&lake, PUBLIC, &contract.table).await?;
             let declared = SchemaVersion::declared(contract).arrow_schema();
-            tables.insert(
-                contract.table.clone(),
-                Arc::new(LiveView::new(view_of(&contract.table, table.as_ref(), declared)?)),
-            );
+            let view = view_of(&contract.table, table.as_ref(), declared, &versions)?;
+            suits(contract, &view)?;
+            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
+            let (sender, edited) = watch::channel(Arc::clone(contract));
+            senders.insert(contract.table.clone(), sender);
+            edits.insert(contract.table.clone(), edited);
             statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
             open.extend(table.map(|table| (contract.table.clone(), table)));
         }
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses,
-            views: views(project),
+            views: RwLock::new(views(project)),
+            lake: lake.clone(),
+            versions,
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
@@ -136,6 +149,7 @@ impl Engine {
         let feed = Feed {
             lake,
             contracts,
+            edits,
             open,
             catalog: Arc::clone(&catalog),
             kafka,
@@ -158,6 +172,11 @@ impl Engine {
                 stop_servers.clone(),
             );
             servers.push(("http", task::spawn("http", work)));
+        }
+        if let Some(options) = options.reload {
+            let reload =
+                Reload { dir: project.dir.clone(), options, contracts: senders, catalog: Arc::clone(&catalog) };
+            task::spawn("reload", reload.run(stop_feed.clone()));
         }
         let feed = task::spawn("feed", feed.run());
         Ok(Self {
@@ -341,22 +360,25 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
                 .hint("start `millpond serve` once to create it"));
         }
         let lake = Lake::new(stores);
+        let versions = versions(&lake).await?;
         let mut tables = BTreeMap::new();
         for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
             if let Some(table) = open_table(&lake, PUBLIC, &name).await? {
                 let schema = table.arrow_schema().map_err(unreadable)?;
-                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema)?)));
+                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema, &versions)?)));
             }
         }
         let dead_letters = OnceLock::new();
-        if let Some(table) = open_table(&lake, SYSTEM, "dead_letters").await? {
+        if let Some(table) = open_table(&lake, SYSTEM, DEAD_LETTERS).await? {
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
         let memory = usize::try_from(project.config.limits.memory.0).unwrap_or(usize::MAX);
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses: BTreeMap::new(),
-            views: views(project),
+            views: RwLock::new(views(project)),
+            lake: lake.clone(),
+            versions,
             dead_letters,
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
@@ -392,7 +414,33 @@ async fn open_table(lake: &Lake, folder: &str, name: &str) -> Result<Option<Tabl
     })
 }
 
-fn view_of(name: &str, table: Option<&Table>, declared: arrow::datatypes::SchemaRef) -> Result<View> {
+/// The schema versions that the lake has recorded.
+async fn versions(lake: &Lake) -> Result<Arc<Versions>> {
+    Ok(Arc::new(match open_table(lake, SYSTEM, SCHEMA_VERSIONS).await? {
+        Some(table) => Versions::load(SchemaVersions::new(table)).await?,
+        None => Versions::default(),
+    }))
+}
+
+/// Refuses a contract that the rows of its table contradict.
+fn suits(contract: &Contract, view: &View) -> Result<()> {
+    if view.schema_version == 0 {
+        return Ok(());
+    }
+    // The key comes before the fixed columns. A table that is not one of ours is told about where it is written.
+    let keys = view.schema.index_of(fixed::EVENT_TIME).unwrap_or(0);
+    let Ok(version) = SchemaVersion::from_arrow(&view.schema, view.schema_version, keys) else { return Ok(()) };
+    contract.suits(&version).map_err(|refusal| {
+        Error::new(Kind::Refused, format!("schemas/{}.toml: {refusal}", contract.table)).hint(refusal.hint)
+    })
+}
+
+fn view_of(
+    name: &str,
+    table: Option<&Table>,
+    declared: arrow::datatypes::SchemaRef,
+    versions: &Versions,
+) -> Result<View> {
     let mut view = View {
         table: name.into(),
         schema: declared,
@@ -406,6 +454,9 @@ fn view_of(name: &str, table: Option<&Table>, declared: arrow::datatypes::Schema
         view.schema_version = table.schema_version();
         view.positions = table.positions_of(name);
         view.committed = Some(table.snapshot().map_err(unreadable)?);
+    }
+    if let Some(newest) = versions.newest(name).filter(|newest| newest.number() > view.schema_version) {
+        (view.schema, view.schema_version) = (newest.version.arrow_schema(), newest.number());
     }
     Ok(view)
 }
