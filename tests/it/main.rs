@@ -7,5 +7,6 @@ mod memory;
 mod readers;
 mod rig;
 mod rig_test;
+mod schema;
 mod sql;
 mod tidy;
