@@ -54,14 +54,14 @@ pub(super) struct ListArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     millpond schema show telemetry\n  \
-    millpond schema show telemetry --version 3\n  \
+    millpond schema show telemetry 3\n  \
     millpond schema show telemetry --sql       the SELECT for Spark, DuckDB and other readers of the lake")]
 pub(super) struct ShowArgs {
     /// The table
     table: String,
-    /// Another schema version than the newest
-    #[arg(long, value_name = "N")]
-    version: Option<u32>,
+    /// The schema version [default: the newest]
+    #[arg(value_name = "VERSION")]
+    number: Option<u32>,
     /// Print a SELECT that shows outside readers what we show
     #[arg(long, conflicts_with = "format")]
     sql: bool,
@@ -126,7 +126,7 @@ pub(super) async fn run(command: SchemaCommand) -> Result<ExitCode> {
 
 async fn show(args: ShowArgs) -> Result<ExitCode> {
     let records = records(&args.asked, Some(&args.table)).await?;
-    let wanted = args.version.or_else(|| records.last().map(VersionRecord::number));
+    let wanted = args.number.or_else(|| records.last().map(VersionRecord::number));
     let record = pick(&records, wanted)?;
     if args.sql {
         println!("{}", record.version.select(&record.table));

@@ -41,7 +41,7 @@ use crate::lake::{
     SchemaVersions, Stores, Table, View, probe,
 };
 use crate::query::{Service, ServiceOptions};
-use crate::schema::{Contract, SchemaVersion, fixed};
+use crate::schema::{Contract, SchemaVersion};
 use crate::serve::{Flight, Http};
 use crate::source::{Kafka, KafkaOptions, PartitionStatus};
 use crate::task::{self, Budget, Shutdown};
@@ -118,7 +118,7 @@ impl Engine {
             let table = open_table(&lake, PUBLIC, &contract.table).await?;
             let declared = SchemaVersion::declared(contract).arrow_schema();
             let view = view_of(&contract.table, table.as_ref(), declared, &versions)?;
-            suits(contract, &view)?;
+            suits(contract, &view, &versions)?;
             tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
             let (sender, edited) = watch::channel(Arc::clone(contract));
             senders.insert(contract.table.clone(), sender);
@@ -423,13 +423,17 @@ async fn versions(lake: &Lake) -> Result<Arc<Versions>> {
 }
 
 /// Refuses a contract that the rows of its table contradict.
-fn suits(contract: &Contract, view: &View) -> Result<()> {
-    if view.schema_version == 0 {
-        return Ok(());
-    }
-    // The key comes before the fixed columns. A table that is not one of ours is told about where it is written.
-    let keys = view.schema.index_of(fixed::EVENT_TIME).unwrap_or(0);
-    let Ok(version) = SchemaVersion::from_arrow(&view.schema, view.schema_version, keys) else { return Ok(()) };
+fn suits(contract: &Contract, view: &View, versions: &Versions) -> Result<()> {
+    let version = match versions.newest(&contract.table) {
+        Some(newest) => Arc::clone(&newest.version),
+        None if view.schema_version == 0 => return Ok(()),
+        // Without a record nobody knows the key: it is taken for the contract's. A table that is not one of ours is
+        // told about where it is written.
+        None => match SchemaVersion::from_arrow(&view.schema, view.schema_version, contract.key.len()) {
+            Ok(version) => Arc::new(version),
+            Err(_) => return Ok(()),
+        },
+    };
     contract.suits(&version).map_err(|refusal| {
         Error::new(Kind::Refused, format!("schemas/{}.toml: {refusal}", contract.table)).hint(refusal.hint)
     })
