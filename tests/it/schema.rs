@@ -137,6 +137,36 @@ async fn a_version_recorded_before_a_kill_is_applied_and_not_inferred_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lake_without_records_goes_on_with_the_version_it_has() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("adopted", 1).await;
+    let project = Project::new(kafka.brokers(), Lake::Local).events("car", &topic, "key = [\"id\"]");
+    let millpond = Millpond::serve(&project).await;
+    readings(kafka, &topic, 0..WINDOW, "0");
+    until(&millpond, "SELECT count(*) AS n FROM car", WINDOW).await;
+    kafka.send_text(&topic, [r#"{"id":-1,"first":1}"#]);
+    until(&millpond, "SELECT count(*) AS n FROM car", WINDOW + 1).await;
+    assert_eq!(millpond.stop().await, Some(0));
+    // As a lake of before versions were recorded.
+    std::fs::remove_dir_all(project.system_table_url("schema_versions")).unwrap();
+
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, "SELECT max(version) AS n FROM system.schema_versions", 2).await;
+    kafka.send_text(&topic, [r#"{"id":-2,"second":2}"#]);
+    until(&millpond, "SELECT count(second) AS n FROM car", 1).await;
+    let versions = "SELECT version, parent, cause FROM system.schema_versions ORDER BY version";
+    let known = [
+        json!({"version": 2, "parent": null, "cause": "adopted"}),
+        json!({"version": 3, "parent": 2, "cause": "record"}),
+    ];
+    assert_eq!(millpond.sql(versions).await, known);
+    assert_eq!(millpond.stop().await, Some(0));
+    let again = Millpond::serve(&project).await;
+    assert_eq!(again.sql(versions).await, known);
+    assert_eq!(again.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn contracts_are_edited_while_they_run() {
     let kafka = Kafka::shared().await;
     let topic = kafka.topic("edited", 1).await;
