@@ -162,21 +162,31 @@ async fn diff(args: DiffArgs) -> Result<ExitCode> {
     if from.is_some_and(|from| from > to.number()) {
         return Err(Error::new(Kind::Usage, "the older schema version comes first"));
     }
+    let table = args.asked.format == shell::Format::Table;
     let between = records.iter().filter(|record| Some(record.number()) > from && record.number() <= to.number());
     let rows: Vec<[String; 6]> = between
         .flat_map(|record| record.changes.iter())
         .map(|change| {
-            let mark = if change.was.is_none() && change.change == ChangeKind::Add { "+" } else { "~" };
+            let mark = match change.change {
+                change if !table => change.word(),
+                ChangeKind::Add => "+",
+                _ => "~",
+            };
             let seen = change.place.as_ref().map(place).unwrap_or_default();
             let sample = change.sample.clone().unwrap_or_default();
             [mark.to_owned(), change.column.clone(), kinds(change), change.path.clone(), seen, sample]
         })
         .collect();
-    if args.asked.format == shell::Format::Table {
+    if table {
         let from = from.map_or_else(|| "nothing".to_owned(), |from| from.to_string());
         println!("{}, schema version {from} → {}", to.table, to.number());
     }
-    write(["", "column", "type", "path", "first_seen", "sample"], rows, args.asked.format).await
+    write(
+        [if table { "" } else { "change" }, "column", "type", "path", "first_seen", "sample"],
+        rows,
+        args.asked.format,
+    )
+    .await
 }
 
 /// The recorded versions of a table, or of all, by table and number. An error if there are none.
@@ -252,8 +262,13 @@ async fn write<const N: usize>(
     for row in rows {
         columns.iter_mut().zip(row).for_each(|(column, cell)| column.push(cell));
     }
-    let columns =
-        names.iter().zip(columns).map(|(name, column)| (*name, Arc::new(StringArray::from(column)) as ArrayRef));
+    let columns = names.iter().zip(columns).map(|(name, column)| {
+        let array: ArrayRef = match *name {
+            "version" | "columns" => Arc::new(column.iter().map(|cell| cell.parse().ok()).collect::<Int64Array>()),
+            _ => Arc::new(StringArray::from(column)),
+        };
+        (*name, array)
+    });
     let batch = RecordBatch::try_from_iter(columns)
         .map_err(|error| Error::new(Kind::Internal, "rows cannot be written").because(error))?;
     let schema: SchemaRef = batch.schema();

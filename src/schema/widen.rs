@@ -49,7 +49,9 @@ impl SchemaVersion {
     pub fn select(&self, table: &str) -> String {
         let mut text = String::from("SELECT");
         let mut separator = "\n  ";
-        for column in LogicalColumn::all(&self.arrow_schema()) {
+        let (own, users): (Vec<_>, Vec<_>) =
+            LogicalColumn::all(&self.arrow_schema()).into_iter().partition(|column| column.name.starts_with('_'));
+        for column in users.into_iter().chain(own) {
             text.push_str(std::mem::replace(&mut separator, ",\n  "));
             let kind = sql_type(column.newest().data_type());
             let mut members: Vec<String> = column.columns.iter().map(|field| quoted(field.name())).collect();
@@ -244,10 +246,10 @@ mod tests {
         let first = version(&[("x", ColumnType::Int64), ("온도", ColumnType::Int64)]);
         let finds = [find("x", Observed::REAL, 2, 0), find("온도", Observed::REAL, 2, 1)];
         let select = first.evolve(&policy(OnTypeConflict::Widen), &finds).unwrap().select("telemetry");
-        assert!(select.starts_with("SELECT\n  event_time,\n  _topic,"), "{select}");
-        assert!(select.contains("\n  coalesce(x__w1, CAST(x AS DOUBLE)) AS x,\n"), "{select}");
-        let quoted = "coalesce(\"온도__w1\", CAST(\"온도\" AS DOUBLE)) AS \"온도\"\nFROM telemetry";
-        assert!(select.ends_with(quoted), "{select}");
+        assert!(select.starts_with("SELECT\n  event_time,\n  coalesce(x__w1, CAST(x AS DOUBLE)) AS x,\n"), "{select}");
+        let quoted = "  coalesce(\"온도__w1\", CAST(\"온도\" AS DOUBLE)) AS \"온도\",\n  _topic,";
+        assert!(select.contains(quoted), "{select}");
+        assert!(select.ends_with("  _day\nFROM telemetry"), "{select}");
     }
 
     #[test]

@@ -78,6 +78,10 @@ async fn a_parked_cars_zeros_and_then_a_voltage_are_one_column_without_nulls() {
     assert!(schema(&project, &["list"]).await.contains("car"));
     let json: Value = serde_json::from_str(&schema(&project, &["history", "car", "--format", "json"]).await).unwrap();
     assert_eq!(json.as_array().map(|rows| rows.last().unwrap()["change"].clone()), Some(json!("widen")));
+    let diff: Value = serde_json::from_str(&schema(&project, &["diff", "car", "--format", "json"]).await).unwrap();
+    assert_eq!((&diff[0]["change"], &diff[0]["sample"]), (&json!("widen"), &json!("12.5")));
+    let list: Value = serde_json::from_str(&schema(&project, &["list", "--format", "json"]).await).unwrap();
+    assert_eq!((&list[0]["version"], &list[0]["columns"]), (&json!(2), &json!(2)));
     let missing = project.run(&["schema", "show", "nowhere"]).await;
     assert_eq!(missing.code, Some(1), "{}", missing.stderr);
     let select = schema(&project, &["show", "car", "--sql"]).await;
