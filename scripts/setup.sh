@@ -67,6 +67,7 @@ test_tools() {
     have python3 || missing+=(python3)
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     have setpriv || missing+=(util-linux)
+    have openssl || missing+=(openssl)
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
     local major
     major=$(java_major)
@@ -111,7 +112,7 @@ build_tools
 [ "${1:-}" = build ] && exit 0
 
 if [ -d "$KAFKA_HOME" ] && [ -d "$MINIO_HOME" ] && [ -e "$PYTHON_HOME/ready" ] &&
-    have java && have setpriv; then
+    have java && have setpriv && have openssl; then
     exit 0
 fi
 
@@ -128,4 +129,4 @@ if [ ! -d "$MINIO_HOME" ]; then
     step "MinIO $MINIO_VERSION (built from source: a few minutes)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" minio
 fi
 [ -e "$PYTHON_HOME/ready" ] ||
-    step "Python clients (DuckDB, deltalake, ADBC)" "is the Python package index reachable?" python_clients
+    step "Python clients (DuckDB, deltalake, ADBC, aiosmtpd)" "is the Python package index reachable?" python_clients

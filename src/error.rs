@@ -33,6 +33,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    place: Option<(u64, u64)>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -42,13 +43,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` saying `message` (lower case start, no trailing full stop).
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self { kind, message: message.into(), hint: None, place: None, source: None }
     }
 
     /// Adds the way out.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds where in the text that was given: line and column, from 1.
+    #[must_use]
+    pub fn at(mut self, place: Option<(u64, u64)>) -> Self {
+        self.place = place;
         self
     }
 
@@ -72,6 +80,11 @@ impl Error {
     /// The way out, if one is known.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Line and column, from 1, in the text that was given, if the error is of one place.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        self.place
     }
 
     /// Process exit code: 2 for wrong usage or configuration, else 1.

@@ -13,6 +13,8 @@ pub mod decode; // bytes to Arrow batches and dead letters; pure
 pub mod schema; // contracts of tables, schema versions, inference
 pub mod lake; // object store, writer claim, Delta tables, the only commit, hot rows
 pub mod query; // the only SessionContext: catalog, read-only verification
+pub mod news; // what the platform tells people about itself: grouping, routing
+pub mod deliver; // sinks, templates, retry, backlog: Kafka, webhook, e-mail
 pub mod serve; // Flight SQL and HTTP: translation only
 pub mod engine; // the running project: rooms put together, start and shutdown order
 pub mod demo; // embedded broker and fleet simulator

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::ProjectArgs;
-use crate::config::{LoadOptions, Problems, Project};
+use crate::config::{Config, LoadOptions, Problems, Project};
+use crate::deliver::SinkOptions;
 use crate::engine;
 use crate::error::Result;
+use crate::news::EventKind;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -32,18 +34,37 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
     let overrides = &args.project.overrides;
     let options =
         LoadOptions { env: overrides.env.clone(), sets: overrides.sets.clone(), ..LoadOptions::from_environment() };
-    let problems = match Project::load(&args.project.project, &options) {
-        Ok(project) => engine::check_views(&project, &options.vars).await?,
-        Err(problems) => problems,
+    let (problems, sinks) = match Project::load(&args.project.project, &options) {
+        Ok(project) => (engine::check_views(&project, &options.vars).await?, sinks(&project.config)),
+        Err(problems) => (problems, Vec::new()),
     };
-    Ok(report(&problems, args.format))
+    let code = report(&problems, args.format);
+    if args.format == Format::Text && problems.is_empty() {
+        sinks.iter().for_each(|line| println!("{line}"));
+    }
+    Ok(code)
+}
+
+/// A line per sink: where messages go, and which news.
+fn sinks(config: &Config) -> Vec<String> {
+    let line = |(name, sink): (&String, &SinkOptions)| {
+        let rules = config.notify.iter().filter(|rule| rule.to.contains(name));
+        let news: Vec<&str> = EventKind::ALL
+            .iter()
+            .filter(|kind| rules.clone().any(|rule| rule.on.as_ref().is_none_or(|on| on.contains(kind))))
+            .map(|kind| kind.word())
+            .collect();
+        let news = if news.is_empty() { "no news".to_owned() } else { news.join(", ") };
+        format!("sink {name}: {} {}: {news}", sink.kind(), sink.target())
+    };
+    config.sinks.iter().map(line).collect()
 }
 
 fn report(problems: &Problems, format: Format) -> ExitCode {
     match format {
-        Format::Json => println!("{}", problems.to_json()),
-        Format::Text if problems.is_empty() => println!("no problems"),
-        Format::Text => println!("{problems}"),
+        Format::Json => say!("{}", problems.to_json()),
+        Format::Text if problems.is_empty() => say!("no problems"),
+        Format::Text => say!("{problems}"),
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }

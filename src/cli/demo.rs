@@ -83,7 +83,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
             () = after(limit) => {}
         }
         clear_line();
-        println!("Stopping: the fleet halts, what it sent is read to its end and committed.");
+        say!("Stopping: the fleet halts, what it sent is read to its end and committed.");
         // The fleet stops first, so that what was sent can be read to its end.
         let _ = tokio::task::spawn_blocking(move || drop(simulator)).await;
         caught_up(&watch, sent.messages()).await;
@@ -97,22 +97,22 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.dead_letters).sum();
     let after = committed_rows(&project, &options).await?;
     let live = seen.lock().take();
-    println!(
+    say!(
         "{} messages sent, {rows} rows ingested, {dead} dead letters, in {:.0} s",
         counters.messages(),
         began.elapsed().as_secs_f64()
     );
-    println!(
+    say!(
         "{after} rows in the lake ({before} before); live SQL saw {}",
         live.map_or("nothing".into(), |n| n.to_string())
     );
     let sound = rows > 0 && after == before + rows && live == Some(after);
     if sound {
-        println!("every row was ingested, committed and read back");
+        say!("every row was ingested, committed and read back");
         if temporary {
             std::fs::remove_dir_all(&dir).ok();
         } else {
-            println!("again on the same lake: millpond demo --dir {}", dir.display());
+            say!("again on the same lake: millpond demo --dir {}", dir.display());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -145,24 +145,24 @@ fn free(key: &str, port: u16) -> String {
 
 fn greet(engine: &Engine, project: &Project, brokers: &str) {
     let url = engine.flight_sql().map(|address| format!("grpc://{address}")).unwrap_or_default();
-    println!("A car-sharing fleet drives through Seoul; its telemetry flows into a lake of Delta tables.");
-    println!("  project     {}", project.dir.display());
-    println!("  lake        {}", project.config.lake.url);
-    println!("  kafka       {brokers}  (embedded)");
-    println!("  flight sql  {url}");
+    say!("A car-sharing fleet drives through Seoul; its telemetry flows into a lake of Delta tables.");
+    say!("  project     {}", project.dir.display());
+    say!("  lake        {}", project.config.lake.url);
+    say!("  kafka       {brokers}  (embedded)");
+    say!("  flight sql  {url}");
     if let Some(http) = engine.http() {
-        println!("  metrics     http://{http}/metrics");
+        say!("  metrics     http://{http}/metrics");
     }
     let program = std::env::args().next().unwrap_or_else(|| "millpond".to_owned());
-    println!("Try in another terminal (rows are milliseconds old):");
+    say!("Try in another terminal (rows are milliseconds old):");
     for sql in [
         "SELECT count(*) AS rows, max(_timestamp) AS newest FROM telemetry",
         "SELECT * FROM low_battery LIMIT 10",
         "SELECT table_name, partition, committed_position, position, hot_rows FROM system.ingest",
     ] {
-        println!("  {program} sql --url {url} -c \"{sql}\"");
+        say!("  {program} sql --url {url} -c \"{sql}\"");
     }
-    println!("Ctrl-C ends it.");
+    say!("Ctrl-C ends it.");
 }
 
 async fn after(limit: Option<Duration>) {
@@ -177,9 +177,17 @@ async fn status(monitor: &Monitor, began: Instant) {
     let terminal = std::io::stdout().is_terminal();
     let mut ticks = tokio::time::interval(if terminal { Duration::from_secs(1) } else { PLAIN_STATUS });
     let (mut last_rows, mut last_at) = (0, Instant::now());
+    let mut last_news = None;
     ticks.tick().await;
     loop {
         ticks.tick().await;
+        let news = monitor.news();
+        let said = news.iter().rposition(|message| Some(&message.id) == last_news.as_ref());
+        for message in news.iter().skip(said.map_or(0, |said| said + 1)) {
+            clear_line();
+            println!("News: {}", message.payload.get("message").and_then(|text| text.as_str()).unwrap_or_default());
+        }
+        last_news = news.last().map(|message| message.id.clone()).or(last_news);
         let tables = monitor.counters();
         let rows: u64 = tables.values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
         let rate = (rows - last_rows) as f64 / last_at.elapsed().as_secs_f64();
@@ -201,7 +209,7 @@ async fn status(monitor: &Monitor, began: Instant) {
             print!("\r\x1b[2K{line}");
             std::io::stdout().flush().ok();
         } else {
-            println!("{line}");
+            say!("{line}");
         }
     }
 }

@@ -3,6 +3,14 @@
 //! The one room that prints, and with `config` the one that reads the environment.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+/// Writes a line to standard output. Who has closed it (`| head`) has seen enough: `println!` would panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod check;
 mod demo;
 mod ingest;
@@ -10,6 +18,7 @@ mod schema;
 mod serve;
 pub mod shell;
 mod simulate;
+mod sink;
 mod sql;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +63,9 @@ enum Command {
         millpond schema history telemetry"
     )]
     Schema(schema::SchemaCommand),
+    /// Try where news and alerts are sent to
+    #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
+    Sink(sink::SinkCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -113,6 +125,7 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
             Command::Schema(command) => schema::run(command).await,
+            Command::Sink(command) => sink::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

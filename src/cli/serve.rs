@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::ProjectArgs;
 use crate::config::{Brokers, Project};
+use crate::deliver::SinkOptions;
 use crate::demo::{Broker, TOPICS};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Kind, Result};
@@ -36,21 +37,21 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
         reload: Some(options),
     };
     let engine = Engine::start(&project, start).await?;
-    println!("lake        {}", project.config.lake.url);
+    say!("lake        {}", project.config.lake.url);
     if let Some(address) = engine.flight_sql() {
-        println!("flight sql  grpc://{address}");
+        say!("flight sql  grpc://{address}");
     }
     if let Some(address) = engine.http() {
-        println!("http        http://{address}  (/healthz /readyz /metrics)");
+        say!("http        http://{address}  (/healthz /readyz /metrics)");
     }
     if let Some(broker) = &broker {
-        println!("kafka       {}  (embedded)", broker.brokers());
+        say!("kafka       {}  (embedded)", broker.brokers());
     }
     engine.run(stop_signal()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The broker inside the process, if the project asks for one: with the topics of all its tables.
+/// The broker inside the process, if the project asks for one: with the topics of all its tables and sinks.
 pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
     if project.config.kafka.brokers != Brokers::Embedded {
         return Ok(None);
@@ -59,6 +60,11 @@ pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
     for topic in project.tables.iter().flat_map(|table| &table.topics) {
         let known = TOPICS.iter().find(|(name, _)| name == topic).map(|(_, partitions)| *partitions);
         topics.insert(topic, known.unwrap_or(EMBEDDED_PARTITIONS));
+    }
+    for sink in project.config.sinks.values() {
+        if let SinkOptions::Kafka(kafka) = sink {
+            topics.entry(&kafka.topic).or_insert(EMBEDDED_PARTITIONS);
+        }
     }
     let topics: Vec<(&str, i32)> = topics.into_iter().collect();
     Broker::start(&topics).map(Some)
@@ -81,6 +87,7 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
                 _ = interrupt.recv() => {}
             }
             eprintln!("stopped at once; what was not committed is read again at the next start");
+            #[expect(clippy::disallowed_methods, reason = "a second signal asks for just that")]
             std::process::exit(130);
         });
     })

@@ -52,6 +52,6 @@ pub(super) async fn run(args: SimulateArgs) -> Result<ExitCode> {
     });
     let work = tokio::task::spawn_blocking(move || simulate(&options, &stop));
     let summary = work.await.map_err(|error| Error::new(Kind::Internal, "the simulator failed").because(error))??;
-    println!("{summary}");
+    say!("{summary}");
     Ok(ExitCode::SUCCESS)
 }

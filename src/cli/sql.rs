@@ -19,6 +19,12 @@ pub(super) struct SqlCommand {
 }
 
 pub(super) async fn run(args: SqlCommand) -> Result<ExitCode> {
+    // Before a server is asked: a wrong name is told even when there is none.
+    if let Some(file) = &args.sql.file
+        && let Err(error) = std::fs::metadata(file)
+    {
+        return Err(Error::new(Kind::Usage, format!("{} cannot be read", file.display())).because(error));
+    }
     let target = target(args.sql.url.as_deref(), args.sql.project.as_deref(), &args.overrides).await?;
     shell::run(args.sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
 }

@@ -1,6 +1,7 @@
 //! `schemas/<table>.toml` into [`schema::Contract`](crate::schema::Contract).
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -9,20 +10,20 @@ use super::{
     names,
     problem::{Complaint, Problems},
     section::Section,
-    settings::commit_interval,
+    settings::{commit_interval, timezone as timezone_name},
     tree::{Place, Table, Value},
     words::events,
 };
 use crate::{
-    decode::check_time_format,
+    decode::{check_time_format, is_value},
     schema::{
-        ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
-        derive_name,
+        ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+        OnTypeConflict, Path, PathError, Start, TimeFormat, derive_name,
     },
 };
 
 const TIME_FORMATS: &str = "rfc3339, unix_s, unix_ms, unix_us, or a pattern such as \"yyyy-MM-dd HH:mm:ss\"";
-const TYPES: [(&str, ColumnType); 7] = [
+const TYPES: [(&str, ColumnType); 11] = [
     ("boolean", ColumnType::Boolean),
     ("bigint", ColumnType::Int64),
     ("double", ColumnType::Double),
@@ -30,6 +31,10 @@ const TYPES: [(&str, ColumnType); 7] = [
     ("json", ColumnType::Json),
     ("timestamp", ColumnType::Timestamp),
     ("date", ColumnType::Date),
+    ("boolean[]", ColumnType::List(Element::Boolean)),
+    ("bigint[]", ColumnType::List(Element::Int64)),
+    ("double[]", ColumnType::List(Element::Double)),
+    ("string[]", ColumnType::List(Element::String)),
 ];
 
 /// Reads the contract of table `table`, defaults below it already. `None` only if problems were reported.
@@ -61,7 +66,9 @@ pub(super) fn read(
     ];
     let on_type_conflict = root.choice("on_type_conflict", &conflict, &[]);
     let commit_interval = root.read("commit_interval", commit_interval);
-    let columns = columns(&root);
+    let matches = matches(&root);
+    let (columns, dropped) = columns(&root, timezone);
+    let arrays = arrays(&root);
     let key = key(&root, &columns, &strip);
     Some(Contract {
         table: table.to_owned(),
@@ -73,9 +80,27 @@ pub(super) fn read(
         on_new_field: on_new_field?,
         on_type_conflict: on_type_conflict?,
         columns,
+        dropped,
+        arrays,
+        matches,
+        first_of: Vec::new(),
+        infer_timestamps: root.boolean("infer_timestamps").unwrap_or(false),
         commit_interval,
         timezone,
     })
+}
+
+/// Says for each topic which table has the records that nobody can read as dead letters: a table that takes all
+/// records has them in any case; if all tables have `match`, it is the first by name whose `match` looks inside.
+pub(super) fn share_topics(tables: &mut [Contract]) {
+    let takes_all =
+        |topic: &String| tables.iter().any(|table| table.matches.is_empty() && table.topics.contains(topic));
+    let mut taken: BTreeSet<String> =
+        tables.iter().flat_map(|table| &table.topics).filter(|topic| takes_all(topic)).cloned().collect();
+    tables.sort_by(|a, b| a.table.cmp(&b.table));
+    for table in tables.iter_mut().filter(|table| table.matches.iter().any(|one| matches!(one.path, Path::Value(_)))) {
+        table.first_of = table.topics.iter().filter(|topic| taken.insert((*topic).clone())).cloned().collect();
+    }
 }
 
 fn topics(root: &Section) -> Option<Vec<String>> {
@@ -164,6 +189,7 @@ fn path(text: &str) -> Result<Path, Complaint> {
     match text.parse() {
         // To the schema room it is a column nobody has found yet.
         Ok(Path::Value(parts)) if parts.is_empty() => Err(Complaint::new("is empty")),
+        Ok(Path::Index(_)) => Err(Complaint::new(format!("`{text}`: {}", PathError::UnknownSource(text.to_owned())))),
         Ok(path) => Ok(path),
         Err(why) => Err(Complaint::new(format!("`{text}`: {why}"))),
     }
@@ -178,38 +204,134 @@ fn strip(text: &str) -> Result<Vec<String>, Complaint> {
     }
 }
 
-/// The declared columns that are right.
-fn columns(root: &Section) -> Vec<ColumnContract> {
-    let Some(section) = root.has("columns").then(|| root.table("columns")).flatten() else { return Vec::new() };
-    let mut columns: Vec<ColumnContract> = Vec::new();
+fn matches(root: &Section) -> Vec<Match> {
+    let Some(section) = root.has("match").then(|| root.table("match")).flatten() else { return Vec::new() };
+    let mut matches = Vec::new();
+    for entry in &section.table.entries {
+        let values = section.scalars(&entry.key);
+        match path(&entry.key) {
+            Ok(Path::Timestamp) => section.report(&entry.place, &entry.key, Complaint::new("cannot be matched")),
+            Ok(path) => matches.extend(values.map(|values| Match { path, values })),
+            Err(complaint) => section.report(&entry.place, &entry.key, complaint),
+        }
+    }
+    matches
+}
+
+/// The declared columns that are right, and the paths that are left out.
+fn columns(root: &Section, timezone: Tz) -> (Vec<ColumnContract>, Vec<Vec<String>>) {
+    let (mut columns, mut dropped) = (Vec::new(), Vec::new());
+    let Some(section) = root.has("columns").then(|| root.table("columns")).flatten() else { return (columns, dropped) };
     for entry in &section.table.entries {
         let name = entry.key.as_str();
         if let Err(complaint) = names::column(name) {
             section.report(&entry.place, name, complaint);
             continue;
         }
-        let Some(column) = section.section(name, &events::COLUMN) else { continue };
-        let path = column.read("path", path);
-        let kind = column.choice("type", &TYPES, &[]);
-        if !column.has("path") && !column.has("type") {
+        let Some(entry_section) = section.section(name, &events::COLUMN) else { continue };
+        if entry_section.table.entries.is_empty() {
             section.report(&entry.place, name, Complaint::new("says nothing").hint("give it `path` or `type`"));
-            continue;
+        } else if entry_section.boolean("drop") == Some(true) {
+            dropped.extend(drop_path(&entry_section));
+        } else {
+            if let (false, Err(complaint)) = (entry_section.has("path"), names::found(name)) {
+                section.report(&entry.place, name, complaint);
+            }
+            columns.push(column(&entry_section, name, timezone));
         }
-        let fits = match (&path, kind) {
-            (Some(Path::Topic | Path::Header(_)), Some(ColumnType::Json)) => false,
-            (Some(Path::Topic), Some(kind)) => kind == ColumnType::String,
-            (Some(Path::Timestamp), Some(kind)) => matches!(kind, ColumnType::Timestamp | ColumnType::Date),
-            _ => true,
-        };
-        if !fits {
-            column.complain("type", Complaint::new("does not suit the path").hint("leave `type` out"));
-        }
-        if let (false, Err(complaint)) = (column.has("path"), names::found(name)) {
-            section.report(&entry.place, name, complaint);
-        }
-        columns.push(ColumnContract { name: name.to_owned(), path, kind });
     }
-    columns
+    (columns, dropped)
+}
+
+fn column(section: &Section, name: &str, timezone: Tz) -> ColumnContract {
+    let path = section.read("path", path);
+    let format = section.read("format", time_format);
+    let zone = section.read("zone", timezone_name);
+    let written = section.choice("type", &TYPES, &[]);
+    let of_timestamps = ["format", "zone"].into_iter().filter(|key| section.has(key));
+    for key in of_timestamps.clone().filter(|_| written.is_some_and(|kind| kind != ColumnType::Timestamp)) {
+        section.complain(key, Complaint::new("only a timestamp has it").hint("type = \"timestamp\""));
+    }
+    let kind = written.or((of_timestamps.count() > 0).then_some(ColumnType::Timestamp));
+    let fits = match (&path, kind) {
+        (Some(Path::Topic | Path::Header(_)), Some(ColumnType::Json)) => false,
+        (Some(Path::Topic), Some(kind)) => kind == ColumnType::String,
+        (Some(Path::Timestamp), Some(kind)) => matches!(kind, ColumnType::Timestamp | ColumnType::Date),
+        _ => true,
+    };
+    if !fits {
+        section.complain("type", Complaint::new("does not suit the path").hint("leave `type` out"));
+    }
+    let default = section.scalar("default");
+    match (kind, &default) {
+        (None, Some(_)) => section.complain("default", Complaint::new("needs a type").hint("say what it is: `type`")),
+        (Some(kind), Some(text)) if !is_value(kind, format.as_ref(), zone.unwrap_or(timezone), text) => {
+            section.complain("default", Complaint::new(format!("is no value of the type {}", kind.word())));
+        }
+        _ => {}
+    }
+    ColumnContract {
+        name: name.to_owned(),
+        path,
+        kind,
+        format,
+        zone,
+        default,
+        not_null: section.boolean("not_null").unwrap_or(false),
+        description: section.read("description", |text| Ok::<_, Complaint>(text.to_owned())),
+    }
+}
+
+/// The path of an entry with `drop = true`.
+fn drop_path(section: &Section) -> Option<Vec<String>> {
+    let others = ["type", "format", "zone", "default", "not_null"];
+    for key in others.into_iter().filter(|key| section.has(key)) {
+        section.complain(key, Complaint::new("a dropped path is no column").hint("leave it out, or `drop`"));
+    }
+    section.require("path", "which payload path is left out, such as \"customer.phone\"");
+    section.read("path", payload_path)
+}
+
+fn arrays(root: &Section) -> Vec<ArrayContract> {
+    let Some(section) = root.has("arrays").then(|| root.table("arrays")).flatten() else { return Vec::new() };
+    let mut arrays: Vec<ArrayContract> = Vec::new();
+    for entry in &section.table.entries {
+        let Some(array) = section.section(&entry.key, &events::ARRAY) else { continue };
+        array.require("as", "what becomes of the array: json, list, pivot or first");
+        let shape = array_shape(&array);
+        match payload_path(&entry.key) {
+            Ok(path) if arrays.iter().any(|other| other.path == path) => {
+                section.report(&entry.place, &entry.key, Complaint::new("is given twice"));
+            }
+            Ok(path) => arrays.extend(shape.map(|shape| ArrayContract { path, shape })),
+            Err(complaint) => section.report(&entry.place, &entry.key, complaint),
+        }
+    }
+    arrays
+}
+
+fn array_shape(section: &Section) -> Option<ArrayShape> {
+    let pivot = ArrayShape::Pivot { by: String::new(), value: None };
+    let shapes =
+        [("json", &ArrayShape::Json), ("list", &ArrayShape::List), ("pivot", &pivot), ("first", &ArrayShape::First)];
+    let shape = section.choice("as", &shapes, events::SHAPES_LATER)?.clone();
+    let member = |text: &str| Ok::<_, Complaint>(text.to_owned());
+    if shape == pivot {
+        section.require("by", "the member that names an element, such as \"name\"");
+        let (by, value) = (section.read("by", member), section.read("value", member));
+        return Some(ArrayShape::Pivot { by: by?, value });
+    }
+    for key in ["by", "value"].into_iter().filter(|key| section.has(key)) {
+        section.complain(key, Complaint::new("only a pivot has it").hint("as = \"pivot\""));
+    }
+    Some(shape)
+}
+
+fn payload_path(text: &str) -> Result<Vec<String>, Complaint> {
+    match path(text)? {
+        Path::Value(parts) => Ok(parts),
+        _ => Err(Complaint::new(format!("`{text}` is not inside the payload"))),
+    }
 }
 
 fn key(root: &Section, columns: &[ColumnContract], strip: &[String]) -> Vec<String> {
@@ -227,8 +349,8 @@ fn key(root: &Section, columns: &[ColumnContract], strip: &[String]) -> Vec<Stri
             refuse(item.place, complaint);
         } else if key.iter().any(|other| other == name) {
             refuse(item.place, Complaint::new(format!("`{name}` is given twice")));
-        } else if declared.is_some_and(|column| column.kind == Some(ColumnType::Json)) {
-            refuse(item.place, Complaint::new(format!("column `{name}` is JSON, which cannot be a key")));
+        } else if let Some(ColumnType::Json | ColumnType::List(_)) = declared.and_then(|column| column.kind) {
+            refuse(item.place, Complaint::new(format!("column `{name}` is JSON or a list, which cannot be a key")));
         } else if let (None, Some(taken)) = (declared, taken) {
             refuse(
                 item.place,

@@ -24,7 +24,8 @@ pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
 const CONFIG_FILE: &str = "millpond.toml";
 
 pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problems> {
-    let absolute = dir.canonicalize().map_err(|error| {
+    let folder = |path: PathBuf| if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) };
+    let absolute = dir.canonicalize().and_then(folder).map_err(|error| {
         let problem = Problem::of_file(dir.display().to_string(), format!("is not a project folder: {error}"));
         Problems(vec![problem.hint("name the folder that holds millpond.toml with --project")])
     })?;
@@ -95,7 +96,15 @@ impl Loader<'_> {
         }
         tree.report_broken("", &mut self.problems.borrow_mut());
         // What is readable is checked all the same; but a layer is missing, so there is no configuration.
-        settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.problems).filter(|_| readable)
+        settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.table_names(), &self.problems)
+            .filter(|_| readable)
+    }
+
+    /// Names of the tables, whether their files are right or not.
+    fn table_names(&self) -> Vec<String> {
+        let files = fs::read_dir(self.absolute.join("schemas")).into_iter().flatten().filter_map(Result::ok);
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".toml")?.to_owned()));
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
     fn tables(&self, timezone: Tz) -> Vec<Contract> {
@@ -105,9 +114,11 @@ impl Loader<'_> {
             let Some(user) = user else { continue };
             let mut tree = defaults(EVENTS_DEFAULTS, &self.problems);
             tree.overlay(user);
+            tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
             tables.extend(contract::read(&tree, &name, &file, timezone, &self.problems));
         }
+        contract::share_topics(&mut tables);
         tables
     }
 

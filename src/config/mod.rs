@@ -22,6 +22,7 @@ mod overrides;
 mod problem;
 mod section;
 mod settings;
+mod sinks;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -36,6 +37,7 @@ use std::{
 };
 
 pub use kafka::{Auth, Brokers, Properties};
+pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
 pub use units::{ByteSize, Interval, UnitError};

@@ -1,7 +1,7 @@
 //! Finds what a person probably meant.
 
 /// The candidate nearest to `word`, if it is near enough to be a typing mistake.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().collect();
     let limit = (word.len() / 3).max(1);
     candidates

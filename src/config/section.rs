@@ -65,6 +65,14 @@ impl<'a> Section<'a> {
         self.table.get(key).map(|entry| &entry.node).filter(|node| !matches!(node.value, Value::Broken(_)))
     }
 
+    /// The keys of the table `key`.
+    pub fn names(&self, key: &str) -> Vec<&'a str> {
+        match self.node(key).map(|node| &node.value) {
+            Some(Value::Table(table)) => table.entries.iter().map(|entry| entry.key.as_str()).collect(),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// True if the file says anything about `key`.
     pub fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
@@ -88,6 +96,39 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        let node = self.node(key)?;
+        if let Value::Boolean(value) = node.value {
+            return Some(value);
+        }
+        self.report(&node.place, key, Complaint::new(format!("expected true or false, found {}", node.value.name())));
+        None
+    }
+
+    /// A text, or a number or boolean as JSON writes it.
+    pub fn scalar(&self, key: &str) -> Option<String> {
+        let node = self.node(key)?;
+        let scalar = scalar(&node.value);
+        if scalar.is_none() {
+            let found = node.value.name();
+            self.report(&node.place, key, Complaint::new(format!("expected a text, number or boolean, found {found}")));
+        }
+        scalar
+    }
+
+    /// One or several of what [`Self::scalar`] reads, at least one.
+    pub fn scalars(&self, key: &str) -> Option<Vec<String>> {
+        let node = self.node(key)?;
+        let Value::List(items) = &node.value else { return self.scalar(key).map(|value| vec![value]) };
+        let values: Option<Vec<String>> = items.iter().map(|item| scalar(&item.value)).collect();
+        let values = values.filter(|values| !values.is_empty());
+        if values.is_none() {
+            self.report(&node.place, key, Complaint::new("expected a list of texts, numbers and booleans"));
+        }
+        values
     }
 
     /// One of a few words.
@@ -114,6 +155,30 @@ impl<'a> Section<'a> {
             }
         }
         Some(texts)
+    }
+
+    /// The tables of a list (`[[key]]`). Reports the keys that are not in `words`.
+    pub fn tables(&self, key: &str, words: &Words) -> Option<Vec<Self>> {
+        let node = self.node(key)?;
+        let wrong = |place: &Place, found: &Value| {
+            let complaint = Complaint::new(format!("expected [[{key}]], found {}", found.name()));
+            self.report(place, key, complaint);
+        };
+        let Value::List(items) = &node.value else {
+            wrong(&node.place, &node.value);
+            return None;
+        };
+        let mut tables = Vec::with_capacity(items.len());
+        for item in items {
+            let Value::Table(table) = &item.value else {
+                wrong(&item.place, &item.value);
+                return None;
+            };
+            let section = Self { table, place: item.place.clone(), prefix: self.full(key), problems: self.problems };
+            section.refuse_unknown(words);
+            tables.push(section);
+        }
+        Some(tables)
     }
 
     /// Reports `key` as missing if it is.
@@ -147,6 +212,14 @@ impl<'a> Section<'a> {
                 self.report(&entry.place, key, Complaint::new("unknown key").hint(meant(key, words.keys)));
             }
         }
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Text { text, .. } | Value::Number(text) => Some(text.clone()),
+        Value::Boolean(value) => Some(value.to_string()),
+        _ => None,
     }
 }
 

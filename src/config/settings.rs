@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
     time::Duration,
@@ -15,13 +16,15 @@ use super::{
     nearest::nearest,
     problem::{Complaint, Problems},
     section::Section,
+    sinks,
     tree::Table,
     units::{ByteSize, Interval},
     words::project,
 };
+use crate::{deliver::SinkOptions, news::Rule};
 
 const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
-const LEAST_MEMORY: ByteSize = ByteSize(64 << 20);
+const LEAST_MEMORY: ByteSize = ByteSize(192 << 20);
 
 /// Everything `millpond.toml` says, defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[serve]`
     pub serve: Serve,
+    /// `[sinks.NAME]`
+    pub sinks: BTreeMap<String, SinkOptions>,
+    /// `[[notify]]`
+    pub notify: Vec<Rule>,
 }
 
 /// `[project]`
@@ -92,8 +99,15 @@ pub struct Serve {
     pub http: Option<SocketAddr>,
 }
 
-/// Reads the merged tree of all layers. `None` only if problems were reported.
-pub(super) fn read(tree: &Table, file: &str, dir: &Path, problems: &RefCell<Problems>) -> Option<Config> {
+/// Reads the merged tree of all layers; `tables` are the names of the project's tables. `None` only if problems were
+/// reported.
+pub(super) fn read(
+    tree: &Table,
+    file: &str,
+    dir: &Path,
+    tables: &[String],
+    problems: &RefCell<Problems>,
+) -> Option<Config> {
     let root = Section::root(tree, file, &project::ROOT, problems);
     let project = root.section("project", &project::PROJECT).and_then(|s| {
         let timezone = s.read("timezone", timezone)?;
@@ -106,10 +120,22 @@ pub(super) fn read(tree: &Table, file: &str, dir: &Path, problems: &RefCell<Prob
         Some(Limits { memory })
     });
     let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s));
-    Some(Config { project: project?, lake: lake?, kafka: kafka?, limits: limits?, serve: serve? })
+    let sinks = sinks::sinks(&root, dir);
+    // One with a problem of its own is there all the same.
+    let named: Vec<&str> = root.names("sinks");
+    let notify = sinks::notify(&root, &named, tables);
+    Some(Config {
+        project: project?,
+        lake: lake?,
+        kafka: kafka?,
+        limits: limits?,
+        serve: serve?,
+        sinks,
+        notify: notify?,
+    })
 }
 
-fn timezone(text: &str) -> Result<Tz, Complaint> {
+pub(super) fn timezone(text: &str) -> Result<Tz, Complaint> {
     text.parse().map_err(|_| {
         let complaint = Complaint::new(format!("`{text}` is not a time zone"));
         match nearest(text, TZ_VARIANTS.iter().map(|tz| tz.name())) {

@@ -65,7 +65,8 @@ impl fmt::Display for ByteSize {
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        self.0.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
 }
 
@@ -153,6 +154,7 @@ mod tests {
             assert_eq!(complaint.message, message);
             assert!(complaint.hint.as_ref().unwrap().starts_with(hint), "{text}: {complaint:?}");
         }
+        assert!("10".parse::<Interval>().unwrap_err().to_string().starts_with("`10` has no unit (a whole number and"));
         let UnitError(complaint) = "4gib".parse::<ByteSize>().unwrap_err();
         assert_eq!(complaint.hint.as_deref(), Some("did you mean \"4GiB\"?"));
     }

@@ -16,7 +16,7 @@ pub(super) mod project {
     use super::Words;
 
     pub const ROOT: Words =
-        Words { keys: &["project", "lake", "kafka", "limits", "serve"], later: &["sinks", "notify"] };
+        Words { keys: &["project", "lake", "kafka", "limits", "serve", "sinks", "notify"], later: &[] };
     pub const PROJECT: Words = Words { keys: &["timezone"], later: &[] };
     pub const LAKE: Words = Words { keys: &["url", "commit_interval", "s3"], later: &[] };
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
@@ -34,7 +34,32 @@ pub(super) mod project {
         ("kafka", &KAFKA),
         ("limits", &LIMITS),
         ("serve", &SERVE),
+        ("sinks.<name>", &super::sink::KAFKA),
+        ("sinks.<name>", &super::sink::WEBHOOK),
+        ("sinks.<name>", &super::sink::EMAIL),
+        ("notify", &super::notify::RULE),
     ];
+}
+
+/// `[sinks.NAME]` of `millpond.toml`, by `type`.
+pub(super) mod sink {
+    use super::Words;
+
+    pub const KAFKA: Words = Words { keys: &["type", "topic"], later: &["send_resolved"] };
+    pub const WEBHOOK: Words = Words { keys: &["type", "url", "headers", "body", "secret"], later: &["send_resolved"] };
+    pub const EMAIL: Words = Words {
+        keys: &["type", "smtp", "user", "password", "tls", "from", "recipients", "subject", "body"],
+        later: &["send_resolved"],
+    };
+}
+
+/// `[[notify]]` of `millpond.toml`.
+pub(super) mod notify {
+    use super::Words;
+
+    pub const RULE: Words = Words { keys: &["on", "tables", "to"], later: &[] };
+    /// Words of `on` that come later.
+    pub const EVENTS_LATER: &[&str] = &["query_error", "schedule_failed"];
 }
 
 /// `schemas/<table>.toml` of `kind = "events"`.
@@ -53,21 +78,29 @@ pub(super) mod events {
             "strip",
             "on_new_field",
             "on_type_conflict",
+            "infer_timestamps",
             "commit_interval",
+            "match",
             "columns",
+            "arrays",
         ],
-        later: &["topic_pattern", "match", "raw", "retention", "arrays", "infer_timestamps", "description"],
+        later: &["topic_pattern", "raw", "retention", "description"],
     };
     pub const TIME: Words = Words { keys: &["path", "format"], later: &["allowed_lateness"] };
-    pub const COLUMN: Words = Words { keys: &["path", "type"], later: &["description"] };
+    pub const COLUMN: Words =
+        Words { keys: &["path", "type", "format", "zone", "default", "not_null", "description", "drop"], later: &[] };
+    pub const ARRAY: Words = Words { keys: &["as", "by", "value"], later: &[] };
 
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
-    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN)];
+    pub const ALL: &[(&str, &Words)] =
+        &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN), ("arrays.<path>", &ARRAY)];
     /// Values of `kind` that come later.
     pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
     /// Values of `format` that come later.
     pub const FORMATS_LATER: &[&str] = &["avro", "protobuf", "debezium-json", "debezium-avro", "dms-json"];
+    /// Values of an array's `as` that come later.
+    pub const SHAPES_LATER: &[&str] = &["child"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -28,8 +28,10 @@ pub enum Reason {
     KeyMissing,
     /// A key column's value does not fit its type.
     KeyMisfit,
-    /// A value does not fit its column, and `on_type_conflict = "dead_letter"`.
+    /// A value does not fit its column, and the column is `not_null` or `on_type_conflict = "dead_letter"`.
     Misfit,
+    /// A value of a column with `not_null` is missing or null.
+    ValueMissing,
     /// The rows' text would exceed what one Arrow batch can hold (2 GiB).
     TooLarge,
 }
@@ -45,6 +47,7 @@ impl Reason {
             Reason::KeyMissing => "key_missing",
             Reason::KeyMisfit => "key_misfit",
             Reason::Misfit => "misfit",
+            Reason::ValueMissing => "value_missing",
             Reason::TooLarge => "too_large",
         }
     }

@@ -14,7 +14,7 @@ use arrow::{
 
 use super::{
     DeadLetter, Reason, Record, Records,
-    draft::{Draft, sample},
+    draft::{Draft, Origin, sample},
     fit::{EXACT, observe, observe_misfit},
     plan::Plan,
     rows::Rows,
@@ -34,6 +34,8 @@ pub enum Skip {
     Tombstone,
     /// The payload is an array without elements.
     EmptyArray,
+    /// `match` says that it is not the table's, or it cannot be read and is another table's dead letter.
+    NotMatched,
 }
 
 impl Skip {
@@ -42,6 +44,7 @@ impl Skip {
         match self {
             Skip::Tombstone => "tombstone",
             Skip::EmptyArray => "empty_array",
+            Skip::NotMatched => "not_matched",
         }
     }
 }
@@ -63,32 +66,62 @@ pub struct Decoded {
     pub misfits: Vec<Found>,
     /// Number of values that went to `_rescued`.
     pub rescued: u64,
+    /// Rows of the child tables, in the order of [`Decoder::with_children`].
+    pub children: Vec<Child>,
+}
+
+/// Rows of a child table, from the same records: each has the `_offset` and `_row` of the row around it.
+#[derive(Debug)]
+pub struct Child {
+    /// Rows in offset order, in the Arrow form of the child's schema version.
+    pub rows: RecordBatch,
+    /// Paths, from the element on, that no column knows.
+    pub found: Vec<Found>,
+    /// Such paths with values that a column of theirs could not hold.
+    pub misfits: Vec<Found>,
+    /// Number of values that went to `_rescued`.
+    pub rescued: u64,
+    /// Rows of the child's own children.
+    pub children: Vec<Child>,
 }
 
 /// Decodes records of one table with one schema version. Reusable; it learns the messages' layout.
 #[derive(Debug)]
 pub struct Decoder {
+    contract: Arc<Contract>,
     plan: Plan,
     row: Row,
     key_row: Row,
     draft: Draft,
-}
-
-#[derive(Default)]
-struct Outcome {
-    dead: Vec<DeadLetter>,
-    skipped: BTreeMap<Skip, u64>,
-    found: Finds,
+    finds: Finds,
     misfits: Finds,
     rescued: u64,
+    children: Vec<Decoder>,
+}
+
+/// What became of a record.
+enum Fate<'a> {
+    /// All of the payload's text was read.
+    Rows(&'a str),
+    Skipped(Skip),
+    Dead(Fault),
 }
 
 impl Decoder {
-    /// A decoder for `version` of the table with `contract`.
+    /// A decoder for `version` of the table with `contract`; arrays that are declared children are json columns.
     pub fn new(contract: Arc<Contract>, version: Arc<SchemaVersion>) -> Self {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
-        Self { plan, row, key_row, draft: Draft::default() }
+        let (draft, finds, misfits) = (Draft::default(), Finds::default(), Finds::default());
+        Self { contract, plan, row, key_row, draft, finds, misfits, rescued: 0, children: Vec::new() }
+    }
+
+    /// Gives the elements of `child` arrays to decoders of their tables: one for each of [`Contract::children`].
+    #[must_use]
+    pub fn with_children(mut self, children: Vec<Decoder>) -> Self {
+        self.plan.split_off(&self.contract);
+        self.children = children;
+        self
     }
 
     /// The schema version that rows get.
@@ -98,108 +131,105 @@ impl Decoder {
 
     /// Decodes all records. An error is a fault of Millpond, never of the data.
     pub fn decode(&mut self, records: &Records) -> Result<Decoded, ArrowError> {
-        let version = self.plan.version.clone();
-        let mut rows = Rows::new(&version);
-        let Outcome { dead, skipped, found, mut misfits, rescued } = self.run(records, Some(&mut rows));
-        let rows = rows.finish(&version, records)?;
-        beyond_doubles(&version, &rows, records, &mut misfits);
-        Ok(Decoded { rows, dead, skipped, found: found.list, misfits: misfits.list, rescued })
+        let mut sheet = Sheet::new(self, records.len());
+        let mut dead = Vec::new();
+        let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
+        let mut text_bytes = 0_usize;
+        for record in records.iter() {
+            match self.record(&record, records, text_bytes) {
+                Fate::Rows(text) => {
+                    text_bytes += self.text_bytes(records);
+                    self.commit(&mut sheet, &record, text);
+                }
+                Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+                Fate::Dead(fault) => dead.push(DeadLetter::new(records, &record, fault, self.plan.version.number)),
+            }
+        }
+        let Child { rows, found, misfits, rescued, children } = self.finish(sheet, records)?;
+        Ok(Decoded { rows, dead, skipped, found, misfits, rescued, children })
     }
 
     /// What decoding would find, without making rows.
     pub(crate) fn look(&mut self, records: &Records) -> Vec<Found> {
-        self.run(records, None).found.list
-    }
-
-    fn run(&mut self, records: &Records, mut rows: Option<&mut Rows>) -> Outcome {
-        let mut outcome = Outcome::default();
-        let mut text_bytes = 0_usize;
         for record in records.iter() {
-            let Some(payload) = record.payload else {
-                *outcome.skipped.entry(Skip::Tombstone).or_default() += 1;
-                continue;
-            };
-            match self.record(&record, payload, records, &mut outcome, text_bytes) {
-                Ok(_) if self.draft.len() == 0 => *outcome.skipped.entry(Skip::EmptyArray).or_default() += 1,
-                Ok(text) => {
-                    text_bytes += self.draft.text_bytes(&records.topic);
-                    outcome.rescued += self.draft.rescued;
-                    if let Some(rows) = rows.as_deref_mut() {
-                        self.draft.commit(&self.plan, rows, &record, text);
-                    }
-                }
-                Err(fault) => outcome.dead.push(DeadLetter::new(records, &record, fault, self.plan.version.number)),
-            }
+            self.record(&record, records, 0);
         }
-        outcome
+        self.misfits.take();
+        self.finds.take()
     }
 
-    /// Reads one record into the draft; returns its text.
-    fn record<'a>(
-        &mut self,
-        record: &Record<'a>,
-        payload: &'a [u8],
-        records: &Records,
-        outcome: &mut Outcome,
-        text_bytes: usize,
-    ) -> Result<&'a str, Fault> {
-        self.draft.begin(&mut self.plan, &mut self.key_row, record, records);
-        let text = std::str::from_utf8(payload).map_err(|error| Fault {
-            reason: Reason::NotUtf8,
-            message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
-        })?;
-        self.payload(text)?;
-        for (path, slot) in &self.draft.unknown {
-            outcome.found.add(path, records, (record.offset, slot.start), |find| {
-                find.see(observe(*slot, text), || sample(slot.raw(text)));
-            });
+    /// Reads one record into the drafts.
+    fn record<'a>(&mut self, record: &Record<'a>, records: &Records, text_bytes: usize) -> Fate<'a> {
+        let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
+        self.begin(record, records);
+        let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
+        let owner = self.owns_unreadable(records);
+        if !wanted && !owner {
+            return Fate::Skipped(Skip::NotMatched);
         }
-        for (at, slot) in &self.draft.misfits {
-            let source = &self.plan.sources[*at as usize];
-            outcome.misfits.add(&source.text, records, (record.offset, slot.start), |find| {
-                let observed = observe_misfit(&source.columns, *slot, text, self.plan.zone);
-                find.see(observed, || sample(slot.raw(text)));
-            });
+        let read = text(payload).and_then(|text| self.payload(text).map(|objects| (text, objects)));
+        let (text, objects) = match read {
+            Ok(read) if wanted => read,
+            Err(fault) if owner || !self.plan.selection.reads_payload() => return Fate::Dead(fault),
+            _ => return Fate::Skipped(Skip::NotMatched),
+        };
+        if objects == 0 {
+            return Fate::Skipped(Skip::EmptyArray);
         }
-        if self.draft.len() > 0
-            && let Some(refusal) = self.draft.refusal.take()
-        {
-            return Err(refusal);
+        if self.draft.len() == 0 {
+            return Fate::Skipped(Skip::NotMatched);
         }
-        if i32::try_from(text_bytes.saturating_add(self.draft.text_bytes(&records.topic))).is_err() {
+        self.report(text, record, records);
+        if let Some(refusal) = self.refusal() {
+            return Fate::Dead(refusal);
+        }
+        if i32::try_from(text_bytes.saturating_add(self.text_bytes(records))).is_err() {
             let message = "the batch's text would exceed 2 GiB with this record's rows".to_owned();
-            return Err(Fault { reason: Reason::TooLarge, message });
+            return Fate::Dead(Fault { reason: Reason::TooLarge, message });
         }
-        Ok(text)
+        Fate::Rows(text)
     }
 
-    /// An object, several objects, or an array of objects.
-    fn payload(&mut self, text: &str) -> Result<(), Fault> {
+    /// True if a record that nobody can read is this table's dead letter although `match` may not want it.
+    fn owns_unreadable(&self, records: &Records) -> bool {
+        self.contract.first_of.iter().any(|topic| **topic == *records.topic)
+    }
+
+    fn begin(&mut self, record: &Record<'_>, records: &Records) {
+        self.draft.begin(&mut self.plan, &mut self.key_row, record, records);
+        self.children.iter_mut().for_each(|child| child.begin(record, records));
+    }
+
+    /// An object, several objects, or an array of objects; returns how many.
+    fn payload(&mut self, text: &str) -> Result<i32, Fault> {
         let mut cursor = Cursor::new(text);
+        let mut objects = 0;
         match cursor.peek() {
             b'{' => loop {
-                self.object(&mut cursor, 0)?;
+                self.object(&mut cursor, 0, objects)?;
+                objects += 1;
                 cursor.skip_space();
                 match cursor.peek() {
                     b'{' => {}
-                    _ if cursor.at_end() => return Ok(()),
+                    _ if cursor.at_end() => return Ok(objects),
                     _ => return Err(cursor.expected("the end or another object")),
                 }
             },
             b'[' => {
                 cursor.enter(1)?;
-                let mut more = cursor.peek() != b']' || cursor.next_element()?;
+                let mut more = cursor.first_element();
                 while more {
                     if cursor.peek() != b'{' {
                         let at = cursor.position();
                         let value = cursor.value(1)?;
                         return Err(not_an_object(value.kind, "an element of the array", at));
                     }
-                    self.object(&mut cursor, 1)?;
+                    self.object(&mut cursor, 1, objects)?;
+                    objects += 1;
                     more = cursor.next_element()?;
                 }
                 cursor.skip_space();
-                if cursor.at_end() { Ok(()) } else { Err(cursor.expected("the end")) }
+                if cursor.at_end() { Ok(objects) } else { Err(cursor.expected("the end")) }
             }
             _ if cursor.at_end() => Err(Fault { reason: Reason::NotJson, message: "the payload is empty".to_owned() }),
             _ => {
@@ -215,12 +245,102 @@ impl Decoder {
         }
     }
 
-    fn object(&mut self, cursor: &mut Cursor<'_>, open: usize) -> Result<(), Fault> {
+    fn object(&mut self, cursor: &mut Cursor<'_>, open: usize, row: i32) -> Result<(), Fault> {
         self.row.clear();
         walk::object(cursor, &mut self.plan.trie, PAYLOAD, &mut self.row, open, false)?;
-        self.draft.add(&self.plan, &mut self.row, cursor.text);
+        if !self.plan.selection.wants_row(&self.row, cursor.text) {
+            return Ok(());
+        }
+        self.add(cursor.text, Origin { row, event_us: None, indexes: &[] })
+    }
+
+    /// Adds the row just read, and its children's.
+    fn add(&mut self, text: &str, origin: Origin<'_>) -> Result<(), Fault> {
+        let event_us = self.draft.add(&self.plan, &mut self.row, text, origin);
+        for (number, slot) in &self.row.arrays {
+            let Some(child) = self.children.get_mut(*number as usize) else { continue };
+            let mut cursor = Cursor::at(text, slot.start() as usize);
+            cursor.enter(1)?;
+            let mut more = cursor.first_element();
+            let mut indexes = [origin.indexes, &[0]].concat();
+            while more {
+                child.row.clear();
+                walk::element(&mut cursor, &mut child.plan.trie, &mut child.row)?;
+                child.add(text, Origin { event_us, indexes: &indexes, ..origin })?;
+                indexes[origin.indexes.len()] += 1;
+                more = cursor.next_element()?;
+            }
+        }
         Ok(())
     }
+
+    /// Reports the values at unknown paths, and those that did not fit.
+    fn report(&mut self, text: &str, record: &Record<'_>, records: &Records) {
+        let plan = &self.plan;
+        for (path, slot) in &self.draft.unknown {
+            self.finds.add(path, records, (record.offset, slot.start()), |find| {
+                find.see(observe(*slot, text, plan.infer_timestamps, plan.zone), || sample(slot.raw(text)));
+            });
+        }
+        for (at, slot) in &self.draft.misfits {
+            let source = &plan.sources[*at as usize];
+            self.misfits.add(&source.text, records, (record.offset, slot.start()), |find| {
+                find.see(observe_misfit(&source.columns, *slot, text, plan.zone), || sample(slot.raw(text)));
+            });
+        }
+        self.children.iter_mut().for_each(|child| child.report(text, record, records));
+    }
+
+    fn refusal(&mut self) -> Option<Fault> {
+        let children = self.children.iter_mut();
+        self.draft.refusal.take().or_else(|| children.into_iter().find_map(Decoder::refusal))
+    }
+
+    fn text_bytes(&self, records: &Records) -> usize {
+        let children: usize = self.children.iter().map(|child| child.text_bytes(records)).sum();
+        self.draft.text_bytes(&records.topic).saturating_add(children)
+    }
+
+    /// Moves the drafts to the batches.
+    fn commit(&mut self, sheet: &mut Sheet, record: &Record<'_>, text: &str) {
+        self.draft.commit(&self.plan, &mut sheet.rows, record, text);
+        self.rescued += self.draft.rescued;
+        self.children.iter_mut().zip(&mut sheet.children).for_each(|(child, sheet)| child.commit(sheet, record, text));
+    }
+
+    fn finish(&mut self, sheet: Sheet, records: &Records) -> Result<Child, ArrowError> {
+        let children = self.children.iter_mut().zip(sheet.children).map(|(child, sheet)| child.finish(sheet, records));
+        let children = children.collect::<Result<_, _>>()?;
+        let rows = sheet.rows.finish(&self.plan.version, records)?;
+        beyond_doubles(&self.plan.version, &rows, records, &mut self.misfits);
+        Ok(Child {
+            children,
+            rows,
+            found: self.finds.take(),
+            misfits: self.misfits.take(),
+            rescued: std::mem::take(&mut self.rescued),
+        })
+    }
+}
+
+/// The batches under construction of a table and its children.
+struct Sheet {
+    rows: Rows,
+    children: Vec<Sheet>,
+}
+
+impl Sheet {
+    fn new(decoder: &Decoder, records: usize) -> Self {
+        let children = decoder.children.iter().map(|child| Self::new(child, records)).collect();
+        Self { rows: Rows::new(&decoder.plan.version, records), children }
+    }
+}
+
+fn text(payload: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(payload).map_err(|error| Fault {
+        reason: Reason::NotUtf8,
+        message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
+    })
 }
 
 fn not_an_object(kind: Kind, what: &str, at: usize) -> Fault {
@@ -259,13 +379,18 @@ fn beyond_doubles(version: &SchemaVersion, rows: &RecordBatch, records: &Records
 }
 
 /// Finds of a batch, one per path.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Finds {
     list: Vec<Found>,
     by_path: HashMap<String, usize>,
 }
 
 impl Finds {
+    fn take(&mut self) -> Vec<Found> {
+        self.by_path.clear();
+        std::mem::take(&mut self.list)
+    }
+
     fn add(&mut self, text: &str, records: &Records, place: (i64, u32), update: impl FnOnce(&mut Found)) {
         if let Some(at) = self.by_path.get(text) {
             update(&mut self.list[*at]);

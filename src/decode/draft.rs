@@ -1,12 +1,14 @@
 //! The rows of one record until all of it is known to be good: a record is all or nothing.
 
+use std::collections::HashSet;
+
 use super::{
     Record, Records,
     dead::{Reason, hex},
-    fit::{Value, fit, fit_text, into_arena, rewrite},
+    fit::{Arena, Held, Value},
     plan::{Plan, Source},
     rows::{Fixed, Rows},
-    scan::{Cursor, Fault, Kind, Slot, compact, unescape},
+    scan::{Cursor, Fault, Kind, Slot, compact},
     time,
     trie::KEY,
     walk::{self, Row},
@@ -21,11 +23,15 @@ pub(super) struct Draft {
     rows: Vec<DraftRow>,
     /// Columns and values that every row of the record has: from key, headers, topic, timestamp.
     head: Vec<(u32, Value)>,
+    /// Columns whose value in the record's head did not fit.
+    head_misfits: Vec<u32>,
     head_event_us: Option<i64>,
     /// Path and JSON text of what did not fit in the record's head.
     head_rescued: Vec<(String, String)>,
-    /// Rewritten texts.
-    arena: String,
+    arena: Arena,
+    /// By column: the newest row, counted over all records, that has a value for it, and whether that one fitted.
+    met: Vec<(u64, bool)>,
+    row_count: u64,
     /// The first reason to refuse the record although it can be read.
     pub refusal: Option<Fault>,
     /// Values at unknown paths, of all rows.
@@ -36,9 +42,21 @@ pub(super) struct Draft {
     pub rescued: u64,
 }
 
+/// Where a row comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// Index of the record's object.
+    pub row: i32,
+    /// A child's row: the `event_time` of the row around it.
+    pub event_us: Option<i64>,
+    /// A child's row: the element's places in the arrays around it, the outermost first.
+    pub indexes: &'a [i64],
+}
+
 #[derive(Debug)]
 struct DraftRow {
     cells_end: usize,
+    row: i32,
     event_us: Option<i64>,
     /// In the arena.
     rescued: Option<Value>,
@@ -50,31 +68,24 @@ impl Draft {
         self.cells.clear();
         self.rows.clear();
         self.head.clear();
+        self.head_misfits.clear();
         self.head_event_us = None;
         self.head_rescued.clear();
         self.arena.clear();
+        self.met.resize(plan.version.columns.len(), (0, false));
         self.refusal = None;
         self.unknown.clear();
         self.misfits.clear();
         self.rescued = 0;
         for at in &plan.heads {
             let source = &plan.sources[*at as usize];
-            let bytes = match &source.path {
-                Path::Timestamp => {
-                    self.put_timestamp(plan, source, record.timestamp_us);
-                    continue;
-                }
-                Path::Topic => Some(records.topic.as_bytes()),
-                Path::Header(name) => {
-                    let last = record.headers.iter().rev().find(|header| header.name == *name);
-                    last.and_then(|header| header.value.as_deref())
-                }
-                Path::Key(_) | Path::Value(_) => record.key,
-            };
-            if let Some(bytes) = bytes {
+            if source.path == Path::Timestamp {
+                self.put_timestamp(plan, source, record.timestamp_us);
+            } else if let Some(bytes) = record.bytes_at(&source.path, records) {
                 self.put_text(plan, source, bytes);
             }
         }
+        key_row.clear();
         if let Some(key) = record.key.filter(|_| plan.reads_key) {
             self.read_key(plan, key_row, key);
         }
@@ -89,14 +100,12 @@ impl Draft {
         let (text, json) = (std::str::from_utf8(bytes), bytes_json(bytes));
         let mut fits = true;
         if source.event_time {
-            self.head_event_us = text.ok().and_then(|text| plan.clock.read(text, plan.zone));
+            self.head_event_us = text.ok().and_then(|text| plan.event.fit_text(text, &mut self.arena)).and_then(micros);
             fits &= self.head_event_us.is_some() || self.misfit(plan, None, source, &json);
         }
-        for (column, kind) in &source.columns {
-            match text.ok().and_then(|text| fit_text(*kind, text, &mut self.arena, plan.zone)) {
-                Some(value) => self.head.push((*column, value)),
-                None => fits = self.misfit(plan, Some(*column), source, &json),
-            }
+        for (column, form) in &source.columns {
+            let value = text.ok().and_then(|text| form.fit_text(text, &mut self.arena));
+            fits &= self.put_head(plan, *column, source, value, &json);
         }
         if !fits {
             self.head_rescued.push((source.text.clone(), json));
@@ -105,20 +114,17 @@ impl Draft {
 
     fn put_timestamp(&mut self, plan: &Plan, source: &Source, us: i64) {
         let mut fits = true;
-        for (column, kind) in &source.columns {
-            let value = match kind {
-                ColumnType::Timestamp => Some(Value::Integer(us)),
-                ColumnType::Int64 => Some(Value::Integer(us.div_euclid(1_000))),
-                ColumnType::Date => Some(Value::Integer(time::day(us, us, plan.zone).into())),
+        for (column, form) in &source.columns {
+            let value = match form.kind {
+                ColumnType::Timestamp => Some(Value::integer(us)),
+                ColumnType::Int64 => Some(Value::integer(us.div_euclid(1_000))),
+                ColumnType::Date => Some(Value::integer(time::day(us, us, form.zone).into())),
                 ColumnType::String => {
-                    time::write_timestamp(us).map(|text| rewrite(&mut self.arena, |arena| arena.push_str(&text)))
+                    time::write_timestamp(us).map(|text| self.arena.write(|arena| arena.push_str(&text)))
                 }
-                ColumnType::Boolean | ColumnType::Double | ColumnType::Json => None,
+                ColumnType::Boolean | ColumnType::Double | ColumnType::Json | ColumnType::List(_) => None,
             };
-            match value {
-                Some(value) => self.head.push((*column, value)),
-                None => fits = self.misfit(plan, Some(*column), source, &us.to_string()),
-            }
+            fits &= self.put_head(plan, *column, source, value, &us.to_string());
         }
         if !fits {
             self.head_rescued.push((source.text.clone(), us.to_string()));
@@ -127,7 +133,6 @@ impl Draft {
 
     /// Values inside a JSON key. A key that is no JSON object is rescued as text; its columns are null.
     fn read_key(&mut self, plan: &mut Plan, row: &mut Row, key: &[u8]) {
-        row.clear();
         let read = std::str::from_utf8(key).ok().and_then(|text| {
             let mut cursor = Cursor::new(text);
             let object = cursor.peek() == b'{' && walk::object(&mut cursor, &mut plan.trie, KEY, row, 0, true).is_ok();
@@ -135,6 +140,7 @@ impl Draft {
             (object && cursor.at_end()).then_some(text)
         });
         let Some(text) = read else {
+            row.clear();
             if self.head_rescued.iter().all(|(path, _)| path != "$key") {
                 self.head_rescued.push(("$key".to_owned(), bytes_json(key)));
             }
@@ -147,14 +153,12 @@ impl Draft {
             }
             let mut fits = true;
             if source.event_time {
-                self.head_event_us = read_event(plan, slot, text);
+                self.head_event_us = plan.event.fit(slot, text, &mut self.arena).and_then(micros);
                 fits &= self.head_event_us.is_some() || self.misfit(plan, None, source, slot.raw(text));
             }
-            for (column, kind) in &source.columns {
-                match fit(*kind, slot, text, &mut self.arena, plan.zone) {
-                    Some(value) => self.head.push((*column, into_arena(value, text, &mut self.arena))),
-                    None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
-                }
+            for (column, form) in &source.columns {
+                let value = form.fit(slot, text, &mut self.arena).map(|value| self.arena.keep(value, text));
+                fits &= self.put_head(plan, *column, source, value, slot.raw(text));
             }
             if !fits {
                 let mut json = String::new();
@@ -164,11 +168,28 @@ impl Draft {
         }
     }
 
-    /// Adds the row that `row` found in the payload `text`.
-    pub fn add(&mut self, plan: &Plan, row: &mut Row, text: &str) {
-        let begin = self.cells.len();
-        let mut event_us = self.head_event_us;
+    /// Sets a column of all rows of the record; false if the value (JSON `json`) does not fit.
+    fn put_head(&mut self, plan: &Plan, column: u32, source: &Source, value: Option<Value>, json: &str) -> bool {
+        match value {
+            Some(value) => self.head.push((column, value)),
+            None => {
+                self.head_misfits.push(column);
+                self.misfit(plan, Some(column), source, json);
+            }
+        }
+        value.is_some()
+    }
+
+    /// Adds the row that `row` found in the payload `text`; returns its `event_time`, if it has one of its own.
+    pub fn add(&mut self, plan: &Plan, row: &mut Row, text: &str, origin: Origin<'_>) -> Option<i64> {
+        self.row_count += 1;
+        let mut event_us = self.head_event_us.or(origin.event_us);
         let mut rescued: Vec<(&str, Slot)> = Vec::new();
+        for (column, level) in &plan.indexes {
+            if let Some(index) = origin.indexes.get(usize::from(*level).wrapping_sub(1)) {
+                self.cells.push((*column, Value::integer(*index)));
+            }
+        }
         for at in &row.touched {
             let (source, slot) = (&plan.sources[*at as usize], row.slots[*at as usize]);
             if slot.kind == Kind::Null {
@@ -176,36 +197,57 @@ impl Draft {
             }
             let mut fits = true;
             if source.event_time {
-                event_us = read_event(plan, slot, text);
+                event_us = plan.event.fit(slot, text, &mut self.arena).and_then(micros);
                 fits &= event_us.is_some() || self.misfit(plan, None, source, slot.raw(text));
+            } else if source.unknown {
+                row.unknown.push((source.text.clone(), slot));
             }
-            for (column, kind) in &source.columns {
-                match fit(*kind, slot, text, &mut self.arena, plan.zone) {
+            for (column, form) in &source.columns {
+                let value = form.fit(slot, text, &mut self.arena);
+                self.met[*column as usize] = (self.row_count, value.is_some());
+                match value {
                     Some(value) => self.cells.push((*column, value)),
                     None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
                 }
             }
             if !fits {
                 rescued.push((&source.text, slot));
-                self.misfits.push((*at, slot));
+                if !source.columns.is_empty() {
+                    self.misfits.push((*at, slot));
+                }
             }
         }
-        self.check_keys(plan, begin);
+        for (node, slot) in &row.unfit {
+            let path = plan.trie.text(*node);
+            if plan.strict && self.refusal.is_none() {
+                let message = format!("`{path}` cannot be pivoted: {}", sample(slot.raw(text)));
+                self.refusal = Some(Fault { reason: Reason::Misfit, message });
+            }
+            rescued.push((path, *slot));
+        }
+        self.add_defaults(plan);
+        self.check_required(plan);
         rescued.extend(row.unknown.iter().map(|(path, slot)| (path.as_str(), *slot)));
-        let rescued = self.write_rescued(rescued, text);
+        rescued.sort_by_key(|(_, slot)| slot.start());
+        if !row.unfit.is_empty() {
+            keep_last(&mut rescued);
+        }
+        let rescued = self.write_rescued(&rescued, text);
         self.unknown.append(&mut row.unknown);
-        self.rows.push(DraftRow { cells_end: self.cells.len(), event_us, rescued });
+        self.rows.push(DraftRow { cells_end: self.cells.len(), row: origin.row, event_us, rescued });
+        event_us
     }
 
     /// Notes that a value does not fit a column (`None`: `event_time`); returns false, for "does not fit".
     fn misfit(&mut self, plan: &Plan, column: Option<u32>, source: &Source, json: &str) -> bool {
         let column = column.map(|at| (at as usize, &plan.version.columns[at as usize]));
-        let key = column.is_some_and(|(at, _)| at < plan.version.keys);
-        if self.refusal.is_none() && (key || plan.strict) {
+        let required = column.is_some_and(|(at, _)| plan.required.contains(&(at as u32)));
+        if self.refusal.is_none() && (required || plan.strict) {
             let (name, kind) = match column {
-                Some((_, column)) => (column.name.as_str(), column.kind.word()),
+                Some((_, column)) => (column.logical(), column.kind.word()),
                 None => ("event_time", "timestamp"),
             };
+            let key = column.is_some_and(|(at, _)| at < plan.version.keys);
             let reason = if key { Reason::KeyMisfit } else { Reason::Misfit };
             let message = format!("`{}` does not fit column `{name}` ({kind}): {}", source.text, sample(json));
             self.refusal = Some(Fault { reason, message });
@@ -213,31 +255,52 @@ impl Draft {
         false
     }
 
-    fn check_keys(&mut self, plan: &Plan, begin: usize) {
-        let keys = plan.version.keys;
-        if keys == 0 || self.refusal.is_some() {
-            return;
-        }
-        let cells = || self.head.iter().chain(&self.cells[begin..]);
-        if cells().filter(|(column, _)| (*column as usize) < keys).count() < keys {
-            let missing = (0..keys).find(|key| cells().all(|(column, _)| *column as usize != *key));
-            let message = missing.map(|at| &plan.version.columns[at]).map_or_else(String::new, |column| {
-                let path = if column.path.is_unresolved() { &column.name } else { &column.path.to_string() };
-                format!("key column `{}` has no value: `{path}` is missing or null", column.name)
-            });
-            self.refusal = Some(Fault { reason: Reason::KeyMissing, message });
+    /// Gives the row the defaults of columns for which it has no value, not even one that does not fit.
+    fn add_defaults(&mut self, plan: &Plan) {
+        for (column, form, text) in &plan.defaults {
+            let in_row = self.met[*column as usize].0 == self.row_count;
+            let met = in_row || self.is_in_head(*column) || self.head_misfits.contains(column);
+            if !met && let Some(value) = form.fit_text(text, &mut self.arena) {
+                self.met[*column as usize] = (self.row_count, true);
+                self.cells.push((*column, value));
+            }
         }
     }
 
+    fn check_required(&mut self, plan: &Plan) {
+        if self.refusal.is_some() {
+            return;
+        }
+        for at in &plan.required {
+            if self.met[*at as usize] == (self.row_count, true) || self.is_in_head(*at) {
+                continue;
+            }
+            let at = *at as usize;
+            let column = &plan.version.columns[at];
+            let path = if column.path.is_unresolved() { &column.name } else { &column.path.to_string() };
+            let (reason, what) = if at < plan.version.keys {
+                (Reason::KeyMissing, "key column")
+            } else {
+                (Reason::ValueMissing, "column")
+            };
+            let message = format!("{what} `{}` has no value: `{path}` is missing or null", column.name);
+            self.refusal = Some(Fault { reason, message });
+            return;
+        }
+    }
+
+    fn is_in_head(&self, column: u32) -> bool {
+        self.head.iter().any(|(other, _)| *other == column)
+    }
+
     /// Writes the JSON object of `_rescued`, in the order of the message.
-    fn write_rescued(&mut self, mut values: Vec<(&str, Slot)>, text: &str) -> Option<Value> {
+    fn write_rescued(&mut self, values: &[(&str, Slot)], text: &str) -> Option<Value> {
         if values.is_empty() && self.head_rescued.is_empty() {
             return None;
         }
-        values.sort_by_key(|(_, slot)| slot.start);
         self.rescued += (values.len() + self.head_rescued.len()) as u64;
         let head = &self.head_rescued;
-        Some(rewrite(&mut self.arena, |arena| {
+        Some(self.arena.write(|arena| {
             let mut separator = '{';
             let mut member = |arena: &mut String, path: &str| {
                 arena.push(std::mem::replace(&mut separator, ','));
@@ -256,30 +319,34 @@ impl Draft {
         }))
     }
 
-    /// Bytes of text that the record's rows add to the batch.
+    /// Bytes of text that the record's rows add to the batch, and elements of lists, which are bounded alike.
     pub fn text_bytes(&self, topic: &str) -> usize {
-        let length = |value: &Value| match value {
-            Value::Input(start, end) | Value::Arena(start, end) => (end - start) as usize,
+        let length = |value: &Value| match value.get() {
+            Held::Input(range) | Held::Text(range) => range.len(),
             _ => 0,
         };
-        let every_row = topic.len() + self.head.iter().map(|(_, value)| length(value)).sum::<usize>();
-        let cells: usize = self.cells.iter().map(|(_, value)| length(value)).sum();
+        let total = |value: &Value| match value.get() {
+            Held::List(range) => range.len() + self.arena.elements[range].iter().map(length).sum::<usize>(),
+            _ => length(value),
+        };
+        let every_row = topic.len() + self.head.iter().map(|(_, value)| total(value)).sum::<usize>();
+        let cells: usize = self.cells.iter().map(|(_, value)| total(value)).sum();
         // The arena bounds `_rescued`, and must itself be addressable.
-        every_row.saturating_mul(self.rows.len()).saturating_add(cells).saturating_add(self.arena.len())
+        every_row.saturating_mul(self.rows.len()).saturating_add(cells).saturating_add(self.arena.text.len())
     }
 
     /// Moves the rows to the batch.
     pub fn commit(&self, plan: &Plan, rows: &mut Rows, record: &Record<'_>, text: &str) {
         let mut begin = 0;
-        for (at, row) in self.rows.iter().enumerate() {
+        for row in &self.rows {
             let event_us = row.event_us.unwrap_or(record.timestamp_us);
             rows.begin(Fixed {
                 event_us,
                 offset: record.offset,
-                row: at as i32,
+                row: row.row,
                 timestamp_us: record.timestamp_us,
-                rescued: match row.rescued {
-                    Some(Value::Arena(start, end)) => Some(&self.arena[start as usize..end as usize]),
+                rescued: match row.rescued.map(Value::get) {
+                    Some(Held::Text(range)) => Some(&self.arena.text[range]),
                     _ => None,
                 },
                 day: time::day(event_us, record.timestamp_us, plan.zone),
@@ -292,6 +359,22 @@ impl Draft {
     }
 }
 
+/// The microseconds of a timestamp's value.
+fn micros(value: Value) -> Option<i64> {
+    match value.get() {
+        Held::Integer(us) => Some(us),
+        _ => None,
+    }
+}
+
+/// Leaves one value per path.
+fn keep_last(values: &mut Vec<(&str, Slot)>) {
+    let mut later = HashSet::new();
+    values.reverse();
+    values.retain(|(path, _)| later.insert(*path));
+    values.reverse();
+}
+
 /// Bytes as a JSON string: the text, or `0x` and hex digits if they are none.
 fn bytes_json(bytes: &[u8]) -> String {
     let mut json = String::new();
@@ -300,19 +383,6 @@ fn bytes_json(bytes: &[u8]) -> String {
         Err(_) => json = format!("\"0x{}\"", hex(bytes)),
     }
     json
-}
-
-fn read_event(plan: &Plan, slot: Slot, text: &str) -> Option<i64> {
-    match slot.kind {
-        Kind::Integer | Kind::Real => plan.clock.read_number(slot, text),
-        Kind::Text => plan.clock.read(slot.inner(text), plan.zone),
-        Kind::Escaped => {
-            let mut plain = String::new();
-            unescape(slot.inner(text), &mut plain);
-            plan.clock.read(&plain, plan.zone)
-        }
-        _ => None,
-    }
 }
 
 /// The beginning of a JSON text without white space, at most 100 characters.

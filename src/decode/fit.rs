@@ -7,104 +7,255 @@
 //! | double | reals rounded to the nearest double unless they become infinite or zero; integers up to ±2⁵³ |
 //! | string | strings; numbers and booleans as their JSON text |
 //! | json | everything, as JSON text without white space |
-//! | date | strings in RFC 3339 |
-//! | timestamp | strings in RFC 3339; dates as midnight UTC |
+//! | timestamp | what its format says: strings in RFC 3339 unless declared otherwise, then dates too, as midnight UTC |
+//! | date | strings such as `2024-02-29` |
+//! | bigint[] and the like | arrays whose elements all fit the type before the brackets, or are null |
 //!
 //! A null fits everywhere.
+
+use std::ops::Range;
 
 use chrono_tz::Tz;
 
 use super::{
-    scan::{Cursor, Kind, Slot, compact, unescape},
-    time,
+    scan::{Cursor, Kind, Slot, compact, digits_value, unescape},
+    time::{self, Clock},
 };
-use crate::schema::{ColumnType, Observed};
+use crate::schema::{ColumnType, Element, Observed, TimeFormat};
 
 /// The greatest distance from zero within which every integer is a double.
 pub(super) const EXACT: u64 = 1 << 53;
 
-/// A value that fitted.
+/// A value that fitted, in two words that stay in registers: through memory each would be written in parts and read as
+/// a whole, which costs more than to parse it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
+pub(super) struct Value {
+    tag: Tag,
+    bits: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Tag {
+    Null,
+    Boolean,
+    Integer,
+    Double,
+    Input,
+    Text,
+    List,
+}
+
+/// What a [`Value`] is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Held {
+    /// Only inside a list.
+    Null,
     Boolean(bool),
     /// A bigint, a timestamp in microseconds, or a date in days.
     Integer(i64),
     Double(f64),
     /// Bytes of the text the value came from.
-    Input(u32, u32),
-    /// Bytes of the arena.
-    Arena(u32, u32),
+    Input(Range<usize>),
+    /// Bytes of the arena's text.
+    Text(Range<usize>),
+    /// Elements of the arena, none of them a list.
+    List(Range<usize>),
 }
 
-/// The value in `slot` of `text` as a column of type `kind` holds it; `None` if it does not fit. The slot is
-/// neither absent nor null. What must be rewritten goes to `arena`.
-pub(super) fn fit(kind: ColumnType, slot: Slot, text: &str, arena: &mut String, zone: Tz) -> Option<Value> {
-    let number = matches!(slot.kind, Kind::Integer | Kind::Real);
-    let boolean = matches!(slot.kind, Kind::True | Kind::False);
+impl Value {
+    const NULL: Self = Self { tag: Tag::Null, bits: 0 };
+
+    fn boolean(value: bool) -> Self {
+        Self { tag: Tag::Boolean, bits: value.into() }
+    }
+
+    pub fn integer(value: i64) -> Self {
+        Self { tag: Tag::Integer, bits: value.cast_unsigned() }
+    }
+
+    fn double(value: f64) -> Self {
+        Self { tag: Tag::Double, bits: value.to_bits() }
+    }
+
+    fn range(tag: Tag, start: u32, end: u32) -> Self {
+        Self { tag, bits: u64::from(start) << 32 | u64::from(end) }
+    }
+
+    #[inline(always)]
+    pub fn get(self) -> Held {
+        let range = || (self.bits >> 32) as usize..(self.bits & u64::from(u32::MAX)) as usize;
+        match self.tag {
+            Tag::Null => Held::Null,
+            Tag::Boolean => Held::Boolean(self.bits != 0),
+            Tag::Integer => Held::Integer(self.bits.cast_signed()),
+            Tag::Double => Held::Double(f64::from_bits(self.bits)),
+            Tag::Input => Held::Input(range()),
+            Tag::Text => Held::Text(range()),
+            Tag::List => Held::List(range()),
+        }
+    }
+}
+
+/// What values point into.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    /// Rewritten texts.
+    pub text: String,
+    /// Elements of lists.
+    pub elements: Vec<Value>,
+}
+
+impl Arena {
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.elements.clear();
+    }
+
+    /// What `write` appends to the text.
+    pub fn write(&mut self, write: impl FnOnce(&mut String)) -> Value {
+        let start = self.text.len() as u32;
+        write(&mut self.text);
+        Value::range(Tag::Text, start, self.text.len() as u32)
+    }
+
+    /// The same value, cut loose from the text it came from.
+    pub fn keep(&mut self, value: Value, text: &str) -> Value {
+        match value.get() {
+            Held::Input(range) => self.write(|arena| arena.push_str(&text[range])),
+            Held::List(range) => {
+                for at in range {
+                    self.elements[at] = self.keep(self.elements[at], text);
+                }
+                value
+            }
+            _ => value,
+        }
+    }
+}
+
+/// How a column takes values.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub kind: ColumnType,
+    /// How timestamps are written.
+    pub clock: Clock,
+    /// The zone of timestamps without one.
+    pub zone: Tz,
+}
+
+impl Form {
+    /// The value in `slot` of `text` as the column holds it; `None` if it does not fit. The slot is neither absent
+    /// nor null.
+    #[inline(always)]
+    pub fn fit(&self, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
+        match (self.kind, slot.kind) {
+            (ColumnType::Timestamp, Kind::Integer | Kind::Real) => {
+                self.clock.read_number(slot, text).map(Value::integer)
+            }
+            (ColumnType::Timestamp | ColumnType::Date, Kind::Text) => self.fit_time(slot.inner(text)),
+            (ColumnType::Timestamp | ColumnType::Date, Kind::Escaped) => {
+                let mut plain = String::new();
+                unescape(slot.inner(text), &mut plain);
+                self.fit_time(&plain)
+            }
+            (ColumnType::List(element), Kind::Nested) => fit_list(element, slot, text, arena),
+            (kind, _) => fit_scalar(kind, slot, text, arena),
+        }
+    }
+
+    /// A text from a message key, a header, the topic or a contract's `default`, as the column holds it: strings as
+    /// they are, the other types as if the text stood in JSON without quotes.
+    pub fn fit_text(&self, text: &str, arena: &mut Arena) -> Option<Value> {
+        match self.kind {
+            ColumnType::String => Some(arena.write(|arena| arena.push_str(text))),
+            ColumnType::Timestamp | ColumnType::Date => self.fit_time(text),
+            _ => {
+                let mut cursor = Cursor::new(text);
+                let slot = cursor.value(0).ok()?;
+                cursor.skip_space();
+                if !cursor.at_end() || slot.kind == Kind::Null {
+                    return None;
+                }
+                let value = self.fit(slot, text, arena)?;
+                Some(arena.keep(value, text))
+            }
+        }
+    }
+
+    fn fit_time(&self, text: &str) -> Option<Value> {
+        match self.kind {
+            ColumnType::Date => time::date(text).map(|days| Value::integer(days.into())),
+            _ => {
+                let day = || matches!(self.clock, Clock::Rfc3339).then(|| time::date(text)).flatten();
+                let midnight = || day().map(|day| i64::from(day) * time::DAY_US);
+                self.clock.read(text, self.zone).or_else(midnight).map(Value::integer)
+            }
+        }
+    }
+}
+
+/// True if `text`, as a header would write it, is a value of a column of such a type. `format` and `zone` are those of
+/// timestamps.
+pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &str) -> bool {
+    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone };
+    form.fit_text(text, &mut Arena::default()).is_some()
+}
+
+#[inline(always)]
+fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
     match (kind, slot.kind) {
-        (ColumnType::Boolean, _) if boolean => Some(Value::Boolean(slot.kind == Kind::True)),
-        (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::Integer),
+        (ColumnType::Boolean, Kind::True) => Some(Value::boolean(true)),
+        (ColumnType::Boolean, Kind::False) => Some(Value::boolean(false)),
+        (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::integer),
         (ColumnType::Double, Kind::Integer) => {
             let exact = integer(slot.raw(text)).filter(|value| value.unsigned_abs() <= EXACT)?;
-            Some(Value::Double(exact as f64))
+            Some(Value::double(exact as f64))
         }
-        (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::Double),
-        (ColumnType::String, Kind::Text) => Some(Value::Input(slot.start + 1, slot.end - 1)),
-        (ColumnType::String, Kind::Escaped) => Some(rewrite(arena, |arena| unescape(slot.inner(text), arena))),
-        (ColumnType::String, _) if number || boolean => Some(Value::Input(slot.start, slot.end)),
-        (ColumnType::Json, Kind::Nested) => Some(rewrite(arena, |arena| compact(slot.raw(text), arena))),
-        (ColumnType::Json, _) => Some(Value::Input(slot.start, slot.end)),
-        (ColumnType::Timestamp | ColumnType::Date, Kind::Text) => fit_time(kind, slot.inner(text), zone),
-        (ColumnType::Timestamp | ColumnType::Date, Kind::Escaped) => {
-            let mut plain = String::new();
-            unescape(slot.inner(text), &mut plain);
-            fit_time(kind, &plain, zone)
+        (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::double),
+        (ColumnType::String, Kind::Text) => Some(Value::range(Tag::Input, slot.start() + 1, slot.end() - 1)),
+        (ColumnType::String, Kind::Escaped) => Some(arena.write(|arena| unescape(slot.inner(text), arena))),
+        (ColumnType::String, Kind::Integer | Kind::Real | Kind::True | Kind::False) => {
+            Some(Value::range(Tag::Input, slot.start(), slot.end()))
         }
+        (ColumnType::Json, Kind::Nested) => Some(arena.write(|arena| compact(slot.raw(text), arena))),
+        (ColumnType::Json, _) => Some(Value::range(Tag::Input, slot.start(), slot.end())),
         _ => None,
     }
 }
 
-/// A text from a message key, a header or the topic, as a column of type `kind` holds it: strings as they are,
-/// the other types as if the text stood in JSON without quotes.
-pub(super) fn fit_text(kind: ColumnType, text: &str, arena: &mut String, zone: Tz) -> Option<Value> {
-    match kind {
-        ColumnType::String => Some(rewrite(arena, |arena| arena.push_str(text))),
-        ColumnType::Timestamp | ColumnType::Date => fit_time(kind, text, zone),
-        ColumnType::Boolean | ColumnType::Int64 | ColumnType::Double | ColumnType::Json => {
-            let mut cursor = Cursor::new(text);
-            let slot = cursor.value(0).ok()?;
-            cursor.skip_space();
-            if !cursor.at_end() || slot.kind == Kind::Null {
-                return None;
-            }
-            let value = fit(kind, slot, text, arena, zone)?;
-            Some(into_arena(value, text, arena))
+fn fit_list(element: Element, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
+    let begin = arena.elements.len();
+    let fits = each_element(slot, text, |slot| {
+        let value = match slot.kind {
+            Kind::Null => Some(Value::NULL),
+            _ => fit_scalar(element.column_type(), slot, text, arena),
+        };
+        arena.elements.extend(value);
+        value.is_some()
+    });
+    if !fits {
+        arena.elements.truncate(begin);
+        return None;
+    }
+    Some(Value::range(Tag::List, begin as u32, arena.elements.len() as u32))
+}
+
+/// Calls `take` with each element of the checked array in `slot` until it says no; false then, and if the slot holds
+/// no array.
+fn each_element(slot: Slot, text: &str, mut take: impl FnMut(Slot) -> bool) -> bool {
+    let mut cursor = Cursor::at(text, slot.start() as usize);
+    if cursor.peek() != b'[' || cursor.enter(1).is_err() {
+        return false;
+    }
+    let mut more = cursor.first_element();
+    while more {
+        let Ok(element) = cursor.value(1) else { return false };
+        if !take(element) {
+            return false;
         }
+        more = cursor.next_element().unwrap_or(false);
     }
-}
-
-/// The same value, cut loose from the text it came from.
-pub(super) fn into_arena(value: Value, text: &str, arena: &mut String) -> Value {
-    match value {
-        Value::Input(start, end) => rewrite(arena, |arena| arena.push_str(&text[start as usize..end as usize])),
-        value => value,
-    }
-}
-
-/// What `write` appends to the arena.
-pub(super) fn rewrite(arena: &mut String, write: impl FnOnce(&mut String)) -> Value {
-    let start = arena.len() as u32;
-    write(arena);
-    Value::Arena(start, arena.len() as u32)
-}
-
-fn fit_time(kind: ColumnType, text: &str, zone: Tz) -> Option<Value> {
-    let day = time::date(text).map(i64::from);
-    let value = match kind {
-        ColumnType::Date => day?,
-        _ => day.map(|day| day * time::DAY_US).or_else(|| time::timestamp(text, zone))?,
-    };
-    Some(Value::Integer(value))
+    true
 }
 
 /// A checked integer within 64 bits.
@@ -116,20 +267,45 @@ fn integer(raw: &str) -> Option<i64> {
     if digits.len() > 18 {
         return raw.parse().ok();
     }
-    let value = digits.iter().fold(0, |value: i64, digit| value * 10 + i64::from(digit - b'0'));
+    let value = digits_value(digits)?.cast_signed();
     Some(if negative { -value } else { value })
 }
 
 /// A checked real as the nearest double, unless that is infinite, or zero for what is not zero.
 fn real(raw: &str) -> Option<f64> {
+    if let Some(value) = short_real(raw.as_bytes()) {
+        return Some(value);
+    }
     let value: f64 = raw.parse().ok()?;
-    let mantissa = raw.split(['e', 'E']).next().unwrap_or_default();
-    let vanished = value == 0.0 && mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
-    (value.is_finite() && !vanished).then_some(value)
+    if value == 0.0 {
+        let mantissa = raw.split(['e', 'E']).next().unwrap_or_default();
+        return (!mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte))).then_some(value);
+    }
+    value.is_finite().then_some(value)
 }
 
-/// What kind of value was seen.
-pub(super) fn observe(slot: Slot, text: &str) -> Observed {
+/// A real without exponent whose digits make an integer that is a double, too: with a power of ten that is one, the
+/// division rounds to the nearest double (Clinger's fast path). What devices send is nearly always of this kind.
+fn short_real(raw: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 18] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17];
+    let (digits, negative) = match raw {
+        [b'-', digits @ ..] => (digits, true),
+        digits => (digits, false),
+    };
+    if digits.len() > POWERS.len() {
+        return None;
+    }
+    let point = digits.iter().position(|byte| *byte == b'.')?;
+    let (whole, fraction) = (digits_value(&digits[..point])?, &digits[point + 1..]);
+    let power = POWERS[fraction.len()];
+    let value = whole * power as u64 + digits_value(fraction)?;
+    let value = (value <= EXACT).then_some(value as f64 / power)?;
+    Some(if negative { -value } else { value })
+}
+
+/// What kind of value was seen. With `timestamps`, strings are tried as timestamps whose zone may be `zone`.
+pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Observed {
     match slot.kind {
         Kind::Absent | Kind::Null => Observed::default(),
         Kind::True | Kind::False => Observed::BOOLEAN,
@@ -139,41 +315,67 @@ pub(super) fn observe(slot: Slot, text: &str) -> Observed {
             None => Observed::BIG_INTEGER,
         },
         Kind::Real => Observed::REAL,
+        Kind::Text if timestamps && time::timestamp(slot.inner(text), zone).is_some() => Observed::TIMESTAMP,
         Kind::Text | Kind::Escaped => Observed::STRING,
-        Kind::Nested => Observed::NESTED,
+        Kind::Nested => {
+            let mut elements = Observed::default();
+            let scalars = each_element(slot, text, |element| {
+                elements = elements.and(observe(element, text, false, zone));
+                element.kind != Kind::Nested
+            });
+            if scalars { Observed::list_of(elements) } else { Observed::NESTED }
+        }
     }
 }
 
-/// What kind of value did not fit: as [`observe`], and timestamps where a column of `kinds` holds dates.
-pub(super) fn observe_misfit(kinds: &[(u32, ColumnType)], slot: Slot, text: &str, zone: Tz) -> Observed {
-    let date = kinds.iter().any(|(_, kind)| *kind == ColumnType::Date);
-    if date && fit(ColumnType::Timestamp, slot, text, &mut String::new(), zone).is_some() {
+/// What kind of value did not fit: as [`observe`], and timestamps where one of `columns` holds dates.
+pub(super) fn observe_misfit(columns: &[(u32, Form)], slot: Slot, text: &str, zone: Tz) -> Observed {
+    let wider = Form { kind: ColumnType::Timestamp, clock: Clock::Rfc3339, zone };
+    let date = columns.iter().any(|(_, form)| form.kind == ColumnType::Date);
+    if date && wider.fit(slot, text, &mut Arena::default()).is_some() {
         return Observed::TIMESTAMP;
     }
-    observe(slot, text)
+    observe(slot, text, false, zone)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// What a column of `kind` holds of the JSON `text`, written out.
-    fn held(kind: ColumnType, text: &str) -> Option<String> {
+    fn shown(value: Value, text: &str, arena: &Arena) -> String {
+        match value.get() {
+            Held::Null => "null".to_owned(),
+            Held::Boolean(value) => value.to_string(),
+            Held::Integer(value) => value.to_string(),
+            Held::Double(value) => format!("{value:?}"),
+            Held::Input(range) => text[range].to_owned(),
+            Held::Text(range) => arena.text[range].to_owned(),
+            Held::List(range) => {
+                let elements = arena.elements[range].iter().map(|value| shown(*value, text, arena));
+                format!("[{}]", elements.collect::<Vec<_>>().join(";"))
+            }
+        }
+    }
+
+    /// A column without a declared format.
+    fn plain(kind: ColumnType, zone: Tz) -> Form {
+        Form { kind, clock: Clock::Rfc3339, zone }
+    }
+
+    /// What a column holds of the JSON `text`, written out.
+    fn held(form: &Form, text: &str) -> Option<String> {
         let slot = Cursor::new(text).value(0).unwrap();
-        let mut arena = String::new();
-        let value = fit(kind, slot, text, &mut arena, Tz::UTC)?;
-        Some(match value {
-            Value::Boolean(value) => value.to_string(),
-            Value::Integer(value) => value.to_string(),
-            Value::Double(value) => format!("{value:?}"),
-            Value::Input(start, end) => text[start as usize..end as usize].to_owned(),
-            Value::Arena(start, end) => arena[start as usize..end as usize].to_owned(),
-        })
+        let mut arena = Arena::default();
+        let value = form.fit(slot, text, &mut arena);
+        assert!(value.is_some() || arena.elements.is_empty(), "{text}");
+        Some(shown(value?, text, &arena))
     }
 
     #[test]
     fn values_and_columns() {
-        use ColumnType::{Boolean, Date, Double, Int64, Json, String, Timestamp};
+        use ColumnType::{Boolean, Date, Double, Int64, Json, List, String, Timestamp};
         for (kind, text, expected) in [
             (Boolean, "true", Some("true")),
             (Boolean, "1", None),
@@ -214,8 +416,48 @@ mod tests {
             (Timestamp, "\"1970-01-32\"", None),
             (Date, "\"1970-01-02\"", Some("1")),
             (Date, "\"1970-01-02T00:00:00Z\"", None),
+            (List(Element::Int64), "[ 1, null ,-3]", Some("[1;null;-3]")),
+            (List(Element::Int64), "[]", Some("[]")),
+            (List(Element::Int64), "[1, 2.5]", None),
+            (List(Element::Int64), "[1, [2]]", None),
+            (List(Element::Int64), "{\"a\":1}", None),
+            (List(Element::Int64), "1", None),
+            (List(Element::Double), "[1, 2.5]", Some("[1.0;2.5]")),
+            (List(Element::Double), "[9007199254740993]", None),
+            (List(Element::Boolean), "[true,false]", Some("[true;false]")),
+            (List(Element::String), r#"["a,]","\u00e9",1.50,false]"#, Some("[a,];é;1.50;false]")),
+            (List(Element::String), r#"["a",{}]"#, None),
         ] {
-            assert_eq!(held(kind, text).as_deref(), expected, "{} {text}", kind.word());
+            assert_eq!(held(&plain(kind, Tz::UTC), text).as_deref(), expected, "{} {text}", kind.word());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reals_are_the_nearest_doubles(whole in 0..1_000_000_000_000_u64, fraction in "[0-9]{1,12}", negative in any::<bool>()) {
+            let text = format!("{}{whole}.{fraction}", if negative { "-" } else { "" });
+            prop_assert_eq!(real(&text).map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{}", text);
+        }
+
+        #[test]
+        fn doubles_read_back(value in any::<f64>().prop_filter("JSON has no others", |value| value.is_finite())) {
+            prop_assert_eq!(real(&format!("{value:?}")).map(f64::to_bits), Some(value.to_bits()));
+        }
+    }
+
+    #[test]
+    fn timestamps_in_a_declared_format() {
+        let seoul = chrono_tz::Asia::Seoul;
+        for (format, text, expected) in [
+            (TimeFormat::UnixMillis, "1500", Some("1500000")),
+            (TimeFormat::UnixMillis, "\"1500\"", Some("1500000")),
+            (TimeFormat::UnixMillis, "\"1970-01-01T00:00:01Z\"", None),
+            (TimeFormat::Rfc3339, "\"1970-01-01T09:00:01\"", Some("1000000")),
+            (TimeFormat::Pattern("yyyyMMdd".into()), "\"19700102\"", Some("54000000000")),
+            (TimeFormat::Pattern("yyyyMMdd".into()), "19700102", None),
+        ] {
+            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul };
+            assert_eq!(held(&form, text).as_deref(), expected, "{text}");
         }
     }
 
@@ -231,8 +473,11 @@ mod tests {
             (ColumnType::Json, "{", false),
             (ColumnType::Timestamp, "2024-03-01T00:00:00Z", true),
             (ColumnType::Date, "today", false),
+            (ColumnType::List(Element::String), "[\"a\"]", true),
+            (ColumnType::List(Element::String), "a", false),
         ] {
-            assert_eq!(fit_text(kind, text, &mut String::new(), Tz::UTC).is_some(), fits, "{text}");
+            let form = plain(kind, Tz::UTC);
+            assert_eq!(form.fit_text(text, &mut Arena::default()).is_some(), fits, "{text}");
         }
     }
 }

@@ -2,18 +2,20 @@
 //! and the list of what was new. Pure and synchronous: no clock, no I/O, no Kafka, no Delta, no DataFusion.
 //!
 //! ```text
-//! Record ─ scan (validate, byte ranges) ─ walk (trie) ─ fit (types) ─ draft (whole record) ─ rows ─ RecordBatch
+//! Record ─ scan (validate, byte ranges) ─ walk (trie) ─ select ─ fit (types) ─ draft (whole record) ─ rows ─ RecordBatch
 //! ```
 //! * A record is all or nothing: it becomes rows, one dead letter, or a counted skip (invariant 3). It may be an
-//!   object, an array of objects, or several objects one after the other; each is a row, `_row` counts them.
-//! * Objects are flattened to eight levels; arrays, and objects deeper than that, are one `json` value.
-//!   Of a path that a message has twice the last value counts. An empty object is nothing.
-//! * A value that does not fit its column, or whose path no column knows, goes to `_rescued` as it was written;
-//!   both are reported as [`Found`](crate::schema::Found). So a batch is complete as it is: whether a new schema
-//!   version is made (with a column, or with a wider successor of one) and the batch decoded again is the caller's
-//!   choice. Of columns that succeed each other only the newest is written.
-//! * A key column without a value (once the table has a key) and a key column's misfit make a dead letter; so does
-//!   any misfit if `on_type_conflict = "dead_letter"`. New fields never do.
+//!   object, an array of objects, or several objects one after the other; each is a row, `_row` is its index.
+//! * Objects are flattened to eight levels; an object deeper than that is one `json` value, and so is an array unless
+//!   it is a list of scalars of one kind. `[arrays.…]` of the contract may have an array read as an object (pivot,
+//!   first) or its elements as rows of a child table ([`Decoder::with_children`]).
+//! * Of a path that a message has twice the last value counts. An empty object is nothing.
+//! * A value that does not fit its column (`fit` says when), or whose path no column knows, goes to `_rescued` as it
+//!   was written; both are reported as [`Found`](crate::schema::Found). So a batch is complete as it is: whether a new
+//!   schema version is made (with a column, or with a wider successor of one) and the batch decoded again is the
+//!   caller's choice. Of columns that succeed each other only the newest is written.
+//! * A key or `not_null` column without a value, or with one that does not fit, makes a dead letter; so does any
+//!   misfit if `on_type_conflict = "dead_letter"`. New fields never do. A `default` stands for what is absent or null.
 //! * `event_time` is read from the contract's `time`, whose path is no column of its own unless declared. A
 //!   missing or null value means the broker's timestamp; so does an unreadable one, which is a misfit.
 //! * What is written to a batch depends on the records, the contract and the schema version alone: any split of
@@ -28,12 +30,14 @@ mod plan;
 mod records;
 mod rows;
 mod scan;
+mod select;
 mod time;
 mod trie;
 mod walk;
 
 pub use dead::{DeadLetter, Reason, dead_letters_batch, dead_letters_schema};
-pub use decoder::{Decoded, Decoder, Skip};
+pub use decoder::{Child, Decoded, Decoder, Skip};
+pub use fit::is_value;
 pub use records::{Header, Record, Records, RecordsBuilder};
 pub use time::check_time_format;
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::schema::Path;
+
 /// A Kafka header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -27,6 +29,21 @@ pub struct Record<'a> {
     pub payload: Option<&'a [u8]>,
     /// Message headers.
     pub headers: &'a [Header],
+}
+
+impl<'a> Record<'a> {
+    /// The bytes at a path that is one text outside the payload; of headers of one name the last counts.
+    pub(super) fn bytes_at(&self, path: &Path, records: &'a Records) -> Option<&'a [u8]> {
+        match path {
+            Path::Topic => Some(records.topic.as_bytes()),
+            Path::Header(name) => {
+                let last = self.headers.iter().rev().find(|header| header.name == *name);
+                last.and_then(|header| header.value.as_deref())
+            }
+            Path::Key(_) => self.key,
+            Path::Value(_) | Path::Timestamp | Path::Index(_) => None,
+        }
+    }
 }
 
 /// Consecutive records of one partition. A batch covers the offsets `start..end`: `end` is the next

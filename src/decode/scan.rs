@@ -31,23 +31,37 @@ pub(super) enum Kind {
     Nested,
 }
 
-/// A value's kind and its bytes in the text (a string's quotes included).
+/// A value's kind and its bytes in the text (a string's quotes included), in two words that stay in registers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slot {
     pub kind: Kind,
-    pub start: u32,
-    pub end: u32,
+    /// Start and end.
+    bytes: u64,
 }
 
 impl Slot {
+    pub fn new(kind: Kind, start: usize, end: usize) -> Self {
+        Self { kind, bytes: (start as u64) << 32 | end as u64 }
+    }
+
+    /// Where it begins.
+    pub fn start(self) -> u32 {
+        (self.bytes >> 32) as u32
+    }
+
+    /// Where what follows begins.
+    pub fn end(self) -> u32 {
+        self.bytes as u32
+    }
+
     /// The value's JSON text.
     pub fn raw(self, text: &str) -> &str {
-        &text[self.start as usize..self.end as usize]
+        &text[self.start() as usize..self.end() as usize]
     }
 
     /// A string's content, escapes as written.
     pub fn inner(self, text: &str) -> &str {
-        &text[self.start as usize + 1..self.end as usize - 1]
+        &text[self.start() as usize + 1..self.end() as usize - 1]
     }
 }
 
@@ -73,7 +87,13 @@ impl<'a> Cursor<'a> {
         cursor
     }
 
+    /// At the byte `at`, where a token begins.
+    pub fn at(text: &'a str, at: usize) -> Self {
+        Self { text, bytes: text.as_bytes(), at }
+    }
+
     /// The byte here, or 0 at the end (a NUL byte is no JSON either).
+    #[inline(always)]
     pub fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
@@ -83,12 +103,18 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    /// Goes back to where a token begins that was read before.
+    pub fn back(&mut self, to: usize) {
+        self.at = to;
+    }
+
     /// True if nothing is left.
     pub fn at_end(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
     /// Moves over white space.
+    #[inline(always)]
     pub fn skip_space(&mut self) {
         while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
@@ -96,6 +122,8 @@ impl<'a> Cursor<'a> {
     }
 
     /// A fault here: what was expected, and what is there.
+    #[cold]
+    #[inline(never)]
     pub fn expected(&self, what: &str) -> Fault {
         let found = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(c) if c > ' ' => format!("`{c}`"),
@@ -124,7 +152,15 @@ impl<'a> Cursor<'a> {
         !empty
     }
 
+    /// Before an array's first element: true if there is one, else moves behind `]`.
+    pub fn first_element(&mut self) -> bool {
+        let empty = self.peek() == b']';
+        self.at += usize::from(empty);
+        !empty
+    }
+
     /// After a member: true and at the next key, or false and behind the `}`.
+    #[inline(always)]
     pub fn next_member(&mut self) -> Result<bool, Fault> {
         self.next_in(b'}', "`,` or `}`")
     }
@@ -134,6 +170,7 @@ impl<'a> Cursor<'a> {
         self.next_in(b']', "`,` or `]`")
     }
 
+    #[inline(always)]
     fn next_in(&mut self, close: u8, what: &str) -> Result<bool, Fault> {
         self.skip_space();
         let byte = self.peek();
@@ -145,6 +182,17 @@ impl<'a> Cursor<'a> {
             self.skip_space();
         }
         Ok(byte == b',')
+    }
+
+    /// Moves to a member's value if its key is `written` here, colon and all.
+    #[inline(always)]
+    pub fn skip_key(&mut self, written: &str) -> bool {
+        let found = self.bytes[self.at..].get(..written.len()).is_some_and(|here| equal(here, written.as_bytes()));
+        if found {
+            self.at += written.len();
+            self.skip_space();
+        }
+        found
     }
 
     /// A member's key; moves to its value.
@@ -163,11 +211,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Any value, containers whole; `open` containers are open around it.
+    #[inline(always)]
     pub fn value(&mut self, open: usize) -> Result<Slot, Fault> {
         if matches!(self.peek(), b'{' | b'[') { self.nested(open) } else { self.scalar() }
     }
 
     /// A value that is no container.
+    #[inline(always)]
     pub fn scalar(&mut self) -> Result<Slot, Fault> {
         match self.peek() {
             b'"' => self.string(),
@@ -179,12 +229,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline(always)]
     fn slot(&mut self, kind: Kind, end: usize) -> Slot {
-        let slot = Slot { kind, start: self.at as u32, end: end as u32 };
+        let slot = Slot::new(kind, self.at, end);
         self.at = end;
         slot
     }
 
+    #[inline(always)]
     fn word(&mut self, word: &'static str, kind: Kind) -> Result<Slot, Fault> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.expected("a value"));
@@ -192,13 +244,9 @@ impl<'a> Cursor<'a> {
         Ok(self.slot(kind, self.at + word.len()))
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Result<Slot, Fault> {
-        let digits = |mut at: usize| {
-            while self.bytes.get(at).is_some_and(u8::is_ascii_digit) {
-                at += 1;
-            }
-            at
-        };
+        let digits = |at: usize| digits_end(self.bytes, at);
         let missing = |at: usize| Cursor { at, ..*self }.expected("a digit");
         let mut end = self.at + usize::from(self.peek() == b'-');
         let whole = end;
@@ -229,6 +277,7 @@ impl<'a> Cursor<'a> {
         Ok(self.slot(kind, end))
     }
 
+    #[inline(always)]
     fn string(&mut self) -> Result<Slot, Fault> {
         let mut kind = Kind::Text;
         let mut end = self.at + 1;
@@ -247,6 +296,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The place behind the escape at `at`.
+    #[inline(never)]
     fn escape(&self, at: usize) -> Result<usize, Fault> {
         let fault = |what: &str| Cursor { at, ..*self }.expected(what);
         match self.bytes.get(at + 1) {
@@ -267,6 +317,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The container here, whole, without recursion.
+    #[inline(never)]
     pub fn nested(&mut self, open: usize) -> Result<Slot, Fault> {
         let start = self.at;
         // One bit per open container: 1 for an object. MAX_OPEN bits are enough.
@@ -307,10 +358,84 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
 }
 
+/// `a == b` of texts of the same length, without a call for the short ones that keys are.
+#[inline(always)]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let (word, half) = (|chunk: &[u8; 8]| u64::from_ne_bytes(*chunk), |chunk: &[u8; 4]| u32::from_ne_bytes(*chunk));
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        let mut heads = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+        return word(a_end) == word(b_end) && heads.all(|(a, b)| word(a) == word(b));
+    }
+    match (a.first_chunk::<4>(), a.last_chunk::<4>(), b.first_chunk::<4>(), b.last_chunk::<4>()) {
+        (Some(a), Some(a_end), Some(b), Some(b_end)) => half(a) == half(b) && half(a_end) == half(b_end),
+        _ => a == b,
+    }
+}
+
+/// The high bit of each byte that is no digit.
+#[inline(always)]
+fn not_digits(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let value = word ^ (ONES * u64::from(b'0'));
+    // The addition carries into a byte's high bit from 10 on, and never out of a byte below 0x80.
+    (((value & (ONES * 0x7f)) + ONES * (0x80 - 10)) | value) & (ONES << 7)
+}
+
+/// The first place from `at` on that is no digit, or the end.
+#[inline(always)]
+fn digits_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let others = not_digits(u64::from_le_bytes(*chunk));
+        if others != 0 {
+            return at + (others.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+        at += 1;
+    }
+    at
+}
+
+/// The number that at most 19 digits mean; `None` if they are not all digits.
+#[inline(always)]
+pub(super) fn digits_value(digits: &[u8]) -> Option<u64> {
+    let (chunks, rest) = digits.as_chunks::<8>();
+    let mut value = 0_u64;
+    for chunk in chunks {
+        let word = u64::from_le_bytes(*chunk);
+        if not_digits(word) != 0 {
+            return None;
+        }
+        // Eight digits become four pairs, these two fours, these one number, all within the word.
+        let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
+        let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8);
+        let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+        let high = (pairs >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+        value = value * 100_000_000 + (low.wrapping_add(high) >> 32);
+    }
+    for byte in rest {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value)
+}
+
 /// The first place from `at` on that is a quote, a backslash or a control character, or the end.
 fn plain_run(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
+    // Long strings go by in steps that the compiler makes vectors of.
+    let special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
+        if chunk.iter().fold(false, |any, byte| any | special(byte)) {
+            break;
+        }
+        at += 32;
+    }
     // Eight bytes at a time: a byte's high bit is set where the byte is special. Borrows reach only bytes above
     // a true hit, so the lowest hit is right.
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -473,6 +598,26 @@ mod tests {
         assert!(whole(&nested(MAX_OPEN)).is_ok());
         assert_eq!(whole(&nested(MAX_OPEN + 1)).unwrap_err().reason, Reason::TooDeep);
         assert_eq!(whole(&"{\"a\":[".repeat(100_000)).unwrap_err().reason, Reason::TooDeep);
+    }
+
+    proptest! {
+        #[test]
+        fn digits_are_read_as_the_standard_library_does(text in "[0-9]{0,19}[ -~]{0,12}") {
+            let bytes = text.as_bytes();
+            let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+            prop_assert_eq!(digits_end(bytes, 0), end);
+            for length in 1..=bytes.len().min(19) {
+                prop_assert_eq!(digits_value(&bytes[..length]), text[..length].parse().ok().filter(|_| length <= end));
+            }
+        }
+
+        #[test]
+        fn texts_are_equal_or_differ_in_a_byte(text in "[ -~]{1,40}", at in any::<prop::sample::Index>()) {
+            let mut other = text.clone().into_bytes();
+            prop_assert!(equal(text.as_bytes(), &other));
+            other[at.index(text.len())] ^= 1;
+            prop_assert!(!equal(text.as_bytes(), &other));
+        }
     }
 
     #[test]

@@ -189,9 +189,9 @@ fn naive(us: i64) -> Option<NaiveDateTime> {
 pub(super) fn day(event_us: i64, broker_us: i64, zone: Tz) -> i32 {
     let ahead_us = event_us.saturating_sub(broker_us);
     let us = if (-30 * DAY_US..=DAY_US).contains(&ahead_us) { event_us } else { broker_us };
-    let offset = match naive(us) {
-        Some(time) if zone != Tz::UTC => zone.offset_from_utc_datetime(&time).fix().local_minus_utc(),
-        _ => 0,
+    let offset = match zone {
+        Tz::UTC => 0,
+        zone => naive(us).map_or(0, |time| zone.offset_from_utc_datetime(&time).fix().local_minus_utc()),
     };
     us.saturating_add(i64::from(offset) * SECOND_US).div_euclid(DAY_US) as i32
 }

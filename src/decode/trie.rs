@@ -1,7 +1,7 @@
 //! The payload paths of a schema version as a trie, so that each key of a message is looked up once.
 //!
 //! A device repeats its layout: each node remembers which key followed it last time, and comparing that one
-//! key's bytes is nearly always the whole look-up.
+//! key's bytes with the message's is nearly always the whole look-up.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,40 @@ pub(super) const KEY: u32 = 1;
 /// No node: roots are nobody's child.
 const NONE: u32 = 0;
 
+/// What the contract wants done with the value at a node, whatever columns it has.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) enum Rule {
+    #[default]
+    Plain,
+    /// Left out, with everything below.
+    Drop,
+    /// The first element stands for the array.
+    First,
+    /// An array is read as an object; the number of the [`Pivot`].
+    Pivot(u32),
+    /// An array's elements are rows of the child of this number.
+    Child(u32),
+}
+
+/// Members of an array's elements, see [`ArrayShape::Pivot`](crate::schema::ArrayShape::Pivot).
+#[derive(Debug, Clone)]
+pub(super) struct Pivot {
+    pub by: String,
+    pub value: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Node {
     key: Box<str>,
+    /// The key as messages write it, up to and with the colon; empty if it may be written in several ways.
+    written: Box<str>,
     /// The child met first last time.
     first: u32,
     /// The sibling met after this one last time.
     next: u32,
     source: Option<u32>,
     whole: bool,
+    rule: Rule,
     children: HashMap<Box<str>, u32>,
     text: String,
 }
@@ -31,16 +56,36 @@ struct Node {
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
+    pivots: Vec<Pivot>,
 }
 
 impl Trie {
     /// Two roots without paths.
     pub fn new() -> Self {
-        Self { nodes: vec![Node::default(), Node { text: "$key".to_owned(), ..Node::default() }] }
+        let nodes = vec![Node::default(), Node { text: "$key".to_owned(), ..Node::default() }];
+        Self { nodes, pivots: Vec::new() }
     }
 
     /// Adds a path below `root` that feeds `source`. With `whole`, an object there is taken as one JSON value.
     pub fn insert(&mut self, root: u32, parts: &[String], source: u32, whole: bool) {
+        let node = self.node(root, parts);
+        node.source = Some(source);
+        node.whole |= whole;
+    }
+
+    /// Sets what is done with the value at a payload path.
+    pub fn set_rule(&mut self, parts: &[String], rule: Rule) {
+        self.node(PAYLOAD, parts).rule = rule;
+    }
+
+    /// Has arrays at a payload path read as objects.
+    pub fn set_pivot(&mut self, parts: &[String], pivot: Pivot) {
+        self.set_rule(parts, Rule::Pivot(self.pivots.len() as u32));
+        self.pivots.push(pivot);
+    }
+
+    /// The node of a path, made if it is not there.
+    fn node(&mut self, root: u32, parts: &[String]) -> &mut Node {
         let mut node = root;
         for part in parts {
             let at = node as usize;
@@ -51,14 +96,27 @@ impl Trie {
                     let mut text = self.nodes[at].text.clone();
                     push_part(&mut text, part);
                     self.nodes[at].children.insert(part.as_str().into(), child);
-                    self.nodes.push(Node { key: part.as_str().into(), text, ..Node::default() });
+                    self.nodes.push(Node {
+                        key: part.as_str().into(),
+                        written: written(part),
+                        text,
+                        ..Node::default()
+                    });
                     child
                 }
             };
         }
-        let node = &mut self.nodes[node as usize];
-        node.source = Some(source);
-        node.whole |= whole;
+        &mut self.nodes[node as usize]
+    }
+
+    /// The child of `node` that was met after `previous` last time, and how its key is written.
+    pub fn expected(&self, node: u32, previous: Option<u32>) -> Option<(u32, &str)> {
+        let guess = match previous {
+            Some(previous) => self.nodes[previous as usize].next,
+            None => self.nodes[node as usize].first,
+        };
+        let written = &*self.nodes[guess as usize].written;
+        (!written.is_empty()).then_some((guess, written))
     }
 
     /// The child of `node` under `key`; `previous` is the child met before it in the same object, if any.
@@ -83,6 +141,16 @@ impl Trie {
         self.nodes[node as usize].source
     }
 
+    /// What is done with the value at `node`.
+    pub fn rule(&self, node: u32) -> Rule {
+        self.nodes[node as usize].rule
+    }
+
+    /// The pivot of a [`Rule::Pivot`].
+    pub fn pivot(&self, number: u32) -> &Pivot {
+        &self.pivots[number as usize]
+    }
+
     /// True if an object at `node` is taken whole.
     pub fn is_whole(&self, node: u32) -> bool {
         self.nodes[node as usize].whole
@@ -97,4 +165,9 @@ impl Trie {
     pub fn text(&self, node: u32) -> &str {
         &self.nodes[node as usize].text
     }
+}
+
+fn written(key: &str) -> Box<str> {
+    let plain = key.chars().all(|c| c >= ' ' && c != '"' && c != '\\');
+    if plain { format!("\"{key}\":").into() } else { Box::default() }
 }

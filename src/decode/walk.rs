@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     scan::{Cursor, Fault, Kind, Slot, unescape},
-    trie::Trie,
+    trie::{PAYLOAD, Pivot, Rule, Trie},
 };
 use crate::schema::push_part;
 
@@ -20,6 +20,10 @@ pub(super) struct Row {
     pub touched: Vec<u32>,
     /// Values at paths that no source knows, nulls left out.
     pub unknown: Vec<(String, Slot)>,
+    /// Arrays that the contract wants read as objects and that cannot be; their node.
+    pub unfit: Vec<(u32, Slot)>,
+    /// Arrays whose elements are rows of a child; the child's number.
+    pub arrays: Vec<(u32, Slot)>,
 }
 
 impl Row {
@@ -34,13 +38,16 @@ impl Row {
             self.slots[source as usize] = Slot::default();
         }
         self.unknown.clear();
+        self.unfit.clear();
+        self.arrays.clear();
     }
 
     fn put(&mut self, source: u32, slot: Slot) {
-        let old = std::mem::replace(&mut self.slots[source as usize], slot);
-        if old.kind == Kind::Absent {
+        let place = &mut self.slots[source as usize];
+        if place.kind == Kind::Absent {
             self.touched.push(source);
         }
+        *place = slot;
     }
 
     fn put_unknown(&mut self, path: &str, slot: Slot) {
@@ -79,9 +86,19 @@ pub(super) fn object(
     mute: bool,
 ) -> Result<(), Fault> {
     let mut walk = Walk { cursor, trie, row, trail: String::new(), mute };
-    walk.known(root, 0, open)?;
+    walk.members(Place::Node(root), 0, open)?;
     walk.row.settle();
     Ok(())
+}
+
+/// Reads an element of an array whose elements are rows: an object as [`object`] does, anything else as an object
+/// with the one member `value`.
+pub(super) fn element(cursor: &mut Cursor<'_>, trie: &mut Trie, row: &mut Row) -> Result<(), Fault> {
+    if cursor.peek() == b'{' {
+        return object(cursor, trie, PAYLOAD, row, 0, false);
+    }
+    let mut walk = Walk { cursor, trie, row, trail: String::new(), mute: false };
+    walk.member(Place::Node(PAYLOAD), &mut None, "value", 1, 0)
 }
 
 struct Walk<'w, 'a> {
@@ -93,53 +110,105 @@ struct Walk<'w, 'a> {
     mute: bool,
 }
 
+/// Where an object stands: at a node, or at the unknown path that the trail spells.
+#[derive(Clone, Copy)]
+enum Place {
+    Node(u32),
+    Trail,
+}
+
 impl<'a> Walk<'_, 'a> {
-    /// The object here, whose path is `node`'s.
-    fn known(&mut self, node: u32, level: usize, open: usize) -> Result<(), Fault> {
+    /// The object here.
+    fn members(&mut self, place: Place, level: usize, open: usize) -> Result<(), Fault> {
         self.cursor.enter(open + 1)?;
         let mut previous = None;
         let mut more = self.cursor.first_member();
         while more {
-            let key = self.key()?;
-            if let Some(child) = self.trie.child(node, previous, &key) {
-                self.value(child, level + 1, open + 1)?;
+            if let Some(child) = self.expected(place, previous) {
                 previous = Some(child);
-            } else if self.mute {
-                self.cursor.value(open + 1)?;
+                self.value(child, level + 1, open + 1)?;
             } else {
-                self.trail.clear();
-                self.trail.push_str(self.trie.text(node));
-                push_part(&mut self.trail, &key);
-                self.unknown(level + 1, open + 1)?;
+                let key = self.key()?;
+                self.member(place, &mut previous, &key, level + 1, open + 1)?;
             }
             more = self.cursor.next_member()?;
         }
         Ok(())
     }
 
+    /// The node whose key is expected here, if it is the one that stands here; moves to its value.
+    fn expected(&mut self, place: Place, previous: Option<u32>) -> Option<u32> {
+        let Place::Node(node) = place else { return None };
+        let (child, written) = self.trie.expected(node, previous)?;
+        self.cursor.skip_key(written).then_some(child)
+    }
+
+    /// The value here under `key` in the object at `place`; `previous` is the node met before it in there.
+    fn member(
+        &mut self,
+        place: Place,
+        previous: &mut Option<u32>,
+        key: &str,
+        level: usize,
+        open: usize,
+    ) -> Result<(), Fault> {
+        match self.child(place, *previous, key) {
+            Place::Node(child) => {
+                *previous = Some(child);
+                self.value(child, level, open)
+            }
+            Place::Trail if self.mute => self.cursor.value(open).map(drop),
+            Place::Trail => {
+                let length = self.trail.len();
+                push_part(&mut self.trail, key);
+                self.unknown(level, open)?;
+                self.trail.truncate(length);
+                Ok(())
+            }
+        }
+    }
+
+    /// The node under `key`; if there is none, the trail leads to where `key` is to be added.
+    fn child(&mut self, place: Place, previous: Option<u32>, key: &str) -> Place {
+        let Place::Node(node) = place else { return Place::Trail };
+        if let Some(child) = self.trie.child(node, previous, key) {
+            return Place::Node(child);
+        }
+        self.trail.clear();
+        self.trail.push_str(self.trie.text(node));
+        Place::Trail
+    }
+
     fn key(&mut self) -> Result<Cow<'a, str>, Fault> {
         let slot = self.cursor.key()?;
-        let inner = slot.inner(self.cursor.text);
-        if slot.kind == Kind::Text {
-            return Ok(Cow::Borrowed(inner));
-        }
-        let mut key = String::new();
-        unescape(inner, &mut key);
-        Ok(Cow::Owned(key))
+        Ok(content(slot, self.cursor.text))
     }
 
     /// The value here, whose path is `node`'s.
     fn value(&mut self, node: u32, level: usize, open: usize) -> Result<(), Fault> {
+        match (self.trie.rule(node), self.cursor.peek()) {
+            (Rule::Plain, _) => {}
+            (Rule::Drop, _) => return self.cursor.value(open).map(drop),
+            (Rule::First, b'[') => return self.first(node, level, open),
+            (Rule::Pivot(number), b'[') => return self.pivot(number, node, level, open),
+            (Rule::Child(number), b'[') => {
+                let slot = self.cursor.value(open)?;
+                self.row.arrays.retain(|(other, _)| *other != number);
+                self.row.arrays.push((number, slot));
+                return Ok(());
+            }
+            (Rule::First | Rule::Pivot(_) | Rule::Child(_), _) => {}
+        }
         let slot = match self.cursor.peek() {
             b'{' if self.trie.is_whole(node) && !self.trie.is_leaf(node) => {
-                let start = self.cursor.position() as u32;
+                let start = self.cursor.position();
                 let mute = std::mem::replace(&mut self.mute, true);
-                self.known(node, level, open)?;
+                self.members(Place::Node(node), level, open)?;
                 self.mute = mute;
-                Slot { kind: Kind::Nested, start, end: self.cursor.position() as u32 }
+                Slot::new(Kind::Nested, start, self.cursor.position())
             }
             b'{' if !self.trie.is_whole(node) && (level < MAX_LEVELS || !self.trie.is_leaf(node)) => {
-                return self.known(node, level, open);
+                return self.members(Place::Node(node), level, open);
             }
             _ => self.cursor.value(open)?,
         };
@@ -157,20 +226,120 @@ impl<'a> Walk<'_, 'a> {
     /// The value here, whose path is the trail.
     fn unknown(&mut self, level: usize, open: usize) -> Result<(), Fault> {
         if self.cursor.peek() == b'{' && level < MAX_LEVELS {
-            self.cursor.enter(open + 1)?;
-            let length = self.trail.len();
-            let mut more = self.cursor.first_member();
-            while more {
-                let key = self.key()?;
-                push_part(&mut self.trail, &key);
-                self.unknown(level + 1, open + 1)?;
-                self.trail.truncate(length);
-                more = self.cursor.next_member()?;
-            }
-            return Ok(());
+            return self.members(Place::Trail, level, open);
         }
         let slot = self.cursor.value(open)?;
         self.row.put_unknown(&self.trail, slot);
         Ok(())
+    }
+
+    /// The array here, whose first element stands for it.
+    fn first(&mut self, node: u32, level: usize, open: usize) -> Result<(), Fault> {
+        self.cursor.enter(open + 1)?;
+        let mut more = self.cursor.first_element();
+        if more {
+            self.value(node, level, open + 1)?;
+            more = self.cursor.next_element()?;
+        }
+        while more {
+            self.cursor.value(open + 1)?;
+            more = self.cursor.next_element()?;
+        }
+        Ok(())
+    }
+
+    /// The array here, read as an object: each element is a member under its value of `by`.
+    fn pivot(&mut self, number: u32, node: u32, level: usize, open: usize) -> Result<(), Fault> {
+        let pivot = self.trie.pivot(number).clone();
+        let start = self.cursor.position();
+        let Some(names) = self.element_names(&pivot.by, open)? else {
+            if !self.mute {
+                let slot = Slot::new(Kind::Nested, start, self.cursor.position());
+                self.row.unfit.retain(|(other, _)| *other != node);
+                self.row.unfit.push((node, slot));
+            }
+            return Ok(());
+        };
+        self.cursor.back(start);
+        self.cursor.enter(open + 1)?;
+        self.cursor.first_element();
+        let mut previous = None;
+        for name in names {
+            match self.child(Place::Node(node), previous, &name) {
+                Place::Node(child) => {
+                    previous = Some(child);
+                    self.pivoted(&pivot, Place::Node(child), level + 1, open + 1)?;
+                }
+                Place::Trail if self.mute => drop(self.cursor.value(open + 1)?),
+                Place::Trail => {
+                    push_part(&mut self.trail, &name);
+                    self.pivoted(&pivot, Place::Trail, level + 1, open + 1)?;
+                }
+            }
+            self.cursor.next_element()?;
+        }
+        Ok(())
+    }
+
+    /// The element here, whose name is known already.
+    fn pivoted(&mut self, pivot: &Pivot, place: Place, level: usize, open: usize) -> Result<(), Fault> {
+        self.cursor.enter(open + 1)?;
+        let mut previous = None;
+        let mut more = self.cursor.first_member();
+        while more {
+            let key = self.key()?;
+            match place {
+                _ if *key == *pivot.by => drop(self.cursor.value(open + 1)?),
+                Place::Node(node) if pivot.value.as_deref() == Some(&key) => self.value(node, level, open + 1)?,
+                Place::Trail if pivot.value.as_deref() == Some(&key) => self.unknown(level, open + 1)?,
+                place => self.member(place, &mut previous, &key, level + 1, open + 1)?,
+            }
+            more = self.cursor.next_member()?;
+        }
+        Ok(())
+    }
+
+    /// Moves over the array here; the scalar that each of its elements has under `by`, or `None` if one has none.
+    fn element_names(&mut self, by: &str, open: usize) -> Result<Option<Vec<Cow<'a, str>>>, Fault> {
+        let mut names = Some(Vec::new());
+        self.cursor.enter(open + 1)?;
+        let mut more_elements = self.cursor.first_element();
+        while more_elements {
+            let mut name = None;
+            if self.cursor.peek() == b'{' {
+                self.cursor.enter(open + 2)?;
+                let mut more = self.cursor.first_member();
+                while more {
+                    let key = self.key()?;
+                    let value = self.cursor.value(open + 2)?;
+                    if *key == *by {
+                        let is_name = !matches!(value.kind, Kind::Null | Kind::Nested);
+                        name = is_name.then(|| content(value, self.cursor.text));
+                    }
+                    more = self.cursor.next_member()?;
+                }
+            } else {
+                self.cursor.value(open + 1)?;
+            }
+            names = names.zip(name).map(|(mut names, name)| {
+                names.push(name);
+                names
+            });
+            more_elements = self.cursor.next_element()?;
+        }
+        Ok(names)
+    }
+}
+
+/// A string's content; the JSON text of anything else.
+pub(super) fn content(slot: Slot, text: &str) -> Cow<'_, str> {
+    match slot.kind {
+        Kind::Text => Cow::Borrowed(slot.inner(text)),
+        Kind::Escaped => {
+            let mut plain = String::new();
+            unescape(slot.inner(text), &mut plain);
+            Cow::Owned(plain)
+        }
+        _ => Cow::Borrowed(slot.raw(text)),
     }
 }

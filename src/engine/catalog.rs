@@ -10,17 +10,21 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
+use super::outbound;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use super::versions::Versions;
+use crate::decode::dead_letters_schema;
+use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition};
+use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
+use crate::news::News;
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::{Cause, Change, LogicalColumn, PATH_KEY, VersionRecord};
-use crate::source::{ReaderState, ReaderStatus};
+use crate::schema::{Cause, Change, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, type_name};
+use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// The life of the topic that is read, and how to ask its reader.
-pub type ReaderHandle = (u32, Arc<dyn Fn() -> ReaderStatus + Send + Sync>);
+pub type ReaderHandle = (u32, Arc<dyn Fn() -> TopicStatus + Send + Sync>);
 
 /// The tables of the engine, as they come to be.
 pub struct EngineCatalog {
@@ -31,7 +35,7 @@ pub struct EngineCatalog {
     /// SQL text per view, as it is edited.
     pub views: RwLock<BTreeMap<String, String>>,
     /// Where tables lie.
-    pub lake: Lake,
+    pub lake: Option<Lake>,
     /// The schema versions of all tables.
     pub versions: Arc<Versions>,
     /// Set once the table is open.
@@ -42,6 +46,10 @@ pub struct EngineCatalog {
     pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
+    /// What the platform told about itself.
+    pub news: News,
+    /// Where messages go.
+    pub sinks: Sinks,
     /// What queries may hold, and what they hold now.
     pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
 }
@@ -57,9 +65,13 @@ impl EngineCatalog {
         }
         for (topic, (_, status)) in readers.iter() {
             let status = status();
-            match status.state {
-                ReaderState::Reading | ReaderState::Paused => {}
-                state => reasons.push(format!("topic {topic}: {state}{}", detail(status.error.as_deref()))),
+            let own = status.consumers.iter().filter_map(|(table, own)| Some((Some(table), own.as_ref()?)));
+            for (table, reader) in std::iter::once((None, &status.shared)).chain(own) {
+                let table = table.map(|table| format!(", table {table}")).unwrap_or_default();
+                match reader.state {
+                    ReaderState::Reading | ReaderState::CatchingUp | ReaderState::Paused => {}
+                    state => reasons.push(format!("topic {topic}{table}: {state}{}", detail(reader.error.as_deref()))),
+                }
             }
         }
         for (table, status) in &self.statuses {
@@ -86,10 +98,10 @@ impl Catalog for SharedCatalog {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        if let Some(dead_letters) = catalog.dead_letters.get() {
-            let table = ViewTable::committed(dead_letters.snapshot(), dead_letters.schema());
-            system.insert("dead_letters".to_owned(), Arc::new(table));
-        }
+        // The table is made once Kafka answers; until then it has no rows.
+        let dead_letters = catalog.dead_letters.get().map(|table| table.snapshot());
+        let dead_letters = ViewTable::committed(dead_letters, &dead_letters_schema());
+        system.insert("dead_letters".to_owned(), Arc::new(dead_letters));
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));
@@ -103,9 +115,7 @@ impl Catalog for SharedCatalog {
         let known = self.0.tables.contains_key(table);
         let (lake, name) = (self.0.lake.clone(), table.to_owned());
         Box::pin(async move {
-            if !known {
-                return Ok(None);
-            }
+            let Some(lake) = lake.filter(|_| known) else { return Ok(None) };
             let unreadable = |error: TableError| {
                 Error::new(Kind::NotFound, format!("table {name} cannot be read as it was {at}"))
                     .because(error)
@@ -113,7 +123,7 @@ impl Catalog for SharedCatalog {
             };
             let Some(past) = lake.past(PUBLIC, &name, at).await.map_err(unreadable)? else { return Ok(None) };
             let schema = past.arrow_schema().map_err(unreadable)?;
-            let table = ViewTable::committed(past.snapshot().map_err(unreadable)?, &schema);
+            let table = ViewTable::committed(Some(past.snapshot().map_err(unreadable)?), &schema);
             Ok(Some(Arc::new(table) as Arc<dyn TableProvider>))
         })
     }
@@ -121,7 +131,7 @@ impl Catalog for SharedCatalog {
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 6] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 8] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
@@ -129,27 +139,29 @@ fn system_tables() -> [(&'static str, SchemaRef, Rows); 6] {
         ("memory", memory_schema(), memory),
         ("schema_versions", VersionRecord::schema(), schema_versions),
         ("schema_changes", schema_changes_schema(), schema_changes),
+        ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
+        ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
     ]
 }
 
-fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
+pub(super) fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
     let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
     Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
 }
 
-fn micros() -> DataType {
+pub(super) fn micros() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn timestamps(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn timestamps(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
-fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
+pub(super) fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
 
-fn numbers(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn numbers(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<Int64Array>())
 }
 
@@ -199,61 +211,10 @@ struct IngestRow {
 }
 
 fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let readers: BTreeMap<String, (u32, ReaderStatus)> =
+    let topics: Topics =
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
-    let mut rows = Vec::new();
-    for (name, live) in &catalog.tables {
-        let view = live.pin();
-        let counters = catalog.statuses.get(name).map(|status| status.counters()).unwrap_or_default();
-        let deciding = counters.deciding > 0;
-        let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
-            view.positions.keys().map(|lane| (lane.clone(), None)).collect();
-        lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
-        if lanes.is_empty() {
-            rows.push(IngestRow {
-                table: name.clone(),
-                lane: None,
-                topic: None,
-                committed: None,
-                high_watermark: None,
-                hot_rows: view.hot_rows() as i64,
-                counters: None,
-                position: None,
-                error: counters.error.clone().or_else(|| catalog.waiting.read().clone()),
-                table_counters: counters,
-                state: if deciding { DECIDING } else { "waiting" }.to_owned(),
-            });
-            continue;
-        }
-        // Only the newest life of a topic is read; older ones are history.
-        for (lane, counted) in lanes {
-            let reader =
-                readers.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation).map(|(_, reader)| reader);
-            let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
-            let hot =
-                view.hot.iter().filter(|batch| batch.lane == lane).map(|batch| batch.rows.num_rows() as i64).sum();
-            let committed = view.positions.get(&lane).copied();
-            rows.push(IngestRow {
-                table: name.clone(),
-                topic: Some(lane.topic.to_string()),
-                committed,
-                high_watermark: partition.and_then(|partition| partition.high_watermark),
-                hot_rows: hot,
-                position: counted.as_ref().map(|counted| counted.position).or(committed),
-                counters: counted,
-                error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
-                table_counters: counters.clone(),
-                state: if counters.error.is_some() {
-                    "stopped".to_owned()
-                } else if deciding {
-                    DECIDING.to_owned()
-                } else {
-                    reader.map_or_else(|| "not reading".to_owned(), |reader| reader.state.to_string())
-                },
-                lane: Some(lane),
-            });
-        }
-    }
+    let rows: Vec<IngestRow> =
+        catalog.tables.iter().flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
     let count = |pick: fn(&LaneCounters) -> u64| {
         numbers(rows.iter().map(|row| Some(row.counters.as_ref().map_or(0, pick) as i64)).collect::<Vec<_>>())
@@ -283,6 +244,68 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
+/// The life of each topic that is read, and its readers.
+type Topics = BTreeMap<String, (u32, TopicStatus)>;
+
+/// One table's rows of `system.ingest`: partitions, and topics that have none yet.
+fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &View) -> Vec<IngestRow> {
+    let counters = catalog.statuses.get(table).map(|status| status.counters()).unwrap_or_default();
+    let row = |topic: Option<&str>, reader: Option<&ReaderStatus>, without: &str| IngestRow {
+        table: table.to_owned(),
+        lane: None,
+        topic: topic.map(str::to_owned),
+        committed: None,
+        high_watermark: None,
+        hot_rows: 0,
+        counters: None,
+        position: None,
+        error: counters.error.clone().or_else(|| reader.and_then(|reader| reader.error.clone())),
+        state: match reader {
+            _ if counters.error.is_some() => "stopped".to_owned(),
+            _ if counters.deciding > 0 => DECIDING.to_owned(),
+            Some(reader) => reader.state.to_string(),
+            None => without.to_owned(),
+        },
+        table_counters: counters.clone(),
+    };
+    let mut lanes: BTreeMap<TopicPartition, Option<LaneCounters>> =
+        view.positions.keys().map(|lane| (lane.clone(), None)).collect();
+    let mut rows = Vec::new();
+    for (topic, (incarnation, status)) in topics {
+        let Some(reader) = status.of(table) else { continue };
+        let name: Arc<str> = topic.as_str().into();
+        let lane = |&partition| TopicPartition { topic: name.clone(), incarnation: *incarnation, partition };
+        lanes.extend(reader.partitions.keys().map(|partition| (lane(partition), None)));
+        if lanes.keys().all(|lane| *lane.topic != **topic) {
+            rows.push(row(Some(topic), Some(reader), ""));
+        }
+    }
+    lanes.extend(counters.lanes.iter().map(|(lane, counted)| (lane.clone(), Some(counted.clone()))));
+    if lanes.is_empty() && rows.is_empty() {
+        let mut waiting = row(None, None, "waiting");
+        waiting.error = waiting.error.or_else(|| catalog.waiting.read().clone());
+        rows.push(waiting);
+    }
+    for (lane, counted) in lanes {
+        // Only the newest life of a topic is read; older ones are history.
+        let status = topics.get(&*lane.topic).filter(|(life, _)| *life == lane.incarnation);
+        let reader = status.and_then(|(_, status)| status.of(table));
+        let partition = reader.and_then(|reader| reader.partitions.get(&lane.partition));
+        let committed = view.positions.get(&lane).copied();
+        let decoded = counted.as_ref().map(|counted| counted.position);
+        rows.push(IngestRow {
+            committed,
+            high_watermark: partition.and_then(|partition| partition.high_watermark),
+            hot_rows: view.hot.iter().filter(|hot| hot.lane == lane).map(|hot| hot.rows.num_rows() as i64).sum(),
+            position: decoded.or(committed).or(partition.map(|partition| partition.start)),
+            counters: counted,
+            lane: Some(lane.clone()),
+            ..row(Some(&lane.topic), reader, "not reading")
+        });
+    }
+    rows
+}
+
 fn tables_schema() -> SchemaRef {
     schema(&[
         ("table_name", DataType::Utf8),
@@ -297,7 +320,7 @@ fn tables_schema() -> SchemaRef {
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let views: Vec<_> = catalog.tables.iter().map(|(name, live)| (name, live.pin())).collect();
-    let files = |view: &crate::lake::View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
+    let files = |view: &View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
     RecordBatch::try_new(
         tables_schema(),
         vec![
@@ -318,15 +341,17 @@ fn columns_schema() -> SchemaRef {
         ("column_name", DataType::Utf8),
         ("type", DataType::Utf8),
         ("path", DataType::Utf8),
+        ("description", DataType::Utf8),
     ])
 }
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(String, String, String, Option<String>)> = Vec::new();
+    let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
         for column in LogicalColumn::all(&live.pin().schema) {
-            let path = column.newest().metadata().get(PATH_KEY).cloned();
-            rows.push((name.clone(), column.name.clone(), sql_type(column.newest().data_type()), path));
+            let word = |key: &str| column.newest().metadata().get(key).cloned();
+            let kind = type_name(column.newest().data_type());
+            rows.push((name.clone(), column.name.clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
         }
     }
     RecordBatch::try_new(
@@ -336,21 +361,9 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| Some(row.1.as_str()))),
             texts(rows.iter().map(|row| Some(row.2.as_str()))),
             texts(rows.iter().map(|row| row.3.as_deref())),
+            texts(rows.iter().map(|row| row.4.as_deref())),
         ],
     )
-}
-
-fn sql_type(kind: &DataType) -> String {
-    match kind {
-        DataType::Boolean => "boolean".into(),
-        DataType::Int32 => "int".into(),
-        DataType::Int64 => "bigint".into(),
-        DataType::Float64 => "double".into(),
-        DataType::Utf8 => "string".into(),
-        DataType::Date32 => "date".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        other => other.to_string(),
-    }
 }
 
 /// Also those that are not recorded yet: their rows are there, too.
@@ -422,4 +435,103 @@ fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             numbers([Some(ingest.limit_bytes() as i64), Some(queries_limit as i64)]),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+    use crate::source::PartitionStatus;
+
+    fn live(table: &str, schema: SchemaRef) -> Arc<LiveView> {
+        let view = View {
+            table: table.into(),
+            schema,
+            schema_version: 0,
+            committed: None,
+            positions: BTreeMap::new(),
+            hot: Vec::new(),
+        };
+        Arc::new(LiveView::new(view))
+    }
+
+    fn reader(state: ReaderState, error: Option<&str>, partitions: &[(i32, i64, i64)]) -> ReaderStatus {
+        let partition = |&(partition, start, high): &(i32, i64, i64)| {
+            let status = PartitionStatus { start, position: high, high_watermark: Some(high), ..Default::default() };
+            (partition, status)
+        };
+        ReaderStatus {
+            state,
+            since: SystemTime::now(),
+            error: error.map(str::to_owned),
+            partitions: partitions.iter().map(partition).collect(),
+        }
+    }
+
+    #[test]
+    fn each_table_has_the_state_of_the_reader_that_reads_for_it() {
+        let own = |state, error| Some(reader(state, error, &[(0, 2, 9)]));
+        let cars = TopicStatus {
+            shared: reader(ReaderState::Reading, None, &[(0, 7, 9), (1, 0, 0)]),
+            consumers: BTreeMap::from([
+                ("fresh".to_owned(), None),
+                ("late".to_owned(), own(ReaderState::CatchingUp, None)),
+                ("lost".to_owned(), own(ReaderState::Stopped, Some("position 2 is gone"))),
+            ]),
+        };
+        let trips = TopicStatus {
+            shared: reader(ReaderState::WaitingForTopic, Some("no such topic"), &[]),
+            consumers: BTreeMap::from([("late".to_owned(), None)]),
+        };
+        let topics = [("cars", cars), ("trips", trips)];
+        let catalog = EngineCatalog {
+            tables: ["fresh", "late", "lost", "unread"].map(|name| (name.to_owned(), live(name, schema(&[])))).into(),
+            statuses: BTreeMap::new(),
+            views: RwLock::default(),
+            lake: None,
+            versions: Arc::default(),
+            dead_letters: OnceLock::new(),
+            waiting: RwLock::new(Some("kafka is away".to_owned())),
+            readers: RwLock::new(
+                topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
+            ),
+            ingest_budget: Budget::new(0),
+            news: News::default(),
+            sinks: Sinks::default(),
+            query_memory: OnceLock::new(),
+        };
+        let rows = ingest(&catalog).unwrap();
+        let text = |column: &str, row| {
+            let column = rows[column].as_string::<i32>();
+            if column.is_valid(row) { column.value(row) } else { "" }
+        };
+        let number = |column: &str, row| {
+            let column = rows[column].as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let found: Vec<_> = (0..rows.num_rows())
+            .map(|row| {
+                let [table, topic, state, error] = ["table_name", "topic", "state", "error"].map(|c| text(c, row));
+                (table, topic, state, error, number("position", row), number("lag", row))
+            })
+            .collect();
+        let expected = [
+            ("fresh", "cars", "reading", "", Some(7), Some(2)),
+            ("fresh", "cars", "reading", "", Some(0), Some(0)),
+            ("late", "trips", "waiting for topic", "no such topic", None, None),
+            ("late", "cars", "catching up", "", Some(2), Some(7)),
+            ("lost", "cars", "stopped", "position 2 is gone", Some(2), Some(7)),
+            ("unread", "", "waiting", "kafka is away", None, None),
+        ];
+        assert_eq!(found, expected);
+        let reasons = catalog.not_ready();
+        for reason in ["topic cars, table lost: stopped: position 2 is gone", "topic trips: waiting for topic"] {
+            assert!(reasons.iter().any(|said| said.contains(reason)), "{reason}: {reasons:?}");
+        }
+        assert!(!reasons.iter().any(|said| said.contains("late") || said.contains("fresh")), "{reasons:?}");
+    }
 }

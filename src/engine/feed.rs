@@ -15,8 +15,9 @@ use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    self, DeadLetters, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table, TableError, TopicPartition,
+    self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table, TableError, TopicPartition,
 };
+use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, VersionRecord, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
 use crate::task::{Budget, Shutdown};
@@ -24,7 +25,8 @@ use crate::task::{Budget, Shutdown};
 /// Pause between attempts while a component is away.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the broker may take to answer at start-up before it is called unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// (It is asked twice, and again every [`RETRY`]; connecting goes on in between.)
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Batches waiting for one table; their bytes are bounded by the ingest budget.
 const DELIVERIES: usize = 64;
 /// Name of the dead letters' table.
@@ -52,6 +54,10 @@ pub struct Feed {
     pub commit_interval: Duration,
     /// What ingest may hold.
     pub budget: Budget,
+    /// What commits take for their files.
+    pub encoding: Arc<Encoding>,
+    /// Who is told of what changes.
+    pub news: News,
     /// Stops reading; what is hot is committed then.
     pub stop: Shutdown,
     /// Gives up waiting for the store.
@@ -180,7 +186,9 @@ impl Feed {
                 edits: edits.clone(),
                 deliveries,
                 budget: self.budget.clone(),
+                encoding: Arc::clone(&self.encoding),
                 status: Arc::clone(status),
+                news: self.news.clone(),
                 abort: self.abort.clone(),
                 contract,
             };

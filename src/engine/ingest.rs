@@ -11,10 +11,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::facts;
 use super::status::TableStatus;
 use super::versions::Versions;
 use crate::decode::{Decoder, Records, dead_letters_batch};
-use crate::lake::{self, CommitError, DeadLetters, HotBatch, LiveView, Outcome, Table, TopicPartition, Window};
+use crate::lake::{
+    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Outcome, Table, TopicPartition, Window,
+};
+use crate::news::News;
 use crate::schema::{Cause, Change, ChangeKind, Contract, Found, Place, SchemaVersion, first_finds};
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
@@ -50,10 +54,14 @@ pub struct Ingest {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What hot rows are charged to.
     pub budget: Budget,
+    /// What commits take for their files, shared by all tables.
+    pub encoding: Arc<Encoding>,
     /// Time between commits, unless the contract says otherwise.
     pub commit_interval: Duration,
     /// Counters for `system.ingest`.
     pub status: Arc<TableStatus>,
+    /// Who is told of what changes.
+    pub news: News,
     /// Gives up waiting for the store: what is not committed is read again at the next start.
     pub abort: Shutdown,
 }
@@ -132,6 +140,8 @@ impl Ingest {
             version = Arc::new(next);
             self.versions.add(&name, &version, &[], self.edited());
         }
+        // Descriptions are no change of a table: they follow the contract.
+        let version = Arc::new(SchemaVersion::clone(&version).described(&self.contract));
         let schema = version.arrow_schema();
         self.live.evolve(Arc::clone(&schema), version.number);
         self.versions.record(&name, version.number, &self.abort).await?;
@@ -189,6 +199,11 @@ impl State {
         let (version, table) = (Arc::new(version), self.ingest.contract.table.clone());
         let record = self.ingest.versions.add(&table, &version, found, cause);
         record.changes.iter().for_each(|change| tell(&table, version.number, change));
+        if let Some((_, before)) = &self.decoder
+            && let Some(event) = facts::schema_change(&table, before, &version, found, self.ingest.status.rows())
+        {
+            self.ingest.news.tell(event);
+        }
         self.ingest.live.evolve(version.arrow_schema(), version.number);
         let (versions, number) = (Arc::clone(&self.ingest.versions), version.number);
         let abort = self.ingest.abort.clone();
@@ -219,8 +234,10 @@ impl State {
             return;
         };
         match version.evolve(&self.ingest.contract, &[]) {
-            Some(next) => self.adopt(next, &[], self.ingest.edited()),
+            Some(next) => self.adopt(next.described(&self.ingest.contract), &[], self.ingest.edited()),
             None => {
+                let version = Arc::new(SchemaVersion::clone(&version).described(&self.ingest.contract));
+                self.ingest.live.evolve(version.arrow_schema(), version.number);
                 self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version))
             }
         }
@@ -246,6 +263,9 @@ impl State {
             partition: records.partition,
         };
         self.ingest.status.decoded(&lane, &records, &decoded);
+        if let Some(event) = facts::dead_letters(&self.ingest.contract.table, &decoded.dead) {
+            self.ingest.news.tell(event);
+        }
         let dead = (!decoded.dead.is_empty())
             .then(|| dead_letters_batch(&self.ingest.contract.table, &decoded.dead))
             .transpose()?;
@@ -282,15 +302,15 @@ impl State {
         let Some(window) = Window::freeze(&self.ingest.live.pin(), self.window_bytes()) else { return };
         let Some(mut table) = self.table.take() else { return };
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
-        let versions = Arc::clone(&self.ingest.versions);
+        let (versions, encoding) = (Arc::clone(&self.ingest.versions), Arc::clone(&self.ingest.encoding));
         let reopen = std::mem::take(&mut self.reopen);
         let work = async move {
             if reopen && let Err(error) = table.reopen().await {
-                warn!(table = %table.name(), error = %error, "table not reopened from its checkpoint");
+                table.warn("table not reopened from its checkpoint", &error);
             }
             let name = Arc::clone(table.name());
             let outcome = match versions.record(&name, window.schema_version(), &abort).await {
-                Ok(()) => lake::flush(&mut table, window, &dead_letters, &abort).await,
+                Ok(()) => lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await,
                 Err(error) => Err(error),
             };
             (table, outcome)
@@ -322,7 +342,7 @@ impl State {
         if self.checkpointing.is_none() {
             let work = async move {
                 if let Err(error) = table.checkpoint().await {
-                    warn!(table = %table.name(), error = %error, "checkpoint not written, trying again later");
+                    table.warn("checkpoint not written, trying again later", &error);
                 }
             };
             self.checkpointing = Some(crate::task::spawn("checkpoint", work));

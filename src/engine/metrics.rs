@@ -2,112 +2,188 @@
 
 use std::sync::Arc;
 
+use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::catalog::EngineCatalog;
+use super::status::{LaneCounters, TableCounters};
 use crate::error::{Error, Kind, Result};
+use crate::lake::View;
 
-const PARTITION: [&str; 3] = ["table", "topic", "partition"];
-const TABLE: [&str; 1] = ["table"];
+/// A metric: its name, what it says, and where its value comes from. A name that ends in `_total` is that of a
+/// counter, every other that of a gauge.
+type Described<F> = (&'static str, &'static str, F);
+type OfPartition = fn(&LaneCounters) -> i64;
+type OfTable = fn(&TableCounters, &View) -> i64;
+type OfProcess = fn(&EngineCatalog) -> i64;
 
-struct Metrics {
-    catalog: Arc<EngineCatalog>,
-    per_partition: Vec<(IntGaugeVec, Pick)>,
-    commits: IntGaugeVec,
-    table_version: IntGaugeVec,
-    hot_rows: IntGaugeVec,
-    hot_bytes: IntGaugeVec,
-    freshness: IntGaugeVec,
-    ingest_used: IntGauge,
-    ingest_limit: IntGauge,
-    query_used: IntGauge,
-}
+/// Labels: partition, table, topic.
+const PER_PARTITION: [Described<OfPartition>; 5] = [
+    ("millpond_ingest_position_offset", "Next offset to decode", |lane| lane.position),
+    ("millpond_ingest_records_total", "Records decoded since the start", |lane| lane.records as i64),
+    ("millpond_ingest_rows_total", "Rows made since the start", |lane| lane.rows as i64),
+    ("millpond_ingest_dead_letters_total", "Dead letters since the start", |lane| lane.dead_letters as i64),
+    ("millpond_ingest_skipped_total", "Records skipped with a documented reason since the start", |lane| {
+        lane.skipped as i64
+    }),
+];
 
-type Pick = fn(&super::status::LaneCounters) -> i64;
+/// Label: table.
+const PER_TABLE: [Described<OfTable>; 5] = [
+    ("millpond_lake_commits_total", "Commits confirmed since the start", |table, _| table.commits as i64),
+    ("millpond_lake_table_version", "Newest table version", |_, view| view.table_version().unwrap_or(0) as i64),
+    ("millpond_lake_hot_rows", "Rows in memory that are not committed yet", |_, view| view.hot_rows() as i64),
+    ("millpond_lake_hot_bytes", "Bytes of those rows", |_, view| view.hot_bytes() as i64),
+    (
+        "millpond_ingest_freshness_us",
+        "Age of the newest record when it became visible, by the broker's timestamp",
+        |table, _| table.freshness_us.unwrap_or(0),
+    ),
+];
+
+/// No label.
+const PER_PROCESS: [Described<OfProcess>; 3] = [
+    ("millpond_memory_ingest_used_bytes", "Bytes that ingest holds", |catalog| {
+        catalog.ingest_budget.used_bytes() as i64
+    }),
+    ("millpond_memory_ingest_limit_bytes", "Bytes that ingest may hold", |catalog| {
+        catalog.ingest_budget.limit_bytes() as i64
+    }),
+    ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| {
+        catalog.query_memory.get().map_or(0, |memory| memory().0) as i64
+    }),
+];
 
 /// A registry of everything the engine counts.
 pub fn registry(catalog: Arc<EngineCatalog>) -> Result<Registry> {
-    let fault = |error: prometheus::Error| Error::new(Kind::Internal, "a metric cannot be registered").because(error);
     let registry = Registry::new();
-    registry.register(Box::new(Metrics::new(catalog).map_err(fault)?)).map_err(fault)?;
+    registry
+        .register(Box::new(Metrics(catalog)))
+        .map_err(|error| Error::new(Kind::Internal, "the metrics cannot be registered").because(error))?;
     Ok(registry)
 }
 
-impl Metrics {
-    fn new(catalog: Arc<EngineCatalog>) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
-        let lane = |name: &str, help: &str, pick: Pick| prometheus::Result::Ok((gauge(name, help, &PARTITION)?, pick));
-        let per_partition = vec![
-            lane("millpond_ingest_position_offset", "Next offset to decode", |lane| lane.position)?,
-            lane("millpond_ingest_records_total", "Records decoded since the start", |lane| lane.records as i64)?,
-            lane("millpond_ingest_rows_total", "Rows made since the start", |lane| lane.rows as i64)?,
-            lane("millpond_ingest_dead_letters_total", "Dead letters since the start", |lane| {
-                lane.dead_letters as i64
-            })?,
-            lane(
-                "millpond_ingest_skipped_total",
-                "Records skipped with a documented reason since the start",
-                |lane| lane.skipped as i64,
-            )?,
-        ];
-        Ok(Self {
-            catalog,
-            per_partition,
-            commits: gauge("millpond_lake_commits_total", "Commits confirmed since the start", &TABLE)?,
-            table_version: gauge("millpond_lake_table_version", "Newest table version", &TABLE)?,
-            hot_rows: gauge("millpond_lake_hot_rows", "Rows in memory that are not committed yet", &TABLE)?,
-            hot_bytes: gauge("millpond_lake_hot_bytes", "Bytes of those rows", &TABLE)?,
-            freshness: gauge(
-                "millpond_ingest_freshness_us",
-                "Age of the newest record when it became visible, by the broker's timestamp",
-                &TABLE,
-            )?,
-            ingest_used: IntGauge::new("millpond_memory_ingest_used_bytes", "Bytes that ingest holds")?,
-            ingest_limit: IntGauge::new("millpond_memory_ingest_limit_bytes", "Bytes that ingest may hold")?,
-            query_used: IntGauge::new("millpond_memory_queries_used_bytes", "Bytes that queries hold")?,
-        })
-    }
-
-    fn gauges(&self) -> impl Iterator<Item = &dyn Collector> {
-        let vectors = [&self.commits, &self.table_version, &self.hot_rows, &self.hot_bytes, &self.freshness];
-        let single = [&self.ingest_used, &self.ingest_limit, &self.query_used];
-        self.per_partition
-            .iter()
-            .map(|(gauge, _)| gauge as &dyn Collector)
-            .chain(vectors.into_iter().map(|gauge| gauge as &dyn Collector))
-            .chain(single.into_iter().map(|gauge| gauge as &dyn Collector))
-    }
-}
+/// Keeps no values of its own: each scrape reads the engine's.
+struct Metrics(Arc<EngineCatalog>);
 
 impl Collector for Metrics {
+    // Descriptions are for telling several collectors apart; this one is alone.
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges().flat_map(Collector::desc).collect()
+        Vec::new()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        for (name, status) in &self.catalog.statuses {
-            let counters = status.counters();
-            for (lane, counted) in &counters.lanes {
-                let labels = [name.as_str(), &lane.topic, &lane.partition.to_string()];
-                for (gauge, pick) in &self.per_partition {
-                    gauge.with_label_values(&labels).set(pick(counted));
-                }
-            }
-            let set = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(&[name.as_str()]).set(value);
-            set(&self.commits, counters.commits as i64);
-            set(&self.freshness, counters.freshness_us.unwrap_or(0));
-            if let Some(live) = self.catalog.tables.get(name) {
-                let view = live.pin();
-                set(&self.table_version, view.table_version().unwrap_or(0) as i64);
-                set(&self.hot_rows, view.hot_rows() as i64);
-                set(&self.hot_bytes, view.hot_bytes() as i64);
-            }
+        let tables: Vec<_> = self
+            .0
+            .tables
+            .iter()
+            .filter_map(|(name, live)| Some((name.as_str(), self.0.statuses.get(name)?.counters(), live.pin())))
+            .collect();
+        let per_partition = PER_PARTITION.iter().map(|(name, help, pick)| {
+            let lanes = tables.iter().flat_map(|(table, counters, _)| {
+                counters.lanes.iter().map(move |(lane, counted)| {
+                    let partition = lane.partition.to_string();
+                    metric(name, &[("partition", &partition), ("table", table), ("topic", &lane.topic)], pick(counted))
+                })
+            });
+            family(name, help, lanes.collect())
+        });
+        let per_table = PER_TABLE.iter().map(|(name, help, pick)| {
+            let values =
+                tables.iter().map(|(table, counters, view)| metric(name, &[("table", table)], pick(counters, view)));
+            family(name, help, values.collect())
+        });
+        let per_process =
+            PER_PROCESS.iter().map(|(name, help, pick)| family(name, help, vec![metric(name, &[], pick(&self.0))]));
+        per_partition.chain(per_table).chain(per_process).collect()
+    }
+}
+
+fn kind(name: &str) -> MetricType {
+    if name.ends_with("_total") { MetricType::COUNTER } else { MetricType::GAUGE }
+}
+
+fn family(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind(name));
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(name: &str, labels: &[(&str, &str)], value: i64) -> Metric {
+    let labels = labels.iter().map(|(name, value)| {
+        let mut label = LabelPair::default();
+        label.set_name((*name).to_owned());
+        label.set_value((*value).to_owned());
+        label
+    });
+    let mut metric = Metric::from_label(labels.collect());
+    if kind(name) == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value as f64);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::OnceLock;
+
+    use arrow::datatypes::Schema;
+    use parking_lot::RwLock;
+    use prometheus::TextEncoder;
+
+    use super::*;
+    use crate::engine::status::TableStatus;
+    use crate::lake::LiveView;
+    use crate::task::Budget;
+
+    #[test]
+    fn totals_are_counters_and_the_rest_are_gauges() {
+        let view = View {
+            table: "trips".into(),
+            schema: Arc::new(Schema::empty()),
+            schema_version: 0,
+            committed: None,
+            positions: BTreeMap::new(),
+            hot: Vec::new(),
+        };
+        let status = TableStatus::default();
+        status.committed(7);
+        let catalog = EngineCatalog {
+            tables: BTreeMap::from([("trips".to_owned(), Arc::new(LiveView::new(view)))]),
+            statuses: BTreeMap::from([("trips".to_owned(), Arc::new(status))]),
+            views: RwLock::default(),
+            lake: None,
+            versions: Arc::default(),
+            dead_letters: OnceLock::new(),
+            waiting: RwLock::default(),
+            readers: RwLock::default(),
+            ingest_budget: Budget::new(64),
+            news: crate::news::News::default(),
+            sinks: crate::deliver::Sinks::default(),
+            query_memory: OnceLock::new(),
+        };
+        let families = registry(Arc::new(catalog)).unwrap().gather();
+        let text = TextEncoder::new().encode_to_string(&families).unwrap();
+        for line in [
+            "# TYPE millpond_lake_commits_total counter",
+            "millpond_lake_commits_total{table=\"trips\"} 1",
+            "# TYPE millpond_lake_hot_rows gauge",
+            "millpond_lake_hot_rows{table=\"trips\"} 0",
+            "# TYPE millpond_memory_ingest_limit_bytes gauge",
+            "millpond_memory_ingest_limit_bytes 64",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        self.ingest_used.set(self.catalog.ingest_budget.used_bytes() as i64);
-        self.ingest_limit.set(self.catalog.ingest_budget.limit_bytes() as i64);
-        self.query_used.set(self.catalog.query_memory.get().map_or(0, |memory| memory().0) as i64);
-        self.gauges().flat_map(Collector::collect).collect()
     }
 }

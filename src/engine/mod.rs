@@ -1,30 +1,33 @@
 //! The running project: rooms put together, started and stopped in order.
 //!
 //! ```text
-//! start:  store, probe, format, claim ─ tables ─ servers ─ (in the background) Kafka ─ readers ─ ingest
-//! stop:   readers ─ last commits ─ servers ─ claim
+//! start:  store, probe, format, claim ─ tables ─ sinks, news ─ servers ─ (in the background) Kafka ─ readers ─ ingest
+//! stop:   readers ─ last commits ─ news, sinks ─ servers ─ claim
 //! ```
 //!
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
 //! commits or translates; each room does its own work.
 
 mod catalog;
+mod facts;
 mod feed;
 mod ingest;
 mod metrics;
+mod outbound;
 mod reload;
 mod status;
 mod versions;
+mod views;
+mod watch;
 
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -33,23 +36,31 @@ use self::feed::{DEAD_LETTERS, Feed, SCHEMA_VERSIONS};
 use self::reload::Reload;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::versions::Versions;
+use self::watch::Watch;
 use crate::config::{Config, LoadOptions, Problem, Problems, Project};
 use crate::decode::dead_letters_schema;
+use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    Claim, DeadLetters, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options, SYSTEM,
-    SchemaVersions, Stores, Table, View, probe,
+    Claim, DeadLetters, Encoding, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options,
+    SYSTEM, SchemaVersions, Stores, Table, View, probe,
 };
+use crate::news::News;
 use crate::query::{Service, ServiceOptions};
 use crate::schema::{Contract, SchemaVersion};
 use crate::serve::{Flight, Http};
 use crate::source::{Kafka, KafkaOptions, PartitionStatus};
 use crate::task::{self, Budget, Shutdown};
 
-/// Shares of `[limits] memory`, in percent; what is left is for the process itself.
-const INGEST_PERCENT: usize = 40;
+/// What the process takes with nothing to do: its code, its threads, the clients of Kafka and the store.
+const PROCESS_BYTES: usize = 128 * 1024 * 1024;
+/// Shares of what `[limits] memory` leaves beside that, in percent; the last 15 are what the allocator keeps of
+/// what was freed a moment ago, which is most while a backlog is written.
+const INGEST_PERCENT: usize = 30;
 const QUERY_PERCENT: usize = 40;
-/// Of it, what librdkafka may hold in its own queues, over all topics.
+/// Files of commits while they are encoded.
+const ENCODING_PERCENT: usize = 10;
+/// What librdkafka may hold in its own queues, over all topics.
 const KAFKA_PERCENT: usize = 5;
 /// Shutdown gives up on a store that does not answer after this long; nothing is lost, it is read again.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -81,6 +92,9 @@ pub struct Engine {
     flight_sql: Option<SocketAddr>,
     http: Option<SocketAddr>,
     feed: JoinHandle<Result<()>>,
+    watch: JoinHandle<()>,
+    news: News,
+    sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
     stop_feed: Shutdown,
     abort: Shutdown,
@@ -91,9 +105,9 @@ pub struct Engine {
 impl Engine {
     /// Starts the project's servers and, in the background, its ingest.
     pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
+        let began = SystemTime::now();
         let config = &project.config;
-        let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
-        let share = |percent: usize| memory / 100 * percent;
+        let share = |percent| share(config, percent);
         let (stop_feed, abort, stop_servers, stop_claim) =
             (Shutdown::new(), Shutdown::new(), Shutdown::new(), Shutdown::new());
 
@@ -110,6 +124,8 @@ impl Engine {
 
         let lake = Lake::new(stores);
         let versions = versions(&lake).await?;
+        let swept = lake.clone();
+        task::spawn("sweep", async move { swept.sweep(began).await });
         let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
         let budget = Budget::new(share(INGEST_PERCENT));
         let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -120,32 +136,39 @@ impl Engine {
             let view = view_of(&contract.table, table.as_ref(), declared, &versions)?;
             suits(contract, &view, &versions)?;
             tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
-            let (sender, edited) = watch::channel(Arc::clone(contract));
+            let (sender, edited) = tokio::sync::watch::channel(Arc::clone(contract));
             senders.insert(contract.table.clone(), sender);
             edits.insert(contract.table.clone(), edited);
             statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
             open.extend(table.map(|table| (contract.table.clone(), table)));
         }
+        let cluster = cluster(config, options.embedded.as_deref());
+        let sinks = Sinks::start(&config.sinks, &cluster, lake.stores().commit()).await?;
+        let news = News::start(config.notify.clone(), sinks.clone());
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses,
             views: RwLock::new(views(project)),
-            lake: lake.clone(),
+            lake: Some(lake.clone()),
             versions,
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             ingest_budget: budget.clone(),
+            news: news.clone(),
+            sinks: sinks.clone(),
             query_memory: OnceLock::new(),
         });
-        let service = service(&lake, &catalog, share(QUERY_PERCENT), config)?;
+        let service = service(Some(&lake), &catalog, config)?;
+        views::warn(&project.views, &service, &catalog).await;
 
         let kafka = Kafka::new(KafkaOptions {
-            brokers: options.embedded.clone().unwrap_or_else(|| brokers(config)),
-            properties: config.kafka.properties.0.clone(),
+            brokers: cluster.brokers,
+            properties: cluster.properties,
             queued_bytes: share(KAFKA_PERCENT) / topics(project).max(1),
             ..KafkaOptions::default()
         })?;
+        let watch = Watch::new(Arc::clone(&catalog), news.clone(), &contracts, config.lake.commit_interval);
         let feed = Feed {
             lake,
             contracts,
@@ -156,6 +179,8 @@ impl Engine {
             embedded: options.embedded.is_some(),
             commit_interval: config.lake.commit_interval,
             budget,
+            encoding: Arc::new(Encoding::new(share(ENCODING_PERCENT))),
+            news: news.clone(),
             stop: stop_feed.clone(),
             abort: abort.clone(),
         };
@@ -179,6 +204,7 @@ impl Engine {
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         let feed = task::spawn("feed", feed.run());
+        let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {
             service,
             catalog,
@@ -186,6 +212,9 @@ impl Engine {
             flight_sql,
             http: http_address,
             feed,
+            watch,
+            news,
+            sinks,
             servers,
             stop_feed,
             abort,
@@ -240,6 +269,10 @@ impl Engine {
             let stopped = self.wait_for_feed().await;
             result = result.and(stopped);
         }
+        // What the end of ingest told is told, too.
+        let _ = self.watch.await;
+        self.news.stop().await;
+        self.sinks.stop().await;
         self.stop_servers.cancel();
         for (name, server) in self.servers.drain(..) {
             if tokio::time::timeout(Duration::from_secs(5), server).await.is_err() {
@@ -264,7 +297,7 @@ impl Engine {
         }
         self.abort.cancel();
         match tokio::time::timeout(LAST_WORDS, &mut self.feed).await {
-            Ok(ended) if matches!(ended, Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Ok(()))) => return Ok(()),
             Ok(_) => {}
             // A request that is under way hears of nothing. Dropped, it is what a kill leaves to the next start.
             Err(_) => self.feed.abort(),
@@ -297,6 +330,11 @@ impl Monitor {
         self.0.not_ready()
     }
 
+    /// What the platform told about itself lately, oldest first.
+    pub fn news(&self) -> Vec<Message> {
+        self.0.news.recent()
+    }
+
     /// Rows in memory that are not committed yet.
     pub fn hot_rows(&self) -> usize {
         self.0.tables.values().map(|live| live.pin().hot_rows()).sum()
@@ -307,7 +345,7 @@ impl Monitor {
         let readers = self.0.readers.read();
         let lags = readers.values().flat_map(|(_, status)| {
             let status = status();
-            status.partitions.values().map(PartitionStatus::lag).map(|lag| lag.unwrap_or(0)).collect::<Vec<_>>()
+            status.shared.partitions.values().map(PartitionStatus::lag).map(|lag| lag.unwrap_or(0)).collect::<Vec<_>>()
         });
         lags.sum()
     }
@@ -318,83 +356,110 @@ impl Monitor {
     }
 }
 
-/// What is wrong with the project's views. Columns are looked for only if the lake has all their tables
-/// already: before the first record nobody knows which columns a topic gives.
+/// What is wrong with the project's views, as far as can be known without a server: see [`views::problems`].
 pub async fn check_views(project: &Project, variables: &Variables) -> Result<Problems> {
-    let mut problems = Problems::default();
-    let known: Option<Service> = match project.config.lake.url.scheme() {
+    let lake = match project.config.lake.url.scheme() {
+        "file" => existing(project, variables).await.ok(),
         // A bucket may be far away: `check` asks nobody.
-        "file" => read_only(project, variables).await.ok(),
         _ => None,
     };
-    let complete = match &known {
-        Some(service) => {
-            let tables = service.session().tables().await?;
-            project.tables.iter().all(|table| tables.iter().any(|found| found.name == table.table))
-        }
-        None => false,
+    let catalog = match committed(project, lake.as_ref()).await {
+        Ok(catalog) => catalog,
+        Err(_) => committed(project, None).await?,
     };
-    for view in &project.views {
-        let parsed = crate::query::split(&view.sql).map(drop);
-        let planned = match &known {
-            Some(service) if complete && parsed.is_ok() => service.session().prepare(&view.sql).await.map(drop),
-            _ => parsed,
-        };
-        if let Err(error) = planned {
-            let mut problem = Problem::of_file(&view.file, error.message());
-            if let Some(hint) = error.hint_text() {
-                problem = problem.hint(hint);
-            }
-            problems.push(problem);
-        }
+    let service = service(lake.as_ref(), &catalog, &project.config)?;
+    Ok(views::problems(&project.views, &service, &catalog).await)
+}
+
+/// Delivers one message to a sink of the project, without a queue: for whoever wants to know whether it works.
+pub async fn try_sink(
+    config: &Config,
+    sink: &SinkOptions,
+    message: &Message,
+) -> Result<std::result::Result<(), Failure>> {
+    let is_embedded = config.kafka.brokers == crate::config::Brokers::Embedded;
+    if is_embedded && matches!(sink, SinkOptions::Kafka(_)) {
+        let error =
+            Error::new(Kind::Usage, "the embedded broker is inside `millpond serve`: nobody else can write to it");
+        return Err(error.hint("try the sink with kafka.brokers set to a broker of its own"));
     }
-    Ok(problems)
+    let channel = Channel::open(sink, &cluster(config, None))?;
+    Ok(channel.deliver(message).await)
 }
 
 /// A query service over a lake without a writer: committed rows only, nothing is created or changed.
 pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFuture<'a, Result<Service>> {
     Box::pin(async move {
-        let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
-        if Format::read(&stores).await?.is_none() {
-            return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
-                .hint("start `millpond serve` once to create it"));
-        }
-        let lake = Lake::new(stores);
-        let versions = versions(&lake).await?;
-        let mut tables = BTreeMap::new();
+        let lake = existing(project, variables).await?;
+        let catalog = committed(project, Some(&lake)).await?;
+        service(Some(&lake), &catalog, &project.config)
+    })
+}
+
+/// The project's lake, which must be there.
+async fn existing(project: &Project, variables: &Variables) -> Result<Lake> {
+    let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
+    if Format::read(&stores).await?.is_none() {
+        return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
+            .hint("start `millpond serve` once to create it"));
+    }
+    Ok(Lake::new(stores))
+}
+
+/// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.
+async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineCatalog>> {
+    let (mut tables, dead_letters) = (BTreeMap::new(), OnceLock::new());
+    let versions = match lake {
+        Some(lake) => versions(lake).await?,
+        None => Arc::default(),
+    };
+    if let Some(lake) = lake {
         for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
-            if let Some(table) = open_table(&lake, PUBLIC, &name).await? {
+            if let Some(table) = open_table(lake, PUBLIC, &name).await? {
                 let schema = table.arrow_schema().map_err(unreadable)?;
                 tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema, &versions)?)));
             }
         }
-        let dead_letters = OnceLock::new();
-        if let Some(table) = open_table(&lake, SYSTEM, DEAD_LETTERS).await? {
+        if let Some(table) = open_table(lake, SYSTEM, DEAD_LETTERS).await? {
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
-        let memory = usize::try_from(project.config.limits.memory.0).unwrap_or(usize::MAX);
-        let catalog = Arc::new(EngineCatalog {
-            tables,
-            statuses: BTreeMap::new(),
-            views: RwLock::new(views(project)),
-            lake: lake.clone(),
-            versions,
-            dead_letters,
-            waiting: RwLock::default(),
-            readers: RwLock::new(BTreeMap::new()),
-            ingest_budget: Budget::new(0),
-            query_memory: OnceLock::new(),
-        });
-        service(&lake, &catalog, memory / 100 * QUERY_PERCENT, &project.config)
-    })
+    }
+    for contract in &project.tables {
+        if !tables.contains_key(&contract.table) {
+            let declared = SchemaVersion::declared(contract).arrow_schema();
+            let view = view_of(&contract.table, None, declared, &versions)?;
+            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
+        }
+    }
+    Ok(Arc::new(EngineCatalog {
+        tables,
+        statuses: BTreeMap::new(),
+        views: RwLock::new(views(project)),
+        lake: lake.cloned(),
+        versions,
+        dead_letters,
+        waiting: RwLock::default(),
+        readers: RwLock::new(BTreeMap::new()),
+        ingest_budget: Budget::new(0),
+        news: News::default(),
+        sinks: Sinks::default(),
+        query_memory: OnceLock::new(),
+    }))
 }
 
-fn service(lake: &Lake, catalog: &Arc<EngineCatalog>, memory_bytes: usize, config: &Config) -> Result<Service> {
+/// So much of the memory that is to be shared out, in bytes.
+fn share(config: &Config, percent: usize) -> usize {
+    let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
+    memory.saturating_sub(PROCESS_BYTES) / 100 * percent
+}
+
+fn service(lake: Option<&Lake>, catalog: &Arc<EngineCatalog>, config: &Config) -> Result<Service> {
+    let memory_bytes = share(config, QUERY_PERCENT);
     let url =
         INTERNAL_URL.parse().map_err(|error| Error::new(Kind::Internal, "the lake's inner url").because(error))?;
     let options = ServiceOptions {
         memory_bytes,
-        stores: vec![(url, Arc::clone(lake.stores().data()))],
+        stores: lake.map(|lake| (url, Arc::clone(lake.stores().data()))).into_iter().collect(),
         timezone: config.project.timezone.to_string(),
         ..ServiceOptions::default()
     };
@@ -478,11 +543,13 @@ fn topics(project: &Project) -> usize {
     topics.len()
 }
 
-fn brokers(config: &Config) -> String {
-    match &config.kafka.brokers {
+/// The project's Kafka; `embedded` is the address of the broker inside the process.
+fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
+    let brokers = match &config.kafka.brokers {
         crate::config::Brokers::At(brokers) => brokers.clone(),
-        crate::config::Brokers::Embedded => String::new(),
-    }
+        crate::config::Brokers::Embedded => embedded.unwrap_or_default().to_owned(),
+    };
+    Cluster { brokers, properties: config.kafka.properties.0.clone() }
 }
 
 fn location(project: &Project) -> Result<Location> {

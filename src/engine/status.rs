@@ -64,6 +64,11 @@ impl TableStatus {
         lane.last_record_us = lane.last_record_us.max(newest);
     }
 
+    /// Rows made since the process started.
+    pub fn rows(&self) -> u64 {
+        self.0.lock().lanes.values().map(|lane| lane.rows).sum()
+    }
+
     /// Says how many records wait for the first schema version.
     pub fn deciding(&self, records: u64) {
         self.0.lock().deciding = records;

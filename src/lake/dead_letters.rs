@@ -40,11 +40,6 @@ impl DeadLetters {
         Ok(Self { schema, table: Mutex::new(table), snapshot })
     }
 
-    /// Columns.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// The newest committed snapshot.
     pub fn snapshot(&self) -> Arc<EagerSnapshot> {
         self.snapshot.load_full()

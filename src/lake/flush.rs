@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use tracing::warn;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
@@ -19,9 +19,35 @@ use crate::task::{Shutdown, failpoint};
 /// Pause between attempts while the store cannot be written.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Encoding takes this many times the bytes of a window's rows: the copy that is split by day, and the file.
+const ENCODING_FACTOR: usize = 2;
+const KIB: usize = 1024;
+
+/// What the tables' commits may take for encoding their files, on top of the rows: they wait for each other.
+#[derive(Debug)]
+pub struct Encoding {
+    permits: Semaphore,
+    total_kib: u32,
+}
+
+impl Encoding {
+    /// Room for `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        let total_kib = u32::try_from((bytes / KIB).max(1)).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32);
+        Self { permits: Semaphore::new(total_kib as usize), total_kib }
+    }
+
+    /// Waits for room to encode `bytes` of rows; a window that is larger than all of it gets all of it.
+    async fn enter(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let wanted = u32::try_from(bytes.saturating_mul(ENCODING_FACTOR) / KIB).unwrap_or(u32::MAX);
+        self.permits.acquire_many(wanted.min(self.total_kib)).await.ok()
+    }
+}
+
 /// What one commit takes: frozen until its outcome is known.
 #[derive(Debug)]
 pub struct Window {
+    bytes: usize,
     schema: SchemaRef,
     schema_version: u32,
     rows: Vec<RecordBatch>,
@@ -50,7 +76,8 @@ impl Window {
                 young,
             });
         }
-        let window = Self { schema: Arc::clone(&view.schema), schema_version: view.schema_version, rows, dead, moves };
+        let (schema, schema_version) = (Arc::clone(&view.schema), view.schema_version);
+        let window = Self { bytes, schema, schema_version, rows, dead, moves };
         (!window.moves.is_empty()).then_some(window)
     }
 
@@ -75,19 +102,22 @@ pub async fn flush(
     table: &mut Table,
     window: Window,
     dead_letters: &DeadLetters,
+    encoding: &Encoding,
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
     failpoint::hit("before_stage");
     evolve(table, &window.schema, window.schema_version, stop).await?;
+    let room = encoding.enter(window.bytes).await;
     let adds = loop {
         match table.stage(&window.rows, &window.schema).await {
             Ok(adds) => break adds,
             Err(error) => {
-                warn!(table = %table.name(), error = %error, "data files not written, trying again");
+                table.warn("data files not written, trying again", &error);
                 pause(stop).await?;
             }
         }
     };
+    drop(room);
     failpoint::hit("after_stage");
     if !window.dead.is_empty() {
         dead_letters.append(table.name(), &window.dead, window.ends(), stop).await?;
@@ -104,10 +134,10 @@ pub async fn evolve(
     stop: &Shutdown,
 ) -> Result<(), CommitError> {
     while let Err(error) = commit::evolve(table, schema, schema_version).await {
-        warn!(table = %table.name(), error = %error, "schema version not confirmed, trying again");
+        table.warn("schema version not confirmed, trying again", &error);
         pause(stop).await?;
         if let Err(error) = table.refresh().await {
-            warn!(table = %table.name(), error = %error, "table cannot be read, asking again");
+            table.warn("table cannot be read, asking again", &error);
         }
     }
     Ok(())

@@ -23,23 +23,25 @@ mod txns;
 mod view;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use tracing::{info, warn};
 use url::Url;
 
 pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create};
 pub use dead_letters::DeadLetters;
-pub use flush::{Window, evolve, flush};
+pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use schema_versions::SchemaVersions;
-pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores};
+pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
 pub use table::{Past, Table, TableError, conform};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};
@@ -48,6 +50,9 @@ pub use view::{HotBatch, LiveView, View};
 pub const PUBLIC: &str = "public";
 /// Folder of the tables Millpond keeps about itself.
 pub const SYSTEM: &str = "system";
+
+/// Folder of what is Millpond's alone: claims, the format.
+const OWN: &str = "_millpond";
 
 /// Scheme and host under which the query room finds the lake's store. It names no place outside the lake, so
 /// no SQL can point elsewhere.
@@ -68,6 +73,16 @@ impl Lake {
     /// Its object store.
     pub fn stores(&self) -> &Stores {
         &self.stores
+    }
+
+    /// Removes what killed processes left half written in a local folder before `before`, the start of this one. For
+    /// the holder of the writer claim: whoever else is still writing there has lost it, and must not succeed.
+    pub async fn sweep(&self, before: SystemTime) {
+        match self.stores.sweep(&[PUBLIC, SYSTEM, OWN], before).await {
+            Ok(0) => {}
+            Ok(files) => info!(files, "half-written files of a killed process removed"),
+            Err(error) => warn!(%error, "half-written files of a killed process not removed"),
+        }
     }
 
     /// Opens the Delta table `folder/name`; `None` if there is none.

@@ -6,8 +6,9 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use chrono::{DateTime, Utc};
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow;
@@ -18,24 +19,29 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::ObjectStore;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use tracing::{debug, warn};
 
 use super::positions::{Positions, TopicPartition};
+use super::store::reason;
 use super::txns::{self, TxnError, Txns};
 
 /// Table property that names the schema version of the table's newest rows.
 pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
 
-/// Rows handed to the file writer at once.
+/// Rows handed to the file writer at once: so many …
 const STAGE_ROWS: usize = 32 * 1024;
+/// … or so many bytes, since they are copied to be split by day.
+const STAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Why a table could not be read or written.
+/// Why a table could not be read or written: in one line, whatever the libraries say (their words are in the debug
+/// form).
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The Delta library or the store failed.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Delta(#[from] DeltaTableError),
     /// The kernel refused.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Kernel(#[from] deltalake_core::kernel::Error),
     /// The log's positions could not be read.
     #[error(transparent)]
@@ -50,7 +56,7 @@ pub enum TableError {
     },
     /// Rows do not fit the table.
     #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] ArrowError),
 }
 
 /// A moment in a table's life.
@@ -159,7 +165,7 @@ impl Table {
             .schema()
             .as_ref()
             .try_into_arrow()
-            .map_err(|error: arrow::error::ArrowError| self.schema_error(&error))?;
+            .map_err(|error: ArrowError| self.schema_error(&error))?;
         Ok(Arc::new(schema))
     }
 
@@ -230,18 +236,25 @@ impl Table {
             let mut writer = DeltaWriter::new(Arc::clone(&self.data), config);
             // Splitting by partition costs per batch, and natural batches are small: join them first.
             let mut joined: Vec<RecordBatch> = Vec::new();
-            let mut rows = 0;
+            let (mut rows, mut bytes) = (0, 0);
             for (at, batch) in batches.iter().enumerate() {
                 rows += batch.num_rows();
+                bytes += batch.get_array_memory_size();
                 joined.push(conform(batch, schema)?);
-                if rows >= STAGE_ROWS || at + 1 == batches.len() {
+                if rows >= STAGE_ROWS || bytes >= STAGE_BYTES || at + 1 == batches.len() {
                     writer.write(&concat_batches(schema, &joined)?).await?;
                     joined.clear();
-                    rows = 0;
+                    (rows, bytes) = (0, 0);
                 }
             }
             Ok(writer.close().await?)
         })
+    }
+
+    /// Says that something failed which will be tried again: in short, and for who debugs in the libraries' words.
+    pub fn warn(&self, what: &'static str, error: &TableError) {
+        warn!(table = %self.name, error = %error, "{what}");
+        debug!(table = %self.name, error = ?error, "{what}");
     }
 
     /// The object store with the table's folder as root.
@@ -258,15 +271,50 @@ impl Table {
     }
 }
 
-/// Brings `batch` to `schema`: columns by name, missing ones null.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+/// Brings `batch` to `schema`: columns by name, missing ones null. Keeps the row count when there are no columns.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
     }
-    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+    let rows = batch.num_rows();
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
         Some(column) => arrow::compute::cast(column, field.data_type()),
-        None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
-    });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+        None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int32Array};
+    use arrow::datatypes::{DataType, Int64Type};
+
+    use super::*;
+
+    fn numbers() -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+        RecordBatch::try_from_iter([("a", column)]).unwrap()
+    }
+
+    fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
+        let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
+        Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn columns_are_found_by_name_cast_and_made_null() {
+        let wanted = schema(&[("b", DataType::Utf8), ("a", DataType::Int64)]);
+        let batch = conform(&numbers(), &wanted).unwrap();
+        assert_eq!(batch.schema_ref(), &wanted);
+        assert_eq!(batch.column(0).null_count(), 3);
+        assert_eq!(batch.column(1).as_primitive::<Int64Type>().values(), &[1, 2, 3]);
+    }
+
+    #[test]
+    fn rows_are_counted_without_a_column() {
+        assert_eq!(conform(&numbers(), &schema(&[])).unwrap().num_rows(), 3);
+    }
 }

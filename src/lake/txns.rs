@@ -14,6 +14,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
 
+use super::store::reason;
+
 /// Application id → version.
 pub type Txns = BTreeMap<String, i64>;
 
@@ -24,7 +26,7 @@ const PARALLEL_READS: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum TxnError {
     /// The store failed.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Store(#[from] object_store::Error),
     /// A log entry is not what the protocol says.
     #[error("unreadable log entry {0}: {1}")]

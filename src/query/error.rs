@@ -9,6 +9,7 @@ use datafusion::parquet::errors::ParquetError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
+use crate::lake;
 
 /// Follows a function's name.
 const NO_SIGNATURE: &str = " failed to match any signature";
@@ -22,7 +23,7 @@ pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> Error {
 }
 
 fn translate(error: DataFusionError, place: Option<(u64, u64)>, sql: &str) -> Error {
-    let query = |message: &str| Error::new(Kind::Query, point(first_line(message), place, sql));
+    let query = |message: &str| pointed(Kind::Query, first_line(message), place, sql);
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => translate(*inner, place, sql),
         DataFusionError::Collection(errors) => match errors.into_iter().next() {
@@ -70,7 +71,7 @@ fn from_arrow(error: ArrowError, place: Option<(u64, u64)>, sql: &str) -> Error 
         | ArrowError::ComputeError(message)
         | ArrowError::ArithmeticOverflow(message)
         | ArrowError::InvalidArgumentError(message)
-        | ArrowError::NotYetImplemented(message) => Error::new(Kind::Query, point(first_line(&message), place, sql)),
+        | ArrowError::NotYetImplemented(message) => pointed(Kind::Query, first_line(&message), place, sql),
         ArrowError::OffsetOverflowError(_) => Error::new(Kind::Exhausted, "a column of one batch is larger than 2 GiB")
             .hint("select fewer columns or shorter values"),
         ArrowError::MemoryError(message) => exhausted(&message),
@@ -94,9 +95,9 @@ fn from_cause(cause: Box<dyn StdError + Send + Sync>, place: Option<(u64, u64)>,
         Ok(error) => return from_arrow(*error, place, sql),
         Err(cause) => cause,
     };
-    match cause.downcast::<object_store::Error>() {
-        Ok(error) => from_store(&error),
-        Err(cause) => internal(first_line(&cause.to_string())).because(cause),
+    match lake::store_error(cause.as_ref()) {
+        Some(error) => from_store(error),
+        None => internal(first_line(&cause.to_string())).because(cause),
     }
 }
 
@@ -151,14 +152,14 @@ fn end(sql: &str) -> (u64, u64) {
 /// A syntax error at a line and column, both from 1.
 pub(super) fn syntax(message: &str, place: Option<(u64, u64)>, sql: &str) -> Error {
     let message = message.replacen("Expected: ", "expected ", 1).replacen(", found: ", ", found ", 1);
-    Error::new(Kind::Query, point(&format!("syntax error: {message}"), place, sql))
+    pointed(Kind::Query, &format!("syntax error: {message}"), place, sql)
 }
 
 fn from_schema(error: SchemaError, place: Option<(u64, u64)>, sql: &str) -> Error {
     let SchemaError::FieldNotFound { field, valid_fields } = error else {
-        return Error::new(Kind::Query, point(first_line(&error.to_string()), place, sql));
+        return pointed(Kind::Query, first_line(&error.to_string()), place, sql);
     };
-    let error = Error::new(Kind::Query, point(&format!("column `{}` does not exist", field.flat_name()), place, sql));
+    let error = pointed(Kind::Query, &format!("column `{}` does not exist", field.flat_name()), place, sql);
     let names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
     match hint(&field.name, &names) {
         Some(text) => error.hint(text),
@@ -174,7 +175,7 @@ pub(super) fn unknown_table(name: &str, names: &[String], sql: &str) -> Error {
         let line = before.matches('\n').count() + 1;
         (line as u64, before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1)
     });
-    let error = Error::new(Kind::NotFound, point(&format!("table `{name}` does not exist"), place, sql));
+    let error = pointed(Kind::NotFound, &format!("table `{name}` does not exist"), place, sql);
     match hint(name, names) {
         Some(text) => error.hint(text),
         None => error,
@@ -220,7 +221,7 @@ fn from_store(error: &object_store::Error) -> Error {
         object_store::Error::PermissionDenied { path, .. } | object_store::Error::Unauthenticated { path, .. } => {
             Error::new(Kind::Unavailable, format!("the object store does not let this process read {path}"))
         }
-        other => Error::new(Kind::Unavailable, format!("the object store cannot be read now: {other}")),
+        other => Error::new(Kind::Unavailable, format!("the lake cannot be read now: {}", lake::reason(other))),
     }
 }
 
@@ -237,6 +238,11 @@ fn internal(message: &str) -> Error {
 
 fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default().trim_end_matches('.')
+}
+
+/// An error at a place of `sql`.
+fn pointed(kind: Kind, message: &str, place: Option<(u64, u64)>, sql: &str) -> Error {
+    Error::new(kind, point(message, place, sql)).at(place)
 }
 
 /// Adds the line of `sql` and a caret under the place.

@@ -113,6 +113,16 @@ impl Session {
         self.service.threads().run(async move { session.list_tables().await })
     }
 
+    /// What is wrong with the view `name`, as a statement that reads it would be told. Where not all columns are
+    /// `known` yet, only its syntax and the tables it names are judged.
+    pub fn check_view<'a>(&'a self, name: &'a str, known: bool) -> BoxFuture<'a, Result<()>> {
+        let (session, name) = (self.clone(), name.to_owned());
+        self.service.threads().run(async move {
+            let (catalog, state) = session.pinned();
+            check_view(&catalog, &state, &name, known).await
+        })
+    }
+
     fn list_tables<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
         Box::pin(async move {
             let (catalog, state) = self.pinned();
@@ -268,6 +278,11 @@ async fn plan_view_query(
     sql: &str,
     inside: &mut Vec<String>,
 ) -> Result<LogicalPlan> {
+    plan(catalog, state, sql, view_statement(sql)?, inside).await
+}
+
+/// The one SELECT of a view.
+fn view_statement(sql: &str) -> Result<Ast> {
     let parsed = parse::parse(sql)?;
     if parsed.parameters > 0 {
         return Err(Error::new(Kind::Query, "a view has no parameters"));
@@ -279,7 +294,27 @@ async fn plan_view_query(
     let Ask::Rows(statement) = allow::classify(parsed.statement)? else {
         return Err(Error::new(Kind::Query, "a view is one SELECT"));
     };
-    plan(catalog, state, sql, *statement, inside).await
+    Ok(*statement)
+}
+
+/// Plans a view to its end, coerced types included.
+fn check_view<'a>(
+    catalog: &'a PinnedCatalog,
+    state: &'a SessionState,
+    name: &'a str,
+    known: bool,
+) -> BoxFuture<'a, Result<()>> {
+    async move {
+        let Some(sql) = catalog.unplanned_view(PUBLIC, name) else { return Ok(()) };
+        let statement = view_statement(sql)?;
+        let planned = plan(catalog, state, sql, statement, &mut vec![name.to_owned()]).await;
+        let planned = planned.and_then(|plan| state.optimize(&plan).map_err(|e| error::from_datafusion(e, sql)));
+        match planned {
+            Err(error) if known || matches!(error.kind(), Kind::NotFound | Kind::Denied) => Err(error),
+            _ => Ok(()),
+        }
+    }
+    .boxed()
 }
 
 fn in_view(name: &str, error: Error) -> Error {

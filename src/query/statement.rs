@@ -17,6 +17,7 @@ use super::rows::{self, Rows};
 use super::session::{Planned, Session};
 use super::{error, parse, wire};
 use crate::error::{Error, Kind, Result};
+use crate::schema::type_name;
 
 /// A prepared statement of one session.
 #[derive(Clone)]
@@ -66,7 +67,7 @@ impl Statement {
             }
             other => answer(&session, other)?.schema(),
         };
-        let parameters = parameters.iter().map(|t| wire::data_type(t)).collect();
+        let parameters = parameters.iter().map(wire::data_type).collect();
         Ok(Self { session, sql: sql.into(), ask, parameters, schema })
     }
 
@@ -126,7 +127,11 @@ impl Query {
             // Optimized here, because only then are the types those of the rows that will come.
             let plan = state.optimize(&plan).map_err(|e| error::from_datafusion(e, &sql))?;
             let schema = wire::schema(plan.schema().as_arrow());
-            Ok(Self { session, sql, what: What::Plan { plan, state: Arc::new(state) }, schema })
+            let what = match plan {
+                LogicalPlan::DescribeTable(asked) => What::Ready(describe(&asked.schema, &schema)?),
+                plan => What::Plan { plan, state: Arc::new(state) },
+            };
+            Ok(Self { session, sql, what, schema })
         })
     }
 
@@ -176,6 +181,17 @@ impl What {
             Self::Set { .. } => Arc::new(Schema::empty()),
         }
     }
+}
+
+/// What DESCRIBE answers, in the schema `to`; DataFusion would give the names of Arrow's types.
+fn describe(columns: &Schema, to: &SchemaRef) -> Result<RecordBatch> {
+    let fields = columns.fields();
+    let names = StringArray::from_iter_values(fields.iter().map(|field| field.name()));
+    let types = StringArray::from_iter_values(fields.iter().map(|field| type_name(field.data_type())));
+    let nullable =
+        StringArray::from_iter_values(fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" }));
+    RecordBatch::try_new(Arc::clone(to), vec![Arc::new(names), Arc::new(types), Arc::new(nullable)])
+        .map_err(|e| error::from_datafusion(e.into(), ""))
 }
 
 /// What SET, RESET and SHOW come to.

@@ -5,11 +5,11 @@
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
@@ -22,7 +22,7 @@ use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::kernel::EagerSnapshot;
 
 use super::logical::Shown;
-use crate::lake::View;
+use crate::lake::{View, conform};
 
 /// Committed rows of one snapshot, and hot rows above it.
 #[derive(Debug)]
@@ -43,9 +43,9 @@ impl ViewTable {
         }
     }
 
-    /// A committed snapshot alone.
-    pub fn committed(snapshot: Arc<EagerSnapshot>, schema: &SchemaRef) -> Self {
-        Self { shown: Shown::new(schema), committed: Some(snapshot), hot: Vec::new() }
+    /// A committed snapshot alone; without one there are no rows.
+    pub fn committed(snapshot: Option<Arc<EagerSnapshot>>, schema: &SchemaRef) -> Self {
+        Self { shown: Shown::new(schema), committed: snapshot, hot: Vec::new() }
     }
 
     fn plan<'a>(
@@ -63,7 +63,7 @@ impl ViewTable {
                 parts.push(scan_committed(snapshot, &schema, session, &filters, limit).await?);
             }
             if !self.hot.is_empty() {
-                let batches = self.hot.iter().map(|batch| narrow(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
+                let batches = self.hot.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
                 parts.push(MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?);
             }
             let union = match parts.len() {
@@ -139,17 +139,4 @@ fn scan_committed<'a>(
         let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(columns, plan)?) as Arc<dyn ExecutionPlan>)
     })
-}
-
-/// `batch` with the columns of `schema`, missing ones null; keeps the row count when no column is wanted.
-fn narrow(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
-    let rows = batch.num_rows();
-    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => arrow::compute::cast(column, field.data_type()),
-        None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
-    };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

@@ -5,9 +5,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
-use super::{Column, ColumnType, Path, PathError, SchemaVersion, fixed};
+use super::{Column, ColumnType, Element, Path, PathError, SchemaVersion, fixed};
 
 /// Field metadata: the column's [`Path`] as text.
 pub const PATH_KEY: &str = "millpond.path";
@@ -17,6 +17,9 @@ pub const TYPE_KEY: &str = "millpond.type";
 pub const WIDENS_KEY: &str = "millpond.widens";
 /// Field metadata of a bigint column whose integers are doubles, too: [`Column::exact`].
 pub const EXACT_KEY: &str = "millpond.exact";
+
+/// Field metadata: what the contract says about the column. Other engines show it as the column's comment.
+pub const DESCRIPTION_KEY: &str = "comment";
 
 /// Why an Arrow schema is no schema version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -63,6 +66,8 @@ impl ColumnType {
             ColumnType::String | ColumnType::Json => DataType::Utf8,
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ColumnType::Date => DataType::Date32,
+            // The name that Delta's readers give it.
+            ColumnType::List(element) => DataType::List(element_field(element)),
         }
     }
 
@@ -76,6 +81,10 @@ impl ColumnType {
             ColumnType::Json => "json",
             ColumnType::Timestamp => "timestamp",
             ColumnType::Date => "date",
+            ColumnType::List(Element::Boolean) => "boolean[]",
+            ColumnType::List(Element::Int64) => "bigint[]",
+            ColumnType::List(Element::Double) => "double[]",
+            ColumnType::List(Element::String) => "string[]",
         }
     }
 
@@ -85,7 +94,7 @@ impl ColumnType {
     }
 }
 
-const ALL: [ColumnType; 7] = [
+const ALL: [ColumnType; 11] = [
     ColumnType::Boolean,
     ColumnType::Int64,
     ColumnType::Double,
@@ -93,7 +102,66 @@ const ALL: [ColumnType; 7] = [
     ColumnType::Json,
     ColumnType::Timestamp,
     ColumnType::Date,
+    ColumnType::List(Element::Boolean),
+    ColumnType::List(Element::Int64),
+    ColumnType::List(Element::Double),
+    ColumnType::List(Element::String),
 ];
+
+/// The SQL name of an Arrow type, as `system.columns` and DESCRIBE show it; for the types of contracts their
+/// [word](ColumnType::word).
+pub fn type_name(kind: &DataType) -> String {
+    use DataType as T;
+    let word = match kind {
+        T::Null => "null",
+        T::Boolean => "boolean",
+        T::Int8 => "tinyint",
+        T::Int16 => "smallint",
+        T::Int32 => "int",
+        T::Int64 => "bigint",
+        T::UInt8 => "tinyint unsigned",
+        T::UInt16 => "smallint unsigned",
+        T::UInt32 => "int unsigned",
+        T::UInt64 => "bigint unsigned",
+        T::Float16 | T::Float32 => "float",
+        T::Float64 => "double",
+        T::Utf8 | T::LargeUtf8 | T::Utf8View => "string",
+        T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_) => "binary",
+        T::Date32 | T::Date64 => "date",
+        T::Time32(_) | T::Time64(_) => "time",
+        T::Timestamp(_, Some(_)) => "timestamp",
+        T::Timestamp(_, None) => "timestamp without time zone",
+        T::Interval(_) | T::Duration(_) => "interval",
+        T::Decimal32(precision, scale)
+        | T::Decimal64(precision, scale)
+        | T::Decimal128(precision, scale)
+        | T::Decimal256(precision, scale) => return format!("decimal({precision}, {scale})"),
+        T::Dictionary(_, value) => return type_name(value),
+        T::RunEndEncoded(_, value) => return type_name(value.data_type()),
+        T::List(item) | T::LargeList(item) | T::ListView(item) | T::LargeListView(item) | T::FixedSizeList(item, _) => {
+            return format!("{}[]", type_name(item.data_type()));
+        }
+        T::Struct(fields) => return format!("struct<{}>", members(fields)),
+        T::Map(entries, _) => match entries.data_type() {
+            T::Struct(fields) if fields.len() == 2 => {
+                return format!("map<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()));
+            }
+            _ => "map",
+        },
+        T::Union(..) => "union",
+    };
+    word.to_owned()
+}
+
+fn members(fields: &Fields) -> String {
+    let member = |field: &FieldRef| format!("{}: {}", field.name(), type_name(field.data_type()));
+    fields.iter().map(member).collect::<Vec<_>>().join(", ")
+}
+
+/// The field of a list's elements.
+pub(crate) fn element_field(element: Element) -> FieldRef {
+    Arc::new(Field::new("element", element.column_type().arrow_type(), true))
+}
 
 fn fixed_type(name: &str) -> DataType {
     match name {
@@ -115,6 +183,9 @@ impl SchemaVersion {
             }
             metadata.extend(column.widens.clone().map(|widens| (WIDENS_KEY.to_owned(), widens)));
             metadata.extend(column.exact.then(|| (EXACT_KEY.to_owned(), "true".to_owned())));
+            if let Some(description) = &column.description {
+                metadata.insert(DESCRIPTION_KEY.to_owned(), description.clone());
+            }
             Field::new(&column.name, column.kind.arrow_type(), true).with_metadata(metadata)
         };
         let keys = self.columns.iter().take(self.keys).map(user);
@@ -155,7 +226,8 @@ fn column(field: &Field) -> Result<Column, SchemaError> {
     };
     let widens = field.metadata().get(WIDENS_KEY).cloned();
     let exact = field.metadata().contains_key(EXACT_KEY);
-    Ok(Column { name, path, kind, widens, exact })
+    let description = field.metadata().get(DESCRIPTION_KEY).cloned();
+    Ok(Column { name, path, kind, widens, exact, description })
 }
 
 /// The type without the freedoms readers take: views, long strings, another spelling of UTC.
@@ -164,6 +236,9 @@ fn plain(found: &DataType) -> DataType {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if matches!(&**zone, "+00:00" | "Z" | "Etc/UTC") => {
             ColumnType::Timestamp.arrow_type()
+        }
+        DataType::List(field) | DataType::LargeList(field) | DataType::ListView(field) => {
+            DataType::List(Arc::new(Field::new("element", plain(field.data_type()), true)))
         }
         other => other.clone(),
     }
@@ -177,12 +252,16 @@ mod tests {
     use crate::schema::any_path;
 
     fn any_version() -> impl Strategy<Value = SchemaVersion> {
-        let column = (any_path(), prop::sample::select(ALL.to_vec()), any::<bool>(), prop::option::of("[a-z]{1,3}"));
+        let flags = (any::<bool>(), prop::option::of("[a-z]{1,3}"), prop::option::of(any::<String>()));
+        let column = (any_path(), prop::sample::select(ALL.to_vec()), flags);
         (prop::collection::vec(column, 0..8), 1..100u32, any::<prop::sample::Index>()).prop_map(
             |(columns, number, keys)| {
                 let named = columns.into_iter().enumerate();
                 let columns: Vec<Column> = named
-                    .map(|(n, (path, kind, exact, widens))| Column { name: format!("c{n}"), path, kind, widens, exact })
+                    .map(|(n, (path, kind, (exact, widens, description)))| {
+                        let name = format!("c{n}");
+                        Column { name, path, kind, widens, exact, description }
+                    })
                     .collect();
                 SchemaVersion { number, keys: keys.index(columns.len() + 1), columns }
             },
@@ -200,6 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn types_have_the_names_that_contracts_give_them() {
+        for kind in [
+            ColumnType::Boolean,
+            ColumnType::Int64,
+            ColumnType::Double,
+            ColumnType::String,
+            ColumnType::Timestamp,
+            ColumnType::Date,
+        ] {
+            assert_eq!(type_name(&kind.arrow_type()), kind.word());
+        }
+        let entries = Field::new_struct(
+            "entries",
+            vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Date32, true)],
+            false,
+        );
+        let nested = Field::new("m", DataType::Map(entries.into(), false), true);
+        let list = DataType::List(Arc::new(Field::new_struct("item", vec![nested], true)));
+        assert_eq!(type_name(&list), "struct<m: map<string, date>>[]");
+        assert_eq!(type_name(&DataType::Dictionary(DataType::Int32.into(), DataType::Utf8View.into())), "string");
+        assert_eq!(type_name(&DataType::Decimal128(10, 2)), "decimal(10, 2)");
+    }
+
+    #[test]
     fn a_foreign_schema_is_refused_by_column() {
         let version = SchemaVersion { number: 1, keys: 0, columns: vec![] };
         let fields = |extra: Field| {
@@ -213,6 +316,10 @@ mod tests {
         let error = SchemaError::Type { name: "x".into(), found: DataType::Int8 };
         assert_eq!(fields(with_path(DataType::Int8)), Err(error));
         assert_eq!(fields(with_path(DataType::Utf8View)).unwrap().columns[0].kind, ColumnType::String);
+        let list = |kind| DataType::List(Arc::new(Field::new("item", kind, true)));
+        let read = fields(with_path(list(DataType::Utf8View))).unwrap().columns.remove(0).kind;
+        assert_eq!(read, ColumnType::List(Element::String));
+        assert!(fields(with_path(list(list(DataType::Utf8)))).is_err());
         assert_eq!(SchemaVersion::from_arrow(&Schema::empty(), 1, 0), Err(SchemaError::NoFixedColumn("event_time")));
         assert_eq!(
             SchemaVersion::from_arrow(&version.arrow_schema(), 1, 1),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use super::names::derive;
+
 /// Everything a person declared about one events table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contract {
@@ -25,10 +27,77 @@ pub struct Contract {
     pub on_type_conflict: OnTypeConflict,
     /// Declared columns, in file order.
     pub columns: Vec<ColumnContract>,
+    /// Payload paths whose values are left out, with everything below them (`drop = true`).
+    pub dropped: Vec<Vec<String>>,
+    /// Declared arrays, in file order.
+    pub arrays: Vec<ArrayContract>,
+    /// Which of a topic's records are the table's: those that meet all conditions.
+    pub matches: Vec<Match>,
+    /// Topics of which the table is, by name, the first: a record that nobody can read is its dead letter, and a
+    /// counted skip for the topic's other tables that have `match`.
+    pub first_of: Vec<String>,
+    /// True if strings that read as timestamps make a timestamp column.
+    pub infer_timestamps: bool,
     /// Overrides `[lake] commit_interval`.
     pub commit_interval: Option<Duration>,
     /// The project's zone: days of `_day`, and timestamps without a zone.
     pub timezone: Tz,
+}
+
+impl ArrayShape {
+    /// True if arrays are read as an object, so that its members get columns.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Self::Pivot { .. } | Self::First)
+    }
+}
+
+impl Contract {
+    /// What is declared about the column `name`.
+    pub fn column(&self, name: &str) -> Option<&ColumnContract> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// What is declared about the array at a payload path.
+    pub fn array(&self, path: &[String]) -> Option<&ArrayShape> {
+        self.arrays.iter().find(|array| array.path == path).map(|array| &array.shape)
+    }
+
+    /// The contracts of the tables that hold this one's `child` arrays, in the order of `arrays`. Their paths begin
+    /// at the element, and arrays declared inside of it are arrays of its table, children too.
+    pub fn children(&self) -> Vec<Contract> {
+        self.child_arrays().map(|child| self.child(child)).collect()
+    }
+
+    /// The declared arrays of [`Self::children`]: `child` arrays that lie in no other one.
+    pub(crate) fn child_arrays(&self) -> impl Iterator<Item = &ArrayContract> {
+        let children = || self.arrays.iter().filter(|array| array.shape == ArrayShape::Child);
+        let inside = |path: &[String], other: &[String]| path.len() > other.len() && path.starts_with(other);
+        children().filter(move |child| !children().any(|other| inside(&child.path, &other.path)))
+    }
+
+    fn child(&self, child: &ArrayContract) -> Contract {
+        let inside = |path: &[String]| path.strip_prefix(child.path.as_slice()).map(<[String]>::to_vec);
+        let arrays = self.arrays.iter().filter(|array| array.path.len() > child.path.len());
+        let level = 1 + self.columns.iter().filter(|column| matches!(column.path, Some(Path::Index(_)))).count();
+        Contract {
+            table: format!("{}__{}", self.table, derive(&child.path, &self.strip)),
+            key: Vec::new(),
+            time: None,
+            strip: Vec::new(),
+            columns: (1..=level).filter_map(|level| u8::try_from(level).ok()).map(index_column).collect(),
+            dropped: self.dropped.iter().filter_map(|path| inside(path)).filter(|path| !path.is_empty()).collect(),
+            arrays: arrays
+                .filter_map(|array| Some(ArrayContract { path: inside(&array.path)?, ..array.clone() }))
+                .collect(),
+            matches: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+fn index_column(level: u8) -> ColumnContract {
+    let (path, kind) = (Some(Path::Index(level)), Some(ColumnType::Int64));
+    ColumnContract { name: format!("_index_{level}"), path, kind, ..ColumnContract::default() }
 }
 
 /// `start = "earliest" | "latest" | "<RFC 3339 timestamp>"`.
@@ -102,8 +171,47 @@ pub enum OnTypeConflict {
     DeadLetter,
 }
 
+/// One condition of `match`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// Where the value stands.
+    pub path: Path,
+    /// The values that meet it: a string's content, or a number or boolean as JSON writes it.
+    pub values: Vec<String>,
+}
+
+/// `[arrays."<path>"]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayContract {
+    /// Where the array stands in the payload.
+    pub path: Vec<String>,
+    /// What becomes of it.
+    pub shape: ArrayShape,
+}
+
+/// `as` of a declared array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArrayShape {
+    /// A JSON column, whatever it holds.
+    Json,
+    /// A list column; scalars of several kinds become strings.
+    List,
+    /// The array is read as an object whose keys are the elements' values of the member `by`. An element's member
+    /// `value` stands under that key itself, its other members below it.
+    Pivot {
+        /// The member that names an element.
+        by: String,
+        /// The member that is the element's value.
+        value: Option<String>,
+    },
+    /// The first element stands for the array; the others are left out.
+    First,
+    /// Each element is a row of the table `<table>__<path>`.
+    Child,
+}
+
 /// `[columns.<name>]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ColumnContract {
     /// Column name.
     pub name: String,
@@ -111,6 +219,17 @@ pub struct ColumnContract {
     pub path: Option<Path>,
     /// Declared type; inferred if `None`.
     pub kind: Option<ColumnType>,
+    /// How a timestamp is written; RFC 3339 if `None`.
+    pub format: Option<TimeFormat>,
+    /// The zone of timestamps without one; the project's if `None`.
+    pub zone: Option<Tz>,
+    /// The value of rows that have none or null, as a header would write it: strings as they are, other types as
+    /// in JSON.
+    pub default: Option<String>,
+    /// True if a row without a value, or with one that does not fit, makes its record a dead letter.
+    pub not_null: bool,
+    /// For people.
+    pub description: Option<String>,
 }
 
 /// Where a value comes from.
@@ -126,6 +245,8 @@ pub enum Path {
     Topic,
     /// `$timestamp`: the broker's timestamp.
     Timestamp,
+    /// `$index.<n>`: the place, from 0, of a child row's element in the n-th array around it, from 1 outside.
+    Index(u8),
 }
 
 /// Types of columns.
@@ -139,10 +260,40 @@ pub enum ColumnType {
     Double,
     /// `string`
     String,
-    /// `json`: JSON text in a string column (arrays, too deep objects)
+    /// `json`: JSON text in a string column (arrays that are no lists, too deep objects)
     Json,
     /// `timestamp`: microseconds, UTC
     Timestamp,
     /// `date`: days since 1970
     Date,
+    /// `boolean[]`, `bigint[]`, `double[]`, `string[]`: an array of scalars, nulls allowed
+    List(Element),
+}
+
+/// Types of a list's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// `boolean`
+    Boolean,
+    /// `bigint`
+    Int64,
+    /// `double`
+    Double,
+    /// `string`
+    String,
+}
+
+impl Element {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Boolean, Self::Int64, Self::Double, Self::String];
+
+    /// The type of a column that holds one element.
+    pub fn column_type(self) -> ColumnType {
+        match self {
+            Self::Boolean => ColumnType::Boolean,
+            Self::Int64 => ColumnType::Int64,
+            Self::Double => ColumnType::Double,
+            Self::String => ColumnType::String,
+        }
+    }
 }

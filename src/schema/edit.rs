@@ -74,6 +74,15 @@ impl Contract {
                 "rows that are there keep their event_time: give the other time a table of its own, in a new file";
             return refuse("`time` changed, and one table has one kind of event_time".to_owned(), hint);
         }
+        if self.matches != next.matches || self.arrays != next.arrays || self.dropped != next.dropped {
+            return refuse("`match`, `arrays` or what is dropped changed".to_owned(), restart);
+        }
+        for column in &self.columns {
+            let next = next.column(&column.name);
+            if next.is_some_and(|next| (&next.format, next.zone) != (&column.format, column.zone)) {
+                return refuse(format!("`format` or `zone` of column `{}` changed", column.name), restart);
+            }
+        }
         if self.timezone != next.timezone {
             return refuse("the project's time zone changed, and with it the days of `_day`".to_owned(), restart);
         }
@@ -111,7 +120,7 @@ mod tests {
             let path = path.map(|path| path.parse().unwrap());
             Contract {
                 key: vec!["id".into()],
-                columns: vec![ColumnContract { name: name.into(), path, kind }],
+                columns: vec![ColumnContract { name: name.into(), path, kind, ..ColumnContract::default() }],
                 ..contract()
             }
         };

@@ -2,29 +2,42 @@
 
 use std::sync::Arc;
 
-use super::{ColumnType, Path};
+use super::{ColumnType, Element, Path};
 
 /// The kinds of JSON values seen at one path, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Observed(u8);
+pub struct Observed(u32);
 
 impl Observed {
     /// `true` or `false`.
     pub const BOOLEAN: Self = Self(1);
     /// Written as an integer, within ±2⁵³: a double, too.
-    pub const INTEGER: Self = Self(2);
-    /// Written as an integer, beyond 64 bits signed.
-    pub const BIG_INTEGER: Self = Self(4);
-    /// Written with a fraction or an exponent.
-    pub const REAL: Self = Self(8);
-    /// A string.
-    pub const STRING: Self = Self(16);
-    /// An array, or an object too deep to be flattened.
-    pub const NESTED: Self = Self(32);
+    pub const INTEGER: Self = Self(1 << 1);
     /// Written as an integer, within 64 bits signed but beyond ±2⁵³.
-    pub const LONG: Self = Self(64);
-    /// A string that is a timestamp. Looked for only where a date was expected.
-    pub const TIMESTAMP: Self = Self(128);
+    pub const LONG: Self = Self(1 << 2);
+    /// Written as an integer, beyond 64 bits signed.
+    pub const BIG_INTEGER: Self = Self(1 << 3);
+    /// Written with a fraction or an exponent.
+    pub const REAL: Self = Self(1 << 4);
+    /// A string.
+    pub const STRING: Self = Self(1 << 5);
+    /// A string that reads as a timestamp, where timestamps are looked for: with `infer_timestamps`, and where a date
+    /// was expected.
+    pub const TIMESTAMP: Self = Self(1 << 6);
+    /// An object too deep to be flattened, or an array that holds an array or object.
+    pub const NESTED: Self = Self(1 << 7);
+    /// An array of scalars and nulls; of what kinds, the upper half says.
+    const LIST: Self = Self(1 << 8);
+    const ELEMENTS: u32 = 16;
+
+    const INTEGERS: Self = Self(Self::INTEGER.0 | Self::LONG.0);
+    const NUMBERS: Self = Self(Self::INTEGERS.0 | Self::BIG_INTEGER.0 | Self::REAL.0);
+
+    /// An array of scalars of these kinds; of none, if it holds nothing but nulls.
+    #[must_use]
+    pub fn list_of(elements: Self) -> Self {
+        Self(Self::LIST.0 | elements.0 << Self::ELEMENTS)
+    }
 
     /// Kinds of both.
     #[must_use]
@@ -38,29 +51,79 @@ impl Observed {
         Self(self.0 & !other.0)
     }
 
+    /// The kinds that are neither objects nor arrays.
+    #[must_use]
+    pub fn scalars(self) -> Self {
+        self.kinds().without(Self::NESTED.and(Self::LIST))
+    }
+
     /// True if some kind of `other` was seen.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
     /// The narrowest column type that keeps every value seen: `bigint`; `double` once a real was among numbers
-    /// (an integer beyond ±2^53 is rescued there); `boolean`; `json` once an array was seen; else `string`,
-    /// which takes every scalar as text: mixed kinds, and integers beyond 64 bits, keep all their digits.
+    /// (an integer beyond ±2^53 is rescued there); `boolean`; `timestamp`; else `string`, which takes every
+    /// scalar as text: mixed kinds, and integers beyond 64 bits, keep all their digits. Arrays of scalars of one
+    /// kind (integers and reals are one) are lists; arrays of several kinds, and arrays beside scalars, `json`.
     pub fn column_type(self) -> ColumnType {
-        let integers = Self::INTEGER.and(Self::LONG);
-        let numbers = integers.and(Self::BIG_INTEGER).and(Self::REAL);
-        let within = |kinds: Self| self.has(kinds) && self.without(kinds) == Self::default();
         if self.has(Self::NESTED) {
             ColumnType::Json
+        } else if self.has(Self::LIST) {
+            self.element().filter(|_| self.kinds() == Self::LIST).map_or(ColumnType::Json, ColumnType::List)
         } else if self == Self::BOOLEAN {
             ColumnType::Boolean
-        } else if within(integers) {
+        } else if self.is_only(Self::INTEGERS) {
             ColumnType::Int64
-        } else if self.has(Self::REAL) && within(numbers) {
+        } else if self == Self::TIMESTAMP {
+            ColumnType::Timestamp
+        } else if self.is_number() {
             ColumnType::Double
         } else {
             ColumnType::String
         }
+    }
+
+    /// [`Self::column_type`] of a path declared `as = "list"`: arrays of several kinds are lists of strings.
+    pub fn list_type(self) -> ColumnType {
+        match self.column_type() {
+            ColumnType::Json if self.has(Self::LIST) => ColumnType::List(self.element().unwrap_or(Element::String)),
+            kind => kind,
+        }
+    }
+
+    /// True if nothing was seen that decides a type: only arrays without a value in them.
+    pub fn is_undecided(self) -> bool {
+        self == Self::LIST
+    }
+
+    /// The type that all elements of all arrays seen have in common.
+    fn element(self) -> Option<Element> {
+        let elements = Self(self.0 >> Self::ELEMENTS);
+        if elements == Self::BOOLEAN {
+            Some(Element::Boolean)
+        } else if elements.is_only(Self::INTEGERS) {
+            Some(Element::Int64)
+        } else if elements == Self::STRING {
+            Some(Element::String)
+        } else {
+            elements.is_number().then_some(Element::Double)
+        }
+    }
+
+    /// The kinds of the values themselves, without those of their elements.
+    fn kinds(self) -> Self {
+        Self(self.0 & ((1 << Self::ELEMENTS) - 1))
+    }
+
+    /// True if something was seen, and nothing but `kinds`.
+    fn is_only(self, kinds: Self) -> bool {
+        self != Self::default() && self.without(kinds) == Self::default()
+    }
+
+    /// True for numbers of which one is a real.
+    fn is_number(self) -> bool {
+        self.has(Self::REAL) && self.is_only(Self::NUMBERS)
     }
 }
 
@@ -133,11 +196,32 @@ mod tests {
             (&[Observed::STRING], ColumnType::String),
             (&[Observed::STRING, Observed::INTEGER], ColumnType::String),
             (&[Observed::BOOLEAN, Observed::INTEGER], ColumnType::String),
+            (&[Observed::TIMESTAMP], ColumnType::Timestamp),
+            (&[Observed::TIMESTAMP, Observed::STRING], ColumnType::String),
             (&[Observed::NESTED], ColumnType::Json),
+            (&[Observed::list_of(Observed::BOOLEAN)], ColumnType::List(Element::Boolean)),
+            (&[Observed::list_of(Observed::INTEGER)], ColumnType::List(Element::Int64)),
+            (
+                &[Observed::list_of(Observed::STRING), Observed::list_of(Observed::default())],
+                ColumnType::List(Element::String),
+            ),
+            (
+                &[Observed::list_of(Observed::INTEGER), Observed::list_of(Observed::REAL)],
+                ColumnType::List(Element::Double),
+            ),
+            (&[Observed::list_of(Observed::BIG_INTEGER)], ColumnType::Json),
+            (&[Observed::list_of(Observed::STRING), Observed::list_of(Observed::REAL)], ColumnType::Json),
+            (&[Observed::list_of(Observed::REAL), Observed::REAL], ColumnType::Json),
+            (&[Observed::list_of(Observed::REAL), Observed::NESTED], ColumnType::Json),
+            (&[Observed::list_of(Observed::default())], ColumnType::Json),
             (&[Observed::NESTED, Observed::STRING, Observed::REAL], ColumnType::Json),
         ] {
             let all = kinds.iter().fold(Observed::default(), |all, kind| all.and(*kind));
             assert_eq!(all.column_type(), expected, "{kinds:?}");
         }
+        let mixed = Observed::list_of(Observed::STRING).and(Observed::list_of(Observed::REAL));
+        assert_eq!(mixed.list_type(), ColumnType::List(Element::String));
+        assert_eq!(Observed::REAL.list_type(), ColumnType::Double);
+        assert!(Observed::list_of(Observed::default()).is_undecided() && !mixed.is_undecided());
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn known(contract: &Contract) -> Vec<Column> {
         let path = column.path?;
         let from_payload = matches!(path, Path::Value(_));
         let kind = if from_payload { column.kind? } else { column.kind.unwrap_or(ColumnType::String) };
-        Some(Column::new(column.name, path, kind))
+        Some(Column { description: column.description, ..Column::new(column.name, path, kind) })
     };
     declared(contract).into_iter().filter_map(column).collect()
 }
@@ -61,13 +61,19 @@ pub(crate) mod tests {
             on_new_field: OnNewField::Add,
             on_type_conflict: OnTypeConflict::Rescue,
             columns: vec![],
+            dropped: vec![],
+            arrays: vec![],
+            matches: vec![],
+            first_of: vec![],
+            infer_timestamps: false,
             commit_interval: None,
             timezone: chrono_tz::UTC,
         }
     }
 
     fn column(name: &str, path: &str, kind: impl Into<Option<ColumnType>>) -> ColumnContract {
-        ColumnContract { name: name.into(), path: Some(path.parse().unwrap()), kind: kind.into() }
+        let (path, kind) = (Some(path.parse().unwrap()), kind.into());
+        ColumnContract { name: name.into(), path, kind, ..ColumnContract::default() }
     }
 
     fn shape(version: &SchemaVersion) -> Vec<(String, String, &'static str)> {
@@ -95,7 +101,7 @@ pub(crate) mod tests {
             ("v_speed", "v.speed", "double"),
             ("v_temp", "v.Temp", "double"),
             ("v_ok", "v.ok", "string"),
-            ("v_tags", "v.tags", "json"),
+            ("v_tags", "v.tags", "string[]"),
             ("big", "big", "string"),
             ("text", "text", "string"),
             ("v_deep_a", "v.deep.a", "bigint"),

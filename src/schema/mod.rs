@@ -23,9 +23,11 @@ mod record;
 mod version;
 mod widen;
 
-pub use arrow::{EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY};
+pub(crate) use arrow::element_field;
+pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, type_name};
 pub use contract::{
-    ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+    OnTypeConflict, Path, Start, TimeFormat,
 };
 pub use edit::Refusal;
 pub use found::{Found, Observed};

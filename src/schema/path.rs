@@ -28,6 +28,16 @@ impl Path {
         Path::Value(Vec::new())
     }
 
+    /// True if it leads into the value at `other`.
+    pub fn is_below(&self, other: &Path) -> bool {
+        match (self, other) {
+            (Path::Value(path), Path::Value(other)) | (Path::Key(path), Path::Key(other)) => {
+                path.len() > other.len() && path.starts_with(other)
+            }
+            _ => false,
+        }
+    }
+
     /// True for [`Path::unresolved`].
     pub fn is_unresolved(&self) -> bool {
         matches!(self, Path::Value(parts) if parts.is_empty())
@@ -49,6 +59,7 @@ impl fmt::Display for Path {
             }
             Path::Topic => text.push_str("$topic"),
             Path::Timestamp => text.push_str("$timestamp"),
+            Path::Index(level) => text.push_str(&format!("$index.{level}")),
         }
         f.write_str(&text)
     }
@@ -110,6 +121,7 @@ impl FromStr for Path {
             ("header", [name]) => Ok(Path::Header(name.clone())),
             ("topic", []) => Ok(Path::Topic),
             ("timestamp", []) => Ok(Path::Timestamp),
+            ("index", [level]) => level.parse().map(Path::Index).map_err(|_| unknown()),
             _ => Err(unknown()),
         }
     }
@@ -166,6 +178,7 @@ pub(crate) mod tests {
             1 => part.prop_map(Path::Header),
             1 => Just(Path::Topic),
             1 => Just(Path::Timestamp),
+            1 => any::<u8>().prop_map(Path::Index),
         ]
     }
 

@@ -120,6 +120,8 @@ struct FieldForm {
     key: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     widens: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     exact: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,11 +129,12 @@ struct FieldForm {
 }
 
 impl SchemaVersion {
-    /// A hash of the columns that is the same wherever and whenever it is computed: 16 hex digits.
+    /// A hash of the columns, without their descriptions, that is the same wherever and whenever it is computed: 16 hex digits.
     pub fn fingerprint(&self) -> String {
         let mut text = String::new();
         for (at, column) in self.columns.iter().enumerate() {
-            text.push_str(&serde_json::to_string(&field_form(column, at < self.keys, None)).unwrap_or_default());
+            let form = FieldForm { description: None, ..field_form(column, at < self.keys, None) };
+            text.push_str(&serde_json::to_string(&form).unwrap_or_default());
             text.push('\n');
         }
         format!("{:016x}", fnv1a_64(text.as_bytes()))
@@ -277,11 +280,11 @@ impl VersionRecord {
             let mut version = SchemaVersion { number, keys, columns: Vec::new() };
             let mut first_seen = Vec::new();
             for form in forms {
-                let FieldForm { name, widens, exact, .. } = form;
+                let FieldForm { name, widens, exact, description, .. } = form;
                 let path = form.path.parse().map_err(|error| fault(format!("column {name}: {error}")))?;
                 let kind = ColumnType::from_word(&form.kind)
                     .ok_or_else(|| fault(format!("column {name}: `{}` is not a type", form.kind)))?;
-                version.columns.push(Column { name, path, kind, widens, exact });
+                version.columns.push(Column { name, path, kind, widens, exact, description });
                 first_seen.push(form.first_seen);
             }
             let cause = match (files.is_valid(row), topics.is_valid(row)) {
@@ -347,6 +350,7 @@ fn field_form(column: &Column, key: bool, first_seen: Option<Place>) -> FieldFor
         kind: column.kind.word().to_owned(),
         key,
         widens: column.widens.clone(),
+        description: column.description.clone(),
         exact: column.exact,
         first_seen,
     }

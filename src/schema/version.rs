@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::widen::{is_superseded, widen};
-use super::{ColumnContract, ColumnType, Contract, Found, Observed, OnNewField, Path, names};
+use super::{ArrayShape, ColumnContract, ColumnType, Contract, Found, Observed, OnNewField, Path, names};
 
 /// More columns than this are not added to a table: further paths are rescued.
 pub const MAX_COLUMNS: usize = 1_000;
@@ -51,12 +51,14 @@ pub struct Column {
     pub widens: Option<String>,
     /// Of a bigint column: every integer so far is a double, too (within ±2⁵³).
     pub exact: bool,
+    /// What the contract says about it, for people.
+    pub description: Option<String>,
 }
 
 impl Column {
     /// A column that succeeds none, without values.
     pub fn new(name: String, path: Path, kind: ColumnType) -> Self {
-        Self { name, path, kind, widens: None, exact: kind == ColumnType::Int64 }
+        Self { name, path, kind, widens: None, exact: kind == ColumnType::Int64, description: None }
     }
 
     /// The name under which people see it.
@@ -110,6 +112,15 @@ impl SchemaVersion {
     /// True if a later column took over from the one at `at`: it gets no more values.
     pub fn is_superseded(&self, at: usize) -> bool {
         is_superseded(&self.columns, at)
+    }
+
+    /// The same version with the descriptions that the contract gives by now: they are no change of a table.
+    #[must_use]
+    pub fn described(mut self, contract: &Contract) -> Self {
+        for column in &mut self.columns {
+            column.description = contract.column(column.logical()).and_then(|declared| declared.description.clone());
+        }
+        self
     }
 }
 
@@ -172,9 +183,10 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
         let seen = finds.iter().find(|find| find.path == path);
         let kind = declared.kind.unwrap_or(match &path {
             Path::Timestamp => ColumnType::Timestamp,
-            _ => seen.map_or(ColumnType::String, |find| find.observed.column_type()),
+            _ => seen.map_or(ColumnType::String, |find| type_of(contract, find)),
         });
         let mut column = Column::new(declared.name, path, kind);
+        column.description = declared.description;
         column.exact &= !seen.is_some_and(|find| find.observed.has(Observed::LONG));
         names.add(&column);
         columns.push(column);
@@ -182,16 +194,26 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
 
     // The path of `time` became `event_time`; it is a column of its own only if declared.
     names.paths.extend(contract.time.as_ref().map(|time| time.path.clone()));
-    for find in finds.iter().filter(|_| add_found) {
+    for find in finds.iter().filter(|find| add_found && !find.observed.is_undecided()) {
         let text = find.path.to_string();
         if columns.len() >= MAX_COLUMNS || names.paths.contains(&find.path) || text.len() > MAX_PATH_BYTES {
             continue;
         }
         let name = names::unique(&derived(find), &text, |name| names.names.contains(name));
-        let mut column = Column::new(name, find.path.clone(), find.observed.column_type());
+        let mut column = Column::new(name, find.path.clone(), type_of(contract, find));
         column.exact &= !find.observed.has(Observed::LONG);
         names.add(&column);
         columns.push(column);
+    }
+}
+
+/// The type that what was seen at a path makes, as the contract wants its arrays.
+fn type_of(contract: &Contract, find: &Found) -> ColumnType {
+    let Path::Value(path) = &find.path else { return find.observed.column_type() };
+    match contract.array(path) {
+        Some(ArrayShape::Json) => ColumnType::Json,
+        Some(ArrayShape::List) => find.observed.list_type(),
+        _ => find.observed.column_type(),
     }
 }
 
@@ -201,7 +223,7 @@ pub(super) fn declared(contract: &Contract) -> Vec<ColumnContract> {
     let is_key = |column: &&ColumnContract| contract.key.contains(&column.name);
     let keys = contract.key.iter().map(|key| {
         let declared = contract.columns.iter().find(|column| column.name == *key).cloned();
-        declared.unwrap_or_else(|| ColumnContract { name: key.clone(), path: None, kind: None })
+        declared.unwrap_or_else(|| ColumnContract { name: key.clone(), ..ColumnContract::default() })
     });
     let mut all: Vec<ColumnContract> =
         keys.chain(contract.columns.iter().filter(|column| !is_key(column)).cloned()).collect();
@@ -216,7 +238,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::schema::{OnTypeConflict, infer::tests::contract};
+    use crate::schema::{ArrayContract, OnTypeConflict, infer::tests::contract};
 
     pub(crate) fn find(path: &str, observed: Observed, offset: i64, at_byte: u32) -> Found {
         let path = path.parse().unwrap();
@@ -231,9 +253,14 @@ pub(super) mod tests {
     fn keys_lead_then_declared_columns_then_finds_in_order_of_appearance() {
         let mut contract = contract();
         contract.key = vec!["car_id".into()];
-        let speed =
-            ColumnContract { name: "speed".into(), path: Some("v.s".parse().unwrap()), kind: Some(ColumnType::Double) };
-        let named = ColumnContract { name: "door_open".into(), path: None, kind: None };
+        let speed = ColumnContract {
+            name: "speed".into(),
+            path: Some("v.s".parse().unwrap()),
+            kind: Some(ColumnType::Double),
+            description: Some("km/h".into()),
+            ..ColumnContract::default()
+        };
+        let named = ColumnContract { name: "door_open".into(), ..ColumnContract::default() };
         contract.columns = vec![speed, named];
         let finds = [
             find("late", Observed::STRING, 9, 0),
@@ -250,6 +277,33 @@ pub(super) mod tests {
         assert_eq!(first.columns[1].kind, ColumnType::Double);
         assert_eq!(first.columns[2].path, "Door.Open".parse().unwrap());
         assert_eq!(first.evolve(&contract, &finds), None);
+        // Words about a column are no change of the table.
+        assert_eq!(first.columns[1].description.as_deref(), Some("km/h"));
+        contract.columns[0].description = None;
+        assert_eq!(first.evolve(&contract, &finds), None);
+        assert_eq!(first.described(&contract).columns[1].description, None);
+    }
+
+    #[test]
+    fn arrays_are_lists_or_what_the_contract_says() {
+        let mut contract = contract();
+        let array = |path: &str, shape| ArrayContract { path: vec![path.into()], shape };
+        contract.arrays = vec![array("j", ArrayShape::Json), array("l", ArrayShape::List)];
+        let mixed = Observed::list_of(Observed::STRING.and(Observed::REAL));
+        let finds = [
+            find("plain", Observed::list_of(Observed::REAL), 0, 0),
+            find("mixed", mixed, 0, 1),
+            find("j", Observed::list_of(Observed::REAL), 0, 2),
+            find("l", mixed, 0, 3),
+            find("empty", Observed::list_of(Observed::default()), 0, 4),
+        ];
+        let first = SchemaVersion::first(&contract, &finds);
+        let kinds: Vec<_> = first.columns.iter().map(|column| (column.name.as_str(), column.kind.word())).collect();
+        assert_eq!(kinds, [("plain", "double[]"), ("mixed", "json"), ("j", "json"), ("l", "string[]")]);
+        // A path keeps its column's type, and the empty array waits for its first element.
+        let later = [find("mixed", Observed::list_of(Observed::REAL), 1, 0), find("empty", mixed, 1, 1)];
+        let second = first.evolve(&contract, &later).unwrap();
+        assert_eq!((second.columns[1].kind, second.columns[4].name.as_str()), (ColumnType::Json, "empty"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | bigint | double | a real came, and no integer beyond ±2⁵³ was ever seen |
 //! | date | timestamp | a timestamp came; dates are midnight UTC in it |
-//! | any but string and json | string | a misfit came, and `on_type_conflict = "string"` or the contract says so |
+//! | any but string, json and lists | string | a misfit came, and `on_type_conflict = "string"` or the contract says so |
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 
@@ -91,8 +91,9 @@ fn misfit(kind: ColumnType, seen: Observed) -> Observed {
         ColumnType::Double => Observed::INTEGER.and(Observed::REAL),
         ColumnType::Timestamp => Observed::TIMESTAMP,
         ColumnType::Date => Observed::default(),
-        ColumnType::String => seen.without(Observed::NESTED),
-        ColumnType::Json => seen,
+        ColumnType::String => seen.scalars(),
+        // A list with an element that does not fit is rescued whole.
+        ColumnType::Json | ColumnType::List(_) => seen,
     })
 }
 
@@ -101,7 +102,7 @@ pub(super) fn loses_nothing(column: &Column, kind: ColumnType) -> bool {
     match (column.kind, kind) {
         (ColumnType::Int64, ColumnType::Double) => column.exact,
         (ColumnType::Date, ColumnType::Timestamp) => true,
-        (from, ColumnType::String) => !matches!(from, ColumnType::String | ColumnType::Json),
+        (from, ColumnType::String) => !matches!(from, ColumnType::String | ColumnType::Json | ColumnType::List(_)),
         _ => false,
     }
 }
@@ -111,7 +112,7 @@ fn wider(column: &Column, misfit: Observed, policy: OnTypeConflict) -> Option<Co
     let kind = match (policy, column.kind) {
         (OnTypeConflict::Widen, ColumnType::Int64) if misfit.has(Observed::REAL) => ColumnType::Double,
         (OnTypeConflict::Widen, ColumnType::Date) if misfit.has(Observed::TIMESTAMP) => ColumnType::Timestamp,
-        (OnTypeConflict::String, _) if misfit.without(Observed::NESTED) != Observed::default() => ColumnType::String,
+        (OnTypeConflict::String, _) if misfit.scalars() != Observed::default() => ColumnType::String,
         _ => return None,
     };
     loses_nothing(column, kind).then_some(kind)
@@ -156,6 +157,7 @@ fn succeed(columns: &mut Vec<Column>, at: usize, kind: ColumnType) {
         let number = columns.iter().filter(|column| column.logical() == name).count();
         let mut column = Column::new(format!("{name}__w{number}"), columns[at].path.clone(), kind);
         column.widens = Some(name);
+        column.description.clone_from(&columns[at].description);
         columns.push(column);
     }
 }
@@ -256,7 +258,7 @@ mod tests {
     fn a_contract_may_ask_for_the_wider_type() {
         let first = version(&[("x", ColumnType::Int64), ("y", ColumnType::Boolean)]);
         let declare = |name: &str, kind| {
-            let column = ColumnContract { name: name.into(), path: None, kind: Some(kind) };
+            let column = ColumnContract { name: name.into(), path: None, kind: Some(kind), ..ColumnContract::default() };
             Contract { columns: vec![column], ..contract() }
         };
         let second = first.evolve(&declare("x", ColumnType::Double), &[]).unwrap();

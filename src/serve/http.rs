@@ -110,7 +110,7 @@ mod tests {
         registry.register(Box::new(counter.clone())).unwrap();
         counter.inc_by(7);
         let shutdown = Shutdown::new();
-        let server = tokio::spawn(http.run(readiness, registry, shutdown.clone()));
+        let server = crate::task::spawn("server", http.run(readiness, registry, shutdown.clone()));
         let get = async |path: &str| {
             let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())

@@ -1,4 +1,4 @@
-//! The control thread: finds the topic, assigns its partitions, and goes on polling the main queue whatever the
+//! A reader's control thread: finds the topic, assigns its partitions, and goes on polling the main queue whatever the
 //! data thread waits for; asks for high watermarks and new partitions; ends both threads.
 
 use std::collections::BTreeMap;
@@ -16,8 +16,9 @@ use super::client::{self, Client, Trouble};
 use super::context::Context;
 use super::fanout::Fanout;
 use super::fault::Fault;
+use super::join::Junction;
 use super::kafka::{Kafka, watermarks};
-use super::pump::{Ended, Inbox, Lane, Pump};
+use super::pump::{Ended, Inbox, Lane, Pump, Role};
 use super::status::{Board, PartitionStatus};
 use crate::task::{Budget, Shutdown};
 
@@ -30,12 +31,16 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const WATERMARKS_EVERY: Duration = Duration::from_secs(1);
 const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
 /// So many failed questions in a row are an outage.
-const MISSES: u32 = 2;
+const MISSES: u32 = 3;
 /// An answer that would stop the topic must come so many times in a row: brokers that start up or change leaders err.
 const CONFIRMATIONS: u32 = 3;
 
 pub(super) struct Control {
     pub(super) kafka: Kafka,
+    /// How many readers share what the topic's clients may hold.
+    pub(super) readers: usize,
+    pub(super) role: Role,
+    pub(super) junction: Arc<Junction>,
     pub(super) topic: Arc<str>,
     pub(super) incarnation: u32,
     pub(super) fanout: Fanout,
@@ -79,21 +84,26 @@ impl Control {
             let position = self.fanout.enter(partition, || None).unwrap_or(0);
             return Err(Fault::Gone { partition, position });
         }
-        let client = self.kafka.consumer(partitions.len()).map_err(|e| Fault::Client(e.to_string()))?;
-        let low = self.retry(|control| {
-            let low = client::offsets(&client, &control.topic, &partitions, Offset::Beginning, ASK_TIMEOUT)?;
-            if low.len() < partitions.len() {
-                return Err(Trouble::Answer("the beginning of a partition is not known".into()));
+        let client = self.kafka.consumer(partitions.len(), self.readers).map_err(|e| Fault::Client(e.to_string()))?;
+        let held = self.retry(|control| {
+            let held = watermarks(&client, &control.topic, &partitions, ASK_TIMEOUT)?;
+            if held.len() < partitions.len() {
+                return Err(Trouble::Answer("what a partition holds is not known".into()));
             }
-            Ok(Some(low))
+            Ok(Some(held))
         });
-        let Some(low) = low else { return Ok(None) };
+        let Some(held) = held else { return Ok(None) };
         let mut starts = BTreeMap::new();
-        for &partition in &partitions {
-            let start = self.fanout.enter(partition, || low.get(&partition).copied());
-            starts.extend(start.map(|start| (partition, start)));
+        for (&partition, held) in &held {
+            let start = self.fanout.enter(partition, || Some(held.low));
+            starts.extend(start.map(|start| (partition, PartitionStatus::at(start, held.high))));
         }
-        let assigned = Assigned { client, inbox: Arc::default(), partitions };
+        let bell = match self.role {
+            Role::Shared => self.junction.bell(),
+            Role::CatchUp => Arc::default(),
+        };
+        let inbox = Arc::new(Inbox { bell, ..Inbox::default() });
+        let assigned = Assigned { client, inbox, partitions };
         self.add(&assigned, &starts).map_err(Fault::Client)?;
         self.board.answered(true);
         Ok(Some(assigned))
@@ -111,12 +121,18 @@ impl Control {
 
     /// Asks until there is an answer; `None` if the shutdown came first.
     fn retry<T>(&self, mut ask: impl FnMut(&Self) -> Result<Option<T>, Trouble>) -> Option<T> {
+        let mut misses = 0;
         while !self.shutdown.is_cancelled() {
             let asked = Instant::now();
             match ask(self) {
                 Ok(Some(answer)) => return Some(answer),
-                Ok(None) => {}
-                Err(trouble) => self.board.unreachable(&trouble),
+                Ok(None) => misses = 0,
+                Err(trouble) => {
+                    misses += 1;
+                    if misses >= MISSES {
+                        self.board.unreachable(&trouble);
+                    }
+                }
             }
             while asked.elapsed() < TRY_EVERY && !self.shutdown.is_cancelled() {
                 std::thread::sleep(TURN / 2);
@@ -126,20 +142,16 @@ impl Control {
     }
 
     /// Assigns more partitions. Queues are split off first, so that no record arrives elsewhere.
-    fn add(&self, to: &Assigned, starts: &BTreeMap<i32, i64>) -> Result<(), String> {
+    fn add(&self, to: &Assigned, starts: &BTreeMap<i32, PartitionStatus>) -> Result<(), String> {
         let mut list = TopicPartitionList::with_capacity(starts.len());
         let mut lanes = Vec::with_capacity(starts.len());
-        for (&partition, &start) in starts {
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(start)).map_err(|e| e.to_string())?;
-            let lane = Lane::split(&to.client, &self.topic, partition, start, &to.inbox.bell);
+        for (&partition, at) in starts {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(at.start)).map_err(|e| e.to_string())?;
+            let lane = Lane::split(&to.client, &self.topic, partition, at.start, &to.inbox.bell);
             lanes.push(lane.ok_or_else(|| format!("partition {partition} has no queue"))?);
         }
         to.client.incremental_assign(&list).map_err(|e| e.to_string())?;
-        self.board.update(|partitions| {
-            for (&partition, &position) in starts {
-                partitions.insert(partition, PartitionStatus { position, ..PartitionStatus::default() });
-            }
-        });
+        self.board.update(|partitions| partitions.extend(starts));
         to.inbox.lanes.lock().append(&mut lanes);
         to.inbox.bell.ring();
         Ok(())
@@ -148,6 +160,8 @@ impl Control {
     /// Runs the data thread and watches until either ends; then says why, closes the channels and the client.
     fn read(&mut self, mut assigned: Assigned) {
         let pump = Pump {
+            role: self.role,
+            junction: self.junction.clone(),
             topic: self.topic.clone(),
             incarnation: self.incarnation,
             client: assigned.client.clone(),
@@ -165,12 +179,14 @@ impl Control {
         let watched = self.watch(&mut assigned, &data);
         self.shutdown.cancel();
         assigned.inbox.bell.ring();
-        let (pumped, channels) = match data.join() {
-            Ok((Ended::Fault(fault), fanout)) => (Some(fault), Some(fanout)),
-            Ok((Ended::Told | Ended::NoConsumers, fanout)) => (None, Some(fanout)),
-            Err(_) => (Some(Fault::Client("failed: its data thread panicked".into())), None),
+        let (fault, channels) = match data.join() {
+            // What this reader meets from now on is the shared one's to judge.
+            Ok((Ended::Joined, fanout)) => (None, Some(fanout)),
+            Ok((Ended::Told | Ended::NoConsumers, fanout)) => (watched, Some(fanout)),
+            Ok((Ended::Fault(fault), fanout)) => (watched.or(Some(fault)), Some(fanout)),
+            Err(_) => (watched.or_else(|| Some(Fault::Client("failed: its data thread panicked".into()))), None),
         };
-        match watched.or(pumped) {
+        match fault {
             Some(fault) => self.board.stop(&self.explain(&assigned.client, fault)),
             None => self.board.close(),
         }
@@ -258,8 +274,9 @@ impl Control {
             return None;
         }
         // What fails here is tried again with the next list.
-        let low = client::offsets(&assigned.client, &self.topic, &new, Offset::Beginning, ASK_TIMEOUT).ok()?;
-        if low.len() == new.len() && self.add(assigned, &low).is_ok() {
+        let held = watermarks(&assigned.client, &self.topic, &new, ASK_TIMEOUT).ok()?;
+        let starts = held.iter().map(|(&partition, held)| (partition, PartitionStatus::at(held.low, held.high)));
+        if held.len() == new.len() && self.add(assigned, &starts.collect()).is_ok() {
             info!(target: "kafka", topic = &*self.topic, partitions = ?new, "topic has new partitions");
             assigned.partitions.extend(new);
         }

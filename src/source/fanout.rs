@@ -10,11 +10,11 @@ use crate::task::{Budget, Charge, Shutdown};
 /// Who reads a topic, and from where.
 #[derive(Debug)]
 pub struct Consumer {
-    /// For logs: the table's name.
+    /// The table's name; no two consumers of a topic share one.
     pub name: String,
     /// The next offset to read per partition. A partition that is not listed is read from its beginning.
     pub positions: BTreeMap<i32, i64>,
-    /// Where batches go. While it is full the whole reader waits; when its other end is dropped the consumer is left out.
+    /// Where batches go. While it is full its whole reader waits; when its other end is dropped the consumer is left out.
     pub sender: mpsc::Sender<Delivery>,
 }
 
@@ -48,6 +48,27 @@ impl Fanout {
 
     pub(super) fn is_empty(&self) -> bool {
         self.consumers.is_empty()
+    }
+
+    /// Adds consumers that were read for elsewhere, with the positions they have.
+    pub(super) fn take_in(&mut self, consumers: Vec<Consumer>) {
+        self.consumers.extend(consumers);
+    }
+
+    /// The consumers with the positions they have now.
+    pub(super) fn into_consumers(self) -> Vec<Consumer> {
+        self.consumers
+    }
+
+    /// The lowest position on `partition`; `None` if a consumer does not know it.
+    pub(super) fn position(&self, partition: i32) -> Option<i64> {
+        let positions = self.consumers.iter().map(|c| c.positions.get(&partition).copied());
+        positions.collect::<Option<Vec<i64>>>()?.into_iter().min()
+    }
+
+    /// True if every consumer keeps up: half of its channel is free.
+    pub(super) fn has_room(&self) -> bool {
+        self.consumers.iter().all(|c| c.sender.capacity() * 2 >= c.sender.max_capacity())
     }
 
     /// All partitions that some consumer has a position for.

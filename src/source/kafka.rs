@@ -57,7 +57,7 @@ pub struct KafkaOptions {
     pub brokers: String,
     /// librdkafka properties from the configuration, passed through.
     pub properties: BTreeMap<String, String>,
-    /// What a topic's client may hold in its own queues, in bytes, over all partitions; a message above a
+    /// What a topic's clients may hold in their own queues, in bytes, over all partitions; a message above a
     /// partition's share is still read, one at a time.
     pub queued_bytes: usize,
     /// How long a question to the cluster may take.
@@ -156,11 +156,11 @@ impl Kafka {
         Ok(client::offsets(&self.inner.client, topic, partitions, at, self.inner.options.timeout)?)
     }
 
-    /// A client that reads one topic of `partitions` partitions.
-    pub(super) fn consumer(&self, partitions: usize) -> Result<Arc<Client>> {
+    /// A client, one of `readers`, that reads one topic of `partitions` partitions.
+    pub(super) fn consumer(&self, partitions: usize, readers: usize) -> Result<Arc<Client>> {
         let mut config = base_config(&self.inner.options)?;
         // Queues are bounded per partition, and a fetch may overshoot by what it brings: half for each.
-        let share = self.inner.options.queued_bytes / partitions.max(1);
+        let share = self.inner.options.queued_bytes / (partitions * readers).max(1);
         let fetch = (share / 2).clamp(SMALLEST_FETCH_BYTES, LARGEST_FETCH_BYTES);
         config.set("queued.max.messages.kbytes", (share.saturating_sub(fetch) / KIB).clamp(1, 2_097_151).to_string());
         // A queued message costs some 400 bytes besides its own: small ones are bounded by number.

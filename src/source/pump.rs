@@ -11,12 +11,13 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::client::Client;
 use super::context::Context;
 use super::fanout::{Delivered, Fanout};
 use super::fault::Fault;
+use super::join::Junction;
 use super::status::Board;
 use crate::decode::{Header, Record, Records, RecordsBuilder};
 use crate::task::{Budget, Shutdown};
@@ -31,6 +32,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 /// How often the client is asked for positions behind transaction markers.
 const MARKERS_EVERY: Duration = Duration::from_millis(20);
+/// How often a catch-up reader with nothing to read looks whether it can join.
+const JOIN_EVERY: Duration = Duration::from_millis(10);
 
 /// Wakes the data thread. Called by librdkafka's threads while they hold a queue's lock: it must do nothing else.
 #[derive(Default)]
@@ -90,8 +93,19 @@ pub(super) struct Inbox {
     pub(super) bell: Arc<Bell>,
 }
 
+/// Whom a reader reads for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// All consumers that are not behind; takes in those that have caught up.
+    Shared,
+    /// One consumer that is behind, until it joins the shared reader.
+    CatchUp,
+}
+
 /// Everything the data thread works with.
 pub(super) struct Pump {
+    pub(super) role: Role,
+    pub(super) junction: Arc<Junction>,
     pub(super) topic: Arc<str>,
     pub(super) incarnation: u32,
     pub(super) client: Arc<Client>,
@@ -106,6 +120,8 @@ pub(super) struct Pump {
 pub(super) enum Ended {
     Told,
     NoConsumers,
+    /// The shared reader has the consumer.
+    Joined,
     Fault(Fault),
 }
 
@@ -118,10 +134,13 @@ struct Catch {
 }
 
 impl Pump {
-    /// Runs until told to stop, out of consumers, or stopped by a fault. The queues are dropped then; the
+    /// Runs until told to stop, out of consumers, joined, or stopped by a fault. The queues are dropped then; the
     /// channels are still open, so that the reader's state can be set before their other ends notice.
     pub(super) fn run(mut self) -> (Ended, Fanout) {
         let ended = self.drain();
+        if self.role == Role::CatchUp && !matches!(ended, Ended::Joined) {
+            self.junction.leave();
+        }
         (ended, self.fanout)
     }
 
@@ -137,6 +156,11 @@ impl Pump {
             for lane in self.inbox.lanes.lock().drain(..) {
                 self.fanout.enter(lane.partition, || Some(lane.position));
                 lanes.push(lane);
+            }
+            match self.role {
+                Role::Shared => self.take_in(&lanes),
+                Role::CatchUp if self.junction.join(&mut self.fanout, &self.budget) => return Ended::Joined,
+                Role::CatchUp => {}
             }
             let sweep = swept.elapsed() >= SWEEP_EVERY;
             if sweep {
@@ -166,9 +190,20 @@ impl Pump {
             }
             if idle {
                 let until_markers = MARKERS_EVERY.saturating_sub(markers_asked.elapsed());
-                self.inbox.bell.wait(if markers_due { until_markers } else { SWEEP_EVERY });
+                let pause = if markers_due { until_markers } else { SWEEP_EVERY };
+                self.inbox.bell.wait(if self.role == Role::CatchUp { pause.min(JOIN_EVERY) } else { pause });
             }
         }
+    }
+
+    /// Lets a consumer in that has caught up, if there is one.
+    fn take_in(&mut self, lanes: &[Lane]) {
+        let positions = || lanes.iter().map(|lane| (lane.partition, lane.position)).collect();
+        let consumers = self.junction.hold(positions, &self.shutdown);
+        for consumer in &consumers {
+            info!(target: "kafka", topic = &*self.topic, table = consumer.name, "table has caught up");
+        }
+        self.fanout.take_in(consumers);
     }
 
     /// Blocks while the budget is full; false if the shutdown came first.

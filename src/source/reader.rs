@@ -1,4 +1,4 @@
-//! A reader: one topic, two threads, many consumers.
+//! All that reads one topic: a shared reader of two threads, and one more for each consumer that is far behind.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,23 +8,30 @@ use tokio::sync::watch;
 use super::Kafka;
 use super::control::Control;
 use super::fanout::{Consumer, Fanout};
-use super::status::{Board, ReaderStatus};
+use super::join::{self, Junction};
+use super::pump::Role;
+use super::status::{Board, ReaderState, ReaderStatus, TopicStatus};
 use crate::error::{Error, Kind, Result};
 use crate::task::{Budget, Shutdown};
 
 /// Reads one topic for many consumers until it is told to stop. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Reader {
-    status: watch::Receiver<ReaderStatus>,
+    shared: watch::Receiver<ReaderStatus>,
+    consumers: Vec<String>,
+    behind: Vec<(String, watch::Receiver<ReaderStatus>)>,
     shutdown: Shutdown,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Reader {
-    /// Starts to read `topic` at the lowest position of its consumers. Broker and topic need not be there yet.
+    /// Starts to read `topic` for `consumers` from their positions. Broker and topic need not be there yet.
     ///
+    /// A consumer far behind the others holds none of them up: it catches up by itself first, and nothing but itself
+    /// stops if its positions are lost.
     /// `incarnation` is handed on with every batch. Each delivery is charged to `budget`, which may be shared
-    /// with other readers; while it is full nothing is read. The reader stops with `shutdown`.
+    /// with other readers; while it is full nothing is read, and catching up takes half of it at most. Reading stops
+    /// with `shutdown`.
     pub fn start(
         kafka: &Kafka,
         topic: &str,
@@ -34,33 +41,66 @@ impl Reader {
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let topic: Arc<str> = topic.into();
-        let board = Arc::new(Board::new(topic.clone()));
-        let status = board.subscribe();
-        let shutdown = shutdown.child_token();
-        let control = Control {
+        let names = consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        let (near, behind) = join::group(consumers);
+        let board = Arc::new(Board::new(topic.clone(), None));
+        let mut reader = Self {
+            shared: board.subscribe(),
+            consumers: names,
+            behind: Vec::with_capacity(behind.len()),
+            shutdown: shutdown.child_token(),
+            threads: Vec::with_capacity(1 + behind.len()),
+        };
+        let half = budget.at_most(budget.limit_bytes() / 2);
+        let shared = Control {
             kafka: kafka.clone(),
-            topic: topic.clone(),
+            readers: 1 + behind.len(),
+            role: Role::Shared,
+            junction: Arc::new(Junction::new(board.clone())),
+            topic,
             incarnation,
-            fanout: Fanout::new(consumers),
+            fanout: Fanout::new(near),
             budget,
             board,
-            shutdown: shutdown.clone(),
+            shutdown: reader.shutdown.child_token(),
         };
+        for consumer in behind {
+            let board = Board::new(shared.topic.clone(), Some(consumer.name.clone()));
+            reader.behind.push((consumer.name.clone(), board.subscribe()));
+            reader.run(Control {
+                kafka: kafka.clone(),
+                role: Role::CatchUp,
+                junction: shared.junction.clone(),
+                topic: shared.topic.clone(),
+                fanout: Fanout::new(vec![consumer]),
+                budget: half.clone(),
+                board: Arc::new(board),
+                shutdown: reader.shutdown.child_token(),
+                ..shared
+            })?;
+        }
+        reader.run(shared)?;
+        Ok(reader)
+    }
+
+    fn run(&mut self, control: Control) -> Result<()> {
         let thread = std::thread::Builder::new()
-            .name(format!("kafka {topic}"))
+            .name(format!("kafka {}", control.topic))
             .spawn(move || control.run())
             .map_err(|e| Error::new(Kind::Exhausted, "cannot start a thread for a topic").because(e))?;
-        Ok(Self { status, shutdown, thread: Some(thread) })
+        self.threads.push(thread);
+        Ok(())
     }
 
-    /// What the reader is doing now.
-    pub fn status(&self) -> ReaderStatus {
-        self.status.borrow().clone()
-    }
-
-    /// A handle to wait for changes of the status.
-    pub fn watch(&self) -> watch::Receiver<ReaderStatus> {
-        self.status.clone()
+    /// What is being done now.
+    pub fn status(&self) -> TopicStatus {
+        // A catch-up reader that closed has handed its consumer over, or everything ends.
+        let behind = |name: &String| {
+            let (_, status) = self.behind.iter().find(|(behind, _)| behind == name)?;
+            Some(status.borrow().clone()).filter(|status| status.state != ReaderState::Closed)
+        };
+        let consumers = self.consumers.iter().map(|name| (name.clone(), behind(name))).collect();
+        TopicStatus { shared: self.shared.borrow().clone(), consumers }
     }
 
     /// Tells the reader to stop; its consumers' channels close within a second.
@@ -70,7 +110,7 @@ impl Reader {
 
     /// Waits until the reader's threads have ended. Blocks: call it off the async runtime.
     pub fn join(mut self) {
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic of the thread was reported by itself and is in the status.
             drop(thread.join());
         }

@@ -1,4 +1,4 @@
-//! What a reader is doing: one status per topic for `system.ingest`, and one log line per change.
+//! What readers are doing: one status per topic for `system.ingest`, and one log line per change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +25,8 @@ pub enum ReaderState {
     WaitingForTopic,
     /// Reading, or at the end of all partitions.
     Reading,
+    /// Reading for one consumer that is far behind the others of its topic.
+    CatchingUp,
     /// The budget or a consumer's channel has been full for over a second.
     Paused,
     /// The brokers cannot be reached or refuse; tried again for ever.
@@ -41,6 +43,7 @@ impl fmt::Display for ReaderState {
             Self::Connecting => "connecting",
             Self::WaitingForTopic => "waiting for topic",
             Self::Reading => "reading",
+            Self::CatchingUp => "catching up",
             Self::Paused => "paused",
             Self::Unreachable => "unreachable",
             Self::Stopped => "stopped",
@@ -56,16 +59,30 @@ impl ReaderState {
     }
 }
 
-/// A snapshot of one topic's reader.
+/// A snapshot of all that reads one topic.
+#[derive(Debug, Clone)]
+pub struct TopicStatus {
+    /// The reader of all consumers that are not behind.
+    pub shared: ReaderStatus,
+    /// Every consumer; with the reader of its own while it is behind, or if it stopped there.
+    pub consumers: BTreeMap<String, Option<ReaderStatus>>,
+}
+
+impl TopicStatus {
+    /// The reader that reads for `consumer`; `None` if it is not a consumer of the topic.
+    pub fn of(&self, consumer: &str) -> Option<&ReaderStatus> {
+        self.consumers.get(consumer).map(|own| own.as_ref().unwrap_or(&self.shared))
+    }
+}
+
+/// A snapshot of one reader.
 #[derive(Debug, Clone)]
 pub struct ReaderStatus {
-    /// Topic name.
-    pub topic: Arc<str>,
     /// What the reader is doing.
     pub state: ReaderState,
     /// When the state began.
     pub since: SystemTime,
-    /// Why, for `Unreachable` and `Stopped`.
+    /// Why, for `WaitingForTopic`, `Unreachable` and `Stopped`.
     pub error: Option<String>,
     /// Per partition.
     pub partitions: BTreeMap<i32, PartitionStatus>,
@@ -74,6 +91,8 @@ pub struct ReaderStatus {
 /// A snapshot of one partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartitionStatus {
+    /// Where reading began.
+    pub start: i64,
     /// The next offset to hand out.
     pub position: i64,
     /// The offset the next record gets, asked for every second.
@@ -89,6 +108,11 @@ pub struct PartitionStatus {
 }
 
 impl PartitionStatus {
+    /// A partition of which nothing was read yet.
+    pub(super) fn at(start: i64, high_watermark: i64) -> Self {
+        Self { start, position: start, high_watermark: Some(high_watermark), ..Self::default() }
+    }
+
     /// Offsets still to be read, if the high watermark is known.
     pub fn lag(&self) -> Option<i64> {
         self.high_watermark.map(|high| (high - self.position).max(0))
@@ -98,6 +122,8 @@ impl PartitionStatus {
 /// Where the threads of a reader write down what they see.
 pub(super) struct Board {
     topic: Arc<str>,
+    /// The one table that is read for, if it is behind the others.
+    catching_up: Option<String>,
     facts: Mutex<Facts>,
     sender: watch::Sender<ReaderStatus>,
 }
@@ -112,39 +138,41 @@ struct Facts {
     pause_said: Option<Instant>,
 }
 
-impl Facts {
-    fn state(&self) -> (ReaderState, Option<&String>) {
-        if let Some(fault) = &self.fault {
-            return (ReaderState::Stopped, Some(fault));
+impl Board {
+    fn state(&self, facts: &Facts) -> (ReaderState, Option<String>) {
+        if let Some(fault) = &facts.fault {
+            return (ReaderState::Stopped, Some(fault.clone()));
         }
-        if self.closed {
+        if facts.closed {
             return (ReaderState::Closed, None);
         }
-        if let Some(error) = &self.unreachable {
-            return (ReaderState::Unreachable, Some(error));
+        if let Some(error) = &facts.unreachable {
+            return (ReaderState::Unreachable, Some(error.clone()));
         }
-        let state = match self.found {
+        let state = match facts.found {
             None => ReaderState::Connecting,
-            Some(false) => ReaderState::WaitingForTopic,
-            Some(true) if self.blocked_since.is_some_and(|since| since.elapsed() >= PAUSED_AFTER) => {
+            Some(false) => {
+                return (ReaderState::WaitingForTopic, Some(format!("topic \"{}\" does not exist yet", self.topic)));
+            }
+            // That reading waits for decoding and the store is the way of catching up.
+            Some(true) if self.catching_up.is_some() => ReaderState::CatchingUp,
+            Some(true) if facts.blocked_since.is_some_and(|since| since.elapsed() >= PAUSED_AFTER) => {
                 ReaderState::Paused
             }
             Some(true) => ReaderState::Reading,
         };
         (state, None)
     }
-}
 
-impl Board {
-    pub(super) fn new(topic: Arc<str>) -> Self {
+    /// A board for the reader of `topic`, or of the one table of it that is `catching_up`.
+    pub(super) fn new(topic: Arc<str>, catching_up: Option<String>) -> Self {
         let status = ReaderStatus {
-            topic: topic.clone(),
             state: ReaderState::Connecting,
             since: SystemTime::now(),
             error: None,
             partitions: BTreeMap::new(),
         };
-        Self { topic, facts: Mutex::default(), sender: watch::Sender::new(status) }
+        Self { topic, catching_up, facts: Mutex::default(), sender: watch::Sender::new(status) }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<ReaderStatus> {
@@ -216,8 +244,7 @@ impl Board {
     fn change(&self, change: impl FnOnce(&mut Facts)) {
         let mut facts = self.facts.lock();
         change(&mut facts);
-        let (state, error) = facts.state();
-        let error = error.cloned();
+        let (state, error) = self.state(&facts);
         let mut before = state;
         self.sender.send_if_modified(|status| {
             before = status.state;
@@ -236,19 +263,20 @@ impl Board {
 
     /// One line for each change of state.
     fn say(&self, before: ReaderState, state: ReaderState, error: String, facts: &mut Facts) {
-        let topic = &*self.topic;
+        let (topic, table) = (&*self.topic, self.catching_up.as_deref());
         match state {
             ReaderState::Connecting => {}
             ReaderState::WaitingForTopic => {
-                warn!(target: "kafka", topic, "topic does not exist yet, asking again every second");
+                warn!(target: "kafka", topic, table, "topic does not exist yet, asking again every second");
             }
             ReaderState::Reading if before == ReaderState::Paused => {
                 info!(target: "kafka", topic, "reading resumed");
             }
-            ReaderState::Reading if before == ReaderState::Unreachable => {
-                info!(target: "kafka", topic, "reading from kafka again");
+            ReaderState::Reading | ReaderState::CatchingUp if before == ReaderState::Unreachable => {
+                info!(target: "kafka", topic, table, "reading from kafka again");
             }
             ReaderState::Reading => info!(target: "kafka", topic, "reading topic"),
+            ReaderState::CatchingUp => info!(target: "kafka", topic, table, "table is behind, catching up on its own"),
             ReaderState::Paused => {
                 if facts.pause_said.is_none_or(|said| said.elapsed() >= PAUSE_SAID_EVERY) {
                     facts.pause_said = Some(Instant::now());
@@ -256,10 +284,13 @@ impl Board {
                 }
             }
             ReaderState::Unreachable => {
-                warn!(target: "kafka", topic, error, "cannot read from kafka now, trying for ever");
+                warn!(target: "kafka", topic, table, error, "cannot read from kafka now, trying for ever");
+            }
+            ReaderState::Stopped if table.is_some() => {
+                error!(target: "kafka", topic, table, error, "table stopped while catching up");
             }
             ReaderState::Stopped => error!(target: "kafka", topic, error, "topic stopped"),
-            ReaderState::Closed => info!(target: "kafka", topic, "reader closed"),
+            ReaderState::Closed => info!(target: "kafka", topic, table, "reader closed"),
         }
     }
 }
@@ -270,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_worst_fact_is_the_state() {
-        let board = Board::new("t".into());
+        let board = Board::new("t".into(), None);
         let status = board.subscribe();
         let state = || status.borrow().state;
         assert_eq!(state(), ReaderState::Connecting);
@@ -280,7 +311,8 @@ mod tests {
             (ReaderState::Unreachable, Some("connection refused".into()))
         );
         board.answered(false);
-        assert_eq!((state(), status.borrow().error.clone()), (ReaderState::WaitingForTopic, None));
+        assert_eq!(state(), ReaderState::WaitingForTopic);
+        assert_eq!(status.borrow().error.as_deref(), Some("topic \"t\" does not exist yet"));
         board.answered(true);
         assert_eq!(state(), ReaderState::Reading);
         board.facts.lock().blocked_since = Instant::now().checked_sub(PAUSED_AFTER);

@@ -7,12 +7,12 @@ use parking_lot::{Condvar, Mutex};
 /// A limit in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
+    limit_bytes: usize,
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    limit_bytes: usize,
     used_bytes: Mutex<usize>,
     freed: Condvar,
 }
@@ -20,7 +20,13 @@ struct Inner {
 impl Budget {
     /// A budget of `limit_bytes`.
     pub fn new(limit_bytes: usize) -> Self {
-        Self { inner: Arc::new(Inner { limit_bytes, used_bytes: Mutex::new(0), freed: Condvar::new() }) }
+        Self { limit_bytes, inner: Arc::new(Inner { used_bytes: Mutex::new(0), freed: Condvar::new() }) }
+    }
+
+    /// The same budget with a lower limit: who waits at it leaves the rest to the others.
+    #[must_use]
+    pub fn at_most(&self, limit_bytes: usize) -> Self {
+        Self { limit_bytes: limit_bytes.min(self.limit_bytes), inner: Arc::clone(&self.inner) }
     }
 
     /// Bytes charged now.
@@ -30,7 +36,7 @@ impl Budget {
 
     /// The limit in bytes.
     pub fn limit_bytes(&self) -> usize {
-        self.inner.limit_bytes
+        self.limit_bytes
     }
 
     /// Charges `bytes` whether or not there is room: the caller holds them already.
@@ -42,11 +48,11 @@ impl Budget {
     /// Blocks the thread until something is free or `timeout` has passed; true if there is room.
     pub fn wait_for_room(&self, timeout: std::time::Duration) -> bool {
         let mut used = self.inner.used_bytes.lock();
-        if *used < self.inner.limit_bytes {
+        if *used < self.limit_bytes {
             return true;
         }
         self.inner.freed.wait_for(&mut used, timeout);
-        *used < self.inner.limit_bytes
+        *used < self.limit_bytes
     }
 }
 
@@ -96,5 +102,16 @@ mod tests {
         drop(charge);
         assert!(thread.join().unwrap());
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_lower_limit_is_reached_first_and_by_the_charges_of_all() {
+        let budget = Budget::new(10);
+        let half = budget.at_most(5);
+        let _charge = budget.charge(5);
+        assert!(budget.wait_for_room(Duration::ZERO) && !half.wait_for_room(Duration::ZERO));
+        let _charge = half.charge(5);
+        assert!(!budget.wait_for_room(Duration::ZERO));
+        assert_eq!((budget.used_bytes(), half.limit_bytes(), budget.at_most(20).limit_bytes()), (10, 5, 10));
     }
 }

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod bad_days;
+mod deliver;
 mod exactly_once;
 mod memory;
+mod public_json;
 mod readers;
 mod rig;
 mod rig_test;
 mod schema;
+mod shapes;
 mod sql;
 mod tidy;

@@ -57,6 +57,9 @@ struct Seen {
     largest: u64,
     answers: usize,
     ingest_used: i64,
+    /// Everything is committed again.
+    caught_up: Resident,
+    /// A statement has read all of it.
     after: Resident,
 }
 
@@ -131,15 +134,19 @@ async fn stopped_store(away: Away, records: usize, time: Duration) -> Seen {
         (read && metric("millpond_lake_hot_rows", "\"flood\"").await == 0).then_some(())
     })
     .await;
+    seen.caught_up = Resident::of(&millpond);
     assert_eq!(client.numbers("SELECT count(*), count(DISTINCT n) FROM flood").await.unwrap(), [[records as i64; 2]]);
     seen.after = Resident::of(&millpond);
     println!("store {away:?} for {time:?}, {records} records: {seen:#?}");
     assert_eq!(millpond.stop().await, Some(0));
     ledger.assert_exact(&project.table_url("flood"), Some(&minio)).await;
-    // `[limits] memory` is what rows, queues and queries hold together; the process itself comes on top.
-    let grown = seen.largest - seen.before.now;
-    assert!(grown < LIMIT_MIB * 1024, "{grown} KiB more while the store was away; {LIMIT_MIB} MiB are allowed");
-    let share = (LIMIT_MIB << 20) as i64 / 2;
+    // The whole process, the 90 MiB of the dev executable's own pages included.
+    let limit = LIMIT_MIB * 1024;
+    assert!(seen.largest < limit, "{} KiB while the store was away; {LIMIT_MIB} MiB are allowed", seen.largest);
+    // While the backlog is written the allocator keeps more of what was freed than at other times: on a machine that
+    // does ten other things, 3 % above the limit were seen.
+    assert!(seen.after.peak < limit * 9 / 8, "{} KiB at most; {LIMIT_MIB} MiB are allowed", seen.after.peak);
+    let share = (LIMIT_MIB << 20) as i64 / 4;
     assert!(seen.ingest_used < share, "ingest says it held {} bytes", seen.ingest_used);
     seen
 }
@@ -162,13 +169,14 @@ async fn bench_memory_while_the_store_is_away_for_a_minute() {
         let mib = |kib: u64| kib / 1024;
         println!(
             "store {away:?} for 60 s, limit {LIMIT_MIB} MiB: RSS before {} MiB, most while away {} MiB, after {} MiB \
-             (anonymous {}, file {}), peak of the process {} MiB; ingest held {} MiB; {} rounds of questions answered",
+             (anonymous {}, file {}), peak of the process {} MiB (before the last statement {}); ingest held {} MiB; {} rounds of questions answered",
             mib(seen.before.now),
             mib(seen.largest),
             mib(seen.after.now),
             mib(seen.after.anonymous),
             mib(seen.after.file),
             mib(seen.after.peak),
+            mib(seen.caught_up.peak),
             seen.ingest_used >> 20,
             seen.answers,
         );

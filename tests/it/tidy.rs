@@ -14,7 +14,9 @@ const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "types", "traits", "he
 
 /// What may appear in nothing but these rooms or files.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("rdkafka", &["source", "demo", "cli", "config/kafka"]),
+    ("rdkafka", &["source", "deliver/kafka", "demo", "cli", "config/kafka"]),
+    ("lettre", &["deliver"]),
+    ("reqwest", &["deliver/webhook"]),
     ("deltalake_core", &["lake", "query"]),
     ("SessionContext", &["query"]),
     ("SessionStateBuilder", &["query"]),
@@ -54,6 +56,11 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ("schema", &["datafusion", "object_store", "crate::source", "crate::lake", "crate::query", "crate::serve"]),
     ("lake", &["datafusion::sql", "crate::source", "crate::query", "crate::serve", "crate::engine"]),
     ("query", &["crate::source", "crate::serve", "crate::engine", "crate::cli"]),
+    ("news", &["crate::lake", "crate::source", "crate::query", "crate::serve", "crate::engine", "object_store"]),
+    (
+        "deliver",
+        &["datafusion", "arrow", "crate::lake", "crate::news", "crate::source", "crate::query", "crate::engine"],
+    ),
     ("serve", &["datafusion::execution::context", "object_store", "crate::source", "crate::engine", "crate::cli"]),
     ("demo", &["datafusion", "object_store", "crate::lake", "crate::query"]),
     ("task", &["datafusion", "object_store", "arrow", "crate::lake", "crate::source", "crate::query"]),

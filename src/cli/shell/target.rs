@@ -1,5 +1,8 @@
 //! Who answers: a server over Flight SQL, or a session in this process.
 
+use std::error::Error as _;
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::error::FlightError;
@@ -47,8 +50,9 @@ impl Target for Local {
     }
 }
 
-/// A server over Arrow Flight SQL.
+/// A server over Arrow Flight SQL. A connection that broke is made again by the next statement.
 pub struct Remote {
+    url: Arc<str>,
     client: FlightSqlServiceClient<Channel>,
 }
 
@@ -69,23 +73,26 @@ impl Remote {
         let inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         // A token keeps the session when the connection has to be made again.
-        client.handshake("", "").await.map_err(translate)?;
-        Ok(Self { client })
+        client.handshake("", "").await.map_err(|error| translate(error, url))?;
+        Ok(Self { url: url.into(), client })
     }
 }
 
 #[async_trait]
 impl Target for Remote {
     async fn query(&mut self, sql: &str) -> Result<Results> {
-        let info = self.client.execute(sql.to_owned(), None).await.map_err(translate)?;
+        let url = &self.url;
+        let info = self.client.execute(sql.to_owned(), None).await.map_err(|e| translate(e, url))?;
         let mut tickets = Vec::new();
         for endpoint in &info.endpoint {
             tickets.extend(endpoint.ticket.clone());
         }
-        let schema: Schema = info.try_decode_schema().map_err(|e| translate(e.into()))?;
+        let schema: Schema = info.try_decode_schema().map_err(|e| translate(e.into(), url))?;
         let mut parts = Vec::new();
         for ticket in tickets {
-            parts.push(self.client.do_get(ticket).await.map_err(translate)?.map_err(translate));
+            let rows = self.client.do_get(ticket).await.map_err(|e| translate(e, url))?;
+            let url = Arc::clone(url);
+            parts.push(rows.map_err(move |e| translate(e, &url)));
         }
         Ok((schema.into(), stream::iter(parts).flatten().boxed()))
     }
@@ -93,17 +100,23 @@ impl Target for Remote {
 
 /// tonic's own words end in "transport error".
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
+    std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error).to_string()
 }
 
-fn translate(error: FlightError) -> Error {
+fn translate(error: FlightError, url: &str) -> Error {
     match error {
-        FlightError::Tonic(status) => from_status(&status),
+        FlightError::Tonic(status) => from_status(&status, url),
         other => Error::new(Kind::Internal, "the server's answer cannot be read").because(other),
     }
 }
 
-fn from_status(status: &Status) -> Error {
+fn from_status(status: &Status, url: &str) -> Error {
+    // Only a status made on this side has a source: there was no answer.
+    if status.source().is_some() {
+        return Error::new(Kind::Unavailable, format!("the server at {url} is gone"))
+            .because(root_cause(status))
+            .hint("the next statement connects again; a new server does not know what SET changed");
+    }
     let kind = match status.code() {
         Code::InvalidArgument => Kind::Query,
         Code::NotFound => Kind::NotFound,

@@ -23,7 +23,7 @@ async fn local_and_remote_write_the_same() {
     let service = service(&Fixture::fleet());
     let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (url, shutdown) = (format!("grpc://{}", flight.address()), Shutdown::new());
-    let server = tokio::spawn(flight.run(service.clone(), shutdown.clone()));
+    let server = crate::task::spawn("server", flight.run(service.clone(), shutdown.clone()));
     let mut local = Local::new(service.session());
     let mut remote = Remote::connect(&url).await.unwrap();
 
@@ -68,6 +68,28 @@ async fn local_and_remote_write_the_same() {
     server.await.unwrap().unwrap();
     assert_eq!(Remote::connect(&url).await.err().unwrap().kind(), Kind::Unavailable);
     assert_eq!(Remote::connect("nonsense").await.err().unwrap().kind(), Kind::Usage);
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_named_and_found_again() {
+    let service = service(&Fixture::fleet());
+    let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (address, shutdown) = (flight.address(), Shutdown::new());
+    let server = crate::task::spawn("server", flight.run(service.clone(), shutdown.clone()));
+    let url = format!("grpc://{address}");
+    let mut remote = Remote::connect(&url).await.unwrap();
+    assert_eq!(text(&mut remote, "SELECT 1 AS n", Format::Csv).await.unwrap(), "n\n1\n");
+    shutdown.cancel();
+    server.await.unwrap().unwrap();
+    let error = text(&mut remote, "SELECT 1 AS n", Format::Csv).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert_eq!(error.message(), format!("the server at {url} is gone"));
+    assert!(!error.to_string().contains("transport error"), "{error}");
+
+    let flight = Flight::bind(address).await.unwrap();
+    let server = crate::task::spawn("server", flight.run(service, Shutdown::new()));
+    assert_eq!(text(&mut remote, "SELECT 2 AS n", Format::Csv).await.unwrap(), "n\n2\n");
+    server.abort();
 }
 
 #[tokio::test]

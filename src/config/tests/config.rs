@@ -29,6 +29,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.limits.memory, ByteSize(4 << 30));
     assert_eq!(config.serve.flight_sql, Some(([127, 0, 0, 1], 32010).into()));
     assert_eq!(config.serve.http, Some(([127, 0, 0, 1], 8090).into()));
+    assert!(config.sinks.is_empty() && config.notify.is_empty());
     assert!(tables.is_empty() && views.is_empty());
 }
 
@@ -48,14 +49,15 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
         "[kafka]\nauth = \"msk-iam\"\n[kafka.schema_registry]\nurl = \"x\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
-         [sinks.ops]\ntype = \"webhook\"\n[[notify]]\non = []\n",
+         [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\nsend_resolved = false\n\
+         [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
         &[
             "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
             "millpond.toml:3:8: kafka.schema_registry: `schema_registry` is not in this version of Millpond",
             "millpond.toml:6:1: serve.postgres: `postgres` is not in this version of Millpond",
             "millpond.toml:7:1: serve.tls: `tls` is not in this version of Millpond",
-            "millpond.toml:8:2: sinks: `sinks` is not in this version of Millpond",
-            "millpond.toml:10:3: notify: `notify` is not in this version of Millpond",
+            "millpond.toml:11:1: sinks.ops.send_resolved: `send_resolved` is not in this version of Millpond",
+            "millpond.toml:13:7: notify.on: `query_error` is not in this version of Millpond",
         ],
     );
 }
@@ -92,7 +94,7 @@ fn values_that_cannot_be() {
             "[limits]\nmemory = \"4\"",
             "2:10: limits.memory: `4` has no unit\n  hint: a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"512MiB\"",
         ),
-        ("[limits]\nmemory = \"1MiB\"", "2:10: limits.memory: `1MiB` is too little\n  hint: at least 64MiB"),
+        ("[limits]\nmemory = \"1MiB\"", "2:10: limits.memory: `1MiB` is too little\n  hint: at least 192MiB"),
         (
             "[serve]\nhttp = \"0.0.0.0:8090\"",
             &format!("2:8: serve.http: `0.0.0.0:8090` is open to other machines{loopback}"),
@@ -135,7 +137,10 @@ fn values_that_cannot_be() {
             "2:15: kafka.properties.\"client.id\": expected a text, found a list",
         ),
         ("[lake]\nx = 1", "2:1: lake.x: unknown key\n  hint: known here: url, commit_interval, s3"),
-        ("\"odd key\" = 1", "1:1: \"odd key\": unknown key\n  hint: known here: project, lake, kafka, limits, serve"),
+        (
+            "\"odd key\" = 1",
+            "1:1: \"odd key\": unknown key\n  hint: known here: project, lake, kafka, limits, serve, sinks, notify",
+        ),
     ] {
         config_problems(toml, &[&format!("millpond.toml:{expected}")]);
     }
@@ -230,14 +235,14 @@ fn overrides_have_problems_too() {
 #[test]
 fn variables_are_replaced_and_never_shown() {
     let file = "[kafka]\nbrokers = \"${BROKER}:9092\"\n[kafka.properties]\n\"sasl.password\" = \"${PASSWORD}\"\n\"client.id\" = \"$${x}\"\n[limits]\nmemory = \"${PASSWORD}\"";
-    let mut options = LoadOptions { vars: vars(&[("BROKER", "b"), ("PASSWORD", "64MiB")]), ..LoadOptions::default() };
+    let mut options = LoadOptions { vars: vars(&[("BROKER", "b"), ("PASSWORD", "512MiB")]), ..LoadOptions::default() };
     let config = load_with(&[("millpond.toml", file)], &options).unwrap().config;
     assert_eq!(config.kafka.brokers, Brokers::At("b:9092".into()));
-    assert_eq!(config.kafka.properties.0["sasl.password"], "64MiB");
+    assert_eq!(config.kafka.properties.0["sasl.password"], "512MiB");
     assert_eq!(config.kafka.properties.0["client.id"], "${x}");
-    assert!(!format!("{config:?}").contains("\"64MiB\""), "{config:?}");
+    assert!(!format!("{config:?}").contains("\"512MiB\""), "{config:?}");
 
-    options.vars = vars(&[("PASSWORD", "64MiB")]);
+    options.vars = vars(&[("PASSWORD", "512MiB")]);
     options.sets = vec!["kafka.brokers=elsewhere".into()];
     assert!(load_with(&[("millpond.toml", file)], &options).is_ok(), "what is replaced needs no variable");
 
@@ -270,8 +275,11 @@ fn a_syntax_error_hides_no_problem_of_other_files() {
 
 #[test]
 fn a_folder_that_is_no_project() {
-    let missing = Project::load("/no/such/folder".as_ref(), &LoadOptions::default()).unwrap_err();
-    assert!(missing.to_string().starts_with("/no/such/folder: is not a project folder: "), "{missing}");
+    for path in ["/no/such/folder", "/etc/passwd"] {
+        let problems = Project::load(path.as_ref(), &LoadOptions::default()).unwrap_err();
+        assert!(problems.to_string().starts_with(&format!("{path}: is not a project folder: ")), "{problems}");
+        assert_eq!(problems.len(), 1, "{problems}");
+    }
     let empty = tempfile::tempdir().unwrap();
     let problems = Project::load(empty.path(), &LoadOptions::default()).unwrap_err();
     assert_eq!(problems.len(), 1);

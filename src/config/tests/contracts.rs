@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{assert_problems, load};
 use crate::schema::{
-    ColumnContract, ColumnType, Contract, EventTime, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Match, OnNewField,
+    OnTypeConflict, Path, Start, TimeFormat,
 };
 
 fn value(path: &str) -> Path {
@@ -23,7 +24,17 @@ time = { path = "reported_at", format = "EEE MMM dd HH:mm:ss z yyyy" }
 strip = "vehicle.body."
 on_new_field = "rescue"
 on_type_conflict = "dead_letter"
+infer_timestamps = true
 commit_interval = "250ms"
+[match]
+metadata.kind = ["car", 7, true]
+"$header.source" = "a"
+[arrays."vehicle.sensors"]
+as = "pivot"
+by = "name"
+value = "v"
+[arrays.'["odd.key"]']
+as = "first"
 [columns.car_id]
 path = "$key"
 [columns.battery_v]
@@ -33,9 +44,22 @@ type = "double"
 path = "$header.x-trace.id"
 [columns.plain]
 type = "bigint"
+default = 0
+not_null = true
+description = "a number"
+[columns.opened]
+format = "unix_ms"
+zone = "America/New_York"
+[columns.tags]
+type = "string[]"
+[columns.phone]
+path = "customer.phone"
+drop = true
 "#;
     let project = load(&[("millpond.toml", "project.timezone = \"Asia/Seoul\""), ("schemas/telemetry.toml", file)]);
-    let column = |name: &str, path, kind| ColumnContract { name: name.into(), path, kind };
+    let column = |name: &str, path, kind| ColumnContract { name: name.into(), path, kind, ..ColumnContract::default() };
+    let array =
+        |path: &[&str], shape| ArrayContract { path: path.iter().map(|part| (*part).to_owned()).collect(), shape };
     let expected = Contract {
         table: "telemetry".into(),
         topics: vec!["fleet.a".into(), "fleet.b".into()],
@@ -52,8 +76,30 @@ type = "bigint"
             column("car_id", Some(Path::Key(vec![])), None),
             column("battery_v", Some(value("vehicle.powertrain.battery.voltage")), Some(ColumnType::Double)),
             column("trace", Some(Path::Header("x-trace.id".into())), None),
-            column("plain", None, Some(ColumnType::Int64)),
+            ColumnContract {
+                default: Some("0".into()),
+                not_null: true,
+                description: Some("a number".into()),
+                ..column("plain", None, Some(ColumnType::Int64))
+            },
+            ColumnContract {
+                format: Some(TimeFormat::UnixMillis),
+                zone: Some(chrono_tz::America::New_York),
+                ..column("opened", None, Some(ColumnType::Timestamp))
+            },
+            column("tags", None, Some(ColumnType::List(Element::String))),
         ],
+        dropped: vec![vec!["customer".into(), "phone".into()]],
+        arrays: vec![
+            array(&["vehicle", "sensors"], ArrayShape::Pivot { by: "name".into(), value: Some("v".into()) }),
+            array(&["odd.key"], ArrayShape::First),
+        ],
+        matches: vec![
+            Match { path: value("metadata.kind"), values: vec!["car".into(), "7".into(), "true".into()] },
+            Match { path: Path::Header("source".into()), values: vec!["a".into()] },
+        ],
+        first_of: vec!["fleet.a".into(), "fleet.b".into()],
+        infer_timestamps: true,
         commit_interval: Some(Duration::from_millis(250)),
         timezone: chrono_tz::Asia::Seoul,
     };
@@ -76,6 +122,11 @@ fn a_topic_is_enough() {
         on_new_field: OnNewField::Add,
         on_type_conflict: OnTypeConflict::Widen,
         columns: vec![],
+        dropped: vec![],
+        arrays: vec![],
+        matches: vec![],
+        first_of: vec![],
+        infer_timestamps: false,
         commit_interval: None,
         timezone: chrono_tz::UTC,
     };
@@ -141,12 +192,46 @@ fn mistakes() {
             ],
         ),
         (
-            "match = { type = \"x\" }\nraw = true\nretention = \"400d\"\n[arrays.\"vehicle.sensors\"]\nas = \"pivot\"",
+            "raw = true\nretention = \"400d\"\n[arrays.\"vehicle.sensors\"]\nas = \"child\"",
             vec![
-                "3:1: match: `match` is not in this version of Millpond",
-                "4:1: raw: `raw` is not in this version of Millpond",
-                "5:1: retention: `retention` is not in this version of Millpond",
-                "6:2: arrays: `arrays` is not in this version of Millpond",
+                "3:1: raw: `raw` is not in this version of Millpond",
+                "4:1: retention: `retention` is not in this version of Millpond",
+                "6:6: arrays.\"vehicle.sensors\".as: `child` is not in this version of Millpond",
+            ],
+        ),
+        (
+            "infer_timestamps = \"yes\"\nmatch = { type = [], \"$timestamp\" = 1, \"a..b\" = 1, c = 2026-01-01 }",
+            vec![
+                "3:20: infer_timestamps: expected true or false, found a text",
+                "4:18: match.type: expected a list of texts, numbers and booleans",
+                "4:22: match.\"$timestamp\": cannot be matched",
+                "4:40: match.\"a..b\": `a..b`: a path reads like `a.b[\"odd.key\"]`; it breaks at byte 2",
+                "4:56: match.c: expected a text, number or boolean, found a date",
+            ],
+        ),
+        (
+            "[arrays]\na = { by = \"x\" }\nb = { as = \"pivot\" }\nc = { as = \"list\", by = \"x\" }\n\"$key.x\" = { as = \"json\" }\nd = { as = \"rows\" }\n'[\"c\"]' = { as = \"first\" }",
+            vec![
+                "4:1: arrays.a.as: is missing\n  hint: what becomes of the array: json, list, pivot or first",
+                "5:1: arrays.b.by: is missing\n  hint: the member that names an element, such as \"name\"",
+                "6:25: arrays.c.by: only a pivot has it\n  hint: as = \"pivot\"",
+                "7:1: arrays.\"$key.x\": `$key.x` is not inside the payload",
+                "8:12: arrays.d.as: `rows` is not known here\n  hint: known here: json, list, pivot, first",
+                "9:1: arrays.\"[\"c\"]\": is given twice",
+            ],
+        ),
+        (
+            "[columns]\na = { drop = true }\nb = { path = \"$key\", drop = true, type = \"json\" }\nc = { path = \"c\", default = 1 }\nd = { type = \"bigint\", default = \"x\", zone = \"Mars\" }\ne = { type = \"bigint\", not_null = 1, path = \"$index.1\" }",
+            vec![
+                "4:1: columns.a.path: is missing\n  hint: which payload path is left out, such as \"customer.phone\"",
+                "5:14: columns.b.path: `$key` is not inside the payload",
+                "5:42: columns.b.type: a dropped path is no column\n  hint: leave it out, or `drop`",
+                "6:29: columns.c.default: needs a type\n  hint: say what it is: `type`",
+                "7:34: columns.d.default: is no value of the type bigint",
+                "7:46: columns.d.zone: `Mars` is not a time zone\n  hint: an IANA name such as \"Asia/Seoul\" or \"UTC\"",
+                "7:46: columns.d.zone: only a timestamp has it\n  hint: type = \"timestamp\"",
+                "8:35: columns.e.not_null: expected true or false, found a number",
+                "8:45: columns.e.path: `$index.1`: `$index.1` is none of $key, $key.path, $header.name, $topic, $timestamp",
             ],
         ),
         (
@@ -180,7 +265,7 @@ fn mistakes() {
             "key = [\"car_id\", \"tags\"]\n[columns.id]\npath = \"car.id\"\n[columns.tags]\ntype = \"json\"",
             vec![
                 "3:8: key: there cannot be a column `car_id`: its path feeds column `id`\n  hint: did you mean `id`?",
-                "3:18: key: column `tags` is JSON, which cannot be a key",
+                "3:18: key: column `tags` is JSON or a list, which cannot be a key",
             ],
         ),
         (
@@ -193,7 +278,7 @@ fn mistakes() {
         (
             "columns.x.type = \"int\"",
             vec![
-                "3:18: columns.x.type: `int` is not known here\n  hint: known here: boolean, bigint, double, string, json, timestamp, date",
+                "3:18: columns.x.type: `int` is not known here\n  hint: known here: boolean, bigint, double, string, json, timestamp, date, boolean[], bigint[], double[], string[]",
             ],
         ),
         (
@@ -226,6 +311,21 @@ fn mistakes() {
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         assert_problems(&[("schemas/t.toml", &format!("{head}{rest}\n"))], &expected);
     }
+}
+
+#[test]
+fn records_that_nobody_can_read_are_one_tables_dead_letters() {
+    let table = |topics: &str, rest: &str| format!("kind = \"events\"\ntopics = {topics}\n{rest}\n");
+    let inside = "match = { type = \"x\" }";
+    let project = load(&[
+        ("schemas/a.toml", &table("[\"one\", \"two\"]", "match = { \"$key\" = \"x\" }")),
+        ("schemas/b.toml", &table("[\"one\", \"two\", \"three\"]", inside)),
+        ("schemas/c.toml", &table("[\"two\", \"one\", \"four\"]", inside)),
+        ("schemas/d.toml", &table("[\"three\"]", "")),
+    ]);
+    let owned: Vec<Vec<String>> = project.unwrap().tables.into_iter().map(|table| table.first_of).collect();
+    let texts = |topics: &[&str]| topics.iter().map(|topic| (*topic).to_owned()).collect::<Vec<_>>();
+    assert_eq!(owned, [texts(&[]), texts(&["one", "two"]), texts(&["four"]), texts(&[])]);
 }
 
 #[test]

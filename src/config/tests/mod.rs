@@ -3,6 +3,7 @@
 mod config;
 mod contracts;
 mod reference;
+mod sinks;
 mod views;
 
 use std::{fs, path::Path};

@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, events, project, view},
+    words::{Words, events, notify, project, view},
 };
 
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
@@ -48,7 +48,7 @@ fn chapter(heading: &str) -> Chapter {
 
 /// Keys that hold a value: not those that are tables with words of their own.
 fn leaves(words: &[(&str, &Words)]) -> BTreeSet<String> {
-    let tables: Vec<&str> = words.iter().map(|(table, _)| table.trim_end_matches(".<name>")).collect();
+    let tables: Vec<&str> = words.iter().map(|(table, _)| table.split(".<").next().unwrap_or(table)).collect();
     let keys = words.iter().flat_map(|(table, words)| words.keys.iter().map(|key| full(table, key)));
     keys.filter(|key| !tables.contains(&key.as_str())).collect()
 }
@@ -82,8 +82,8 @@ fn defaults(text: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn keys_and_defaults_are_those_of_the_code() {
-    let project_later: &[&[&str]] = &[&["msk-iam"]];
-    let events_later: &[&[&str]] = &[events::KINDS_LATER, events::FORMATS_LATER];
+    let project_later: &[&[&str]] = &[&["msk-iam"], notify::EVENTS_LATER];
+    let events_later: &[&[&str]] = &[events::KINDS_LATER, events::FORMATS_LATER, events::SHAPES_LATER];
     let chapters = [
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
         ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
@@ -102,17 +102,49 @@ fn keys_and_defaults_are_those_of_the_code() {
 
 #[test]
 fn each_example_of_millpond_toml_changes_something() {
-    let normal = load(&[]).unwrap();
-    for row in chapter("millpond.toml").rows {
-        let line = format!("{} = {}\n", row.key, row.example);
-        let config = load(&[("millpond.toml", &line)]).unwrap_or_else(|problems| panic!("{problems}")).config;
+    let config = |lines: &[String]| {
+        let table = ("schemas/telemetry.toml", "kind = \"events\"\ntopic = \"t\"");
+        let loaded = load(&[("millpond.toml", &lines.join("\n")), table]);
+        let mut config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
         // The lake's default is a folder of the project, and each project here has its own.
-        let mut normal = normal.config.clone();
-        if row.key != "lake.url" {
-            normal.lake.url = config.lake.url.clone();
+        if config.lake.url.as_str().starts_with("file:") {
+            config.lake.url = "file:///lake/".parse().unwrap();
         }
-        assert_eq!(config == normal, row.default.as_ref() == Some(&row.example), "{line}: accepted and ignored");
+        config
+    };
+    for row in chapter("millpond.toml").rows {
+        let base = around(&row.key);
+        let key = row.key.trim_start_matches("sinks.<name>.").trim_start_matches("notify.");
+        let mut changed: Vec<String> =
+            base.iter().filter(|line| !line.starts_with(&format!("{key} = "))).cloned().collect();
+        changed.push(format!("{key} = {}", row.example));
+        // Each type of sink has keys of its own: there is no other to change it to.
+        let same = row.default.as_ref() == Some(&row.example) || key == "type";
+        assert_eq!(config(&changed) == config(&base), same, "{changed:?}: accepted and ignored");
     }
+}
+
+/// What must stand before an option of a sink or a rule, so that the option means something.
+fn around(key: &str) -> Vec<String> {
+    const OPS: &str = "[sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"";
+    let lines: &[&str] = match key.strip_prefix("sinks.<name>.") {
+        None if key.starts_with("notify.") => {
+            &[OPS, "[sinks.all]\ntype = \"kafka\"\ntopic = \"a\"\n[[notify]]", "to = [\"all\"]"]
+        }
+        None => &[],
+        Some("topic") => &["[sinks.x]", "type = \"kafka\"", "topic = \"t\""],
+        Some("type" | "url" | "headers" | "secret") => &["[sinks.x]", "type = \"webhook\"", "url = \"http://x/\""],
+        Some(_) => &[
+            "[sinks.x]",
+            "type = \"email\"",
+            "smtp = \"smtp://mail\"",
+            "user = \"u\"",
+            "password = \"p\"",
+            "from = \"a@b.c\"",
+            "recipients = \"a@b.c\"",
+        ],
+    };
+    lines.iter().map(|line| (*line).to_owned()).collect()
 }
 
 #[test]
@@ -124,13 +156,22 @@ fn each_example_of_a_contract_changes_something() {
     };
     let head = ["kind = \"events\"".to_owned(), "topic = \"t\"".to_owned()];
     let time = ["time.path = \"a\"".to_owned(), "time.format = \"unix_s\"".to_owned()];
-    let columns = ["columns.x.path = \"a\"".to_owned(), "columns.x.type = \"string\"".to_owned()];
+    let path = ["columns.x.path = \"a\"".to_owned()];
+    let column = |kind: &str| [path.as_slice(), &[format!("columns.x.type = \"{kind}\"")]].concat();
+    let array = ["arrays.x.as = \"pivot\"".to_owned(), "arrays.x.by = \"a\"".to_owned()];
     for row in chapter("schemas/&lt;table&gt;.toml").rows {
+        let key = row.key.replace("<name>", "x").replace("<path>", "x");
         let mut base = head.to_vec();
-        for (prefix, lines) in [("time.", time.as_slice()), ("columns.", columns.as_slice())] {
-            base.extend(lines.iter().filter(|_| row.key.starts_with(prefix)).cloned());
-        }
-        let key = row.key.replace("<name>", "x");
+        base.extend(match key.rsplit_once('.') {
+            Some(("time", _)) => time.to_vec(),
+            Some(("columns.x", "drop")) => path.to_vec(),
+            Some(("columns.x", "format" | "zone")) => column("timestamp"),
+            Some(("columns.x", "default")) => column("bigint"),
+            Some(("columns.x", _)) => column("string"),
+            Some(("arrays.x", "as")) => vec!["arrays.x.as = \"json\"".to_owned()],
+            Some(("arrays.x", _)) => array.to_vec(),
+            _ => Vec::new(),
+        });
         let replaced = if key == "topics" { "topic" } else { &key };
         let mut changed: Vec<String> =
             base.iter().filter(|line| !line.starts_with(&format!("{replaced} = "))).cloned().collect();

@@ -5,25 +5,6 @@ use arrow::array::Array;
 use super::*;
 use crate::schema::{Observed, OnNewField, tests::contract};
 
-fn column(name: &str, path: &str, kind: ColumnType) -> Column {
-    Column::new(name.into(), path.parse().unwrap(), kind)
-}
-
-fn version(keys: usize, columns: &[Column]) -> SchemaVersion {
-    SchemaVersion { number: 3, keys, columns: columns.to_vec() }
-}
-
-/// The cells of the only row, fixed columns left out but for `_rescued`.
-fn only_row(decoded: &Decoded) -> Vec<(String, String)> {
-    assert_eq!((decoded.rows.num_rows(), decoded.dead.len()), (1, 0), "{:?}", decoded.dead);
-    let (_, _, cells) = rows_of(&decoded.rows).remove(0);
-    cells.into_iter().filter(|(name, _)| name == fixed::RESCUED || !fixed::ALL.contains(&name.as_str())).collect()
-}
-
-fn cells(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
 #[test]
 fn payloads_that_are_dead_letters() {
     let bomb = "[".repeat(10_000);
@@ -140,7 +121,7 @@ fn json_columns_take_objects_whole() {
     let payload = [r#"{"o":{"a":1,"b":2}}"#];
     let flat = decode(&contract(), &both, &records(0, &payload));
     assert_eq!(only_row(&flat), cells(&[("_rescued", r#"{"o.b":2}"#), ("a", "1")]));
-    let declared = ColumnContract { name: "o".into(), path: None, kind: Some(ColumnType::Json) };
+    let declared = ColumnContract { name: "o".into(), kind: Some(ColumnType::Json), ..ColumnContract::default() };
     let contract = Contract { columns: vec![declared], ..contract() };
     let whole = decode(&contract, &both, &records(0, &payload));
     assert_eq!(only_row(&whole), cells(&[("a", "1"), ("o", r#"{"a":1,"b":2}"#)]));
@@ -285,11 +266,11 @@ fn columns_from_key_headers_topic_and_timestamp() {
 }
 
 #[test]
-fn a_record_of_ten_megabytes_is_a_row() {
-    let payload = format!("{{\"a\":\"{}\",\"b\":[{}1]}}", "x".repeat(10_000_000), "1, ".repeat(100_000));
+fn a_string_of_fifty_megabytes_is_a_row() {
+    let payload = format!("{{\"a\":\"{}\",\"b\":[{}1]}}", "x".repeat(50_000_000), "1, ".repeat(100_000));
     let columns = [column("a", "a", ColumnType::String), column("b", "b", ColumnType::Json)];
     let decoded = decode(&contract(), &version(0, &columns), &records(0, &[payload]));
-    assert_eq!(decoded.rows["a"].as_string::<i32>().value(0).len(), 10_000_000);
+    assert_eq!(decoded.rows["a"].as_string::<i32>().value(0).len(), 50_000_000);
     assert_eq!(decoded.rows["b"].as_string::<i32>().value(0).len(), 200_003);
     assert_eq!(decoded.rows["a"].len(), 1);
 }
@@ -307,12 +288,12 @@ fn a_record_whose_rows_would_not_fit_a_batch_is_a_dead_letter() {
 
 #[test]
 fn more_new_paths_than_a_table_can_have_are_rescued_and_reported_up_to_a_bound() {
-    let members: Vec<String> = (0..3_000).map(|n| format!("\"k{n}\":{n}")).collect();
+    let members: Vec<String> = (0..5_000).map(|n| format!("\"k{n}\":{n}")).collect();
     let payload = [format!("{{{}}}", members.join(","))];
     let first = crate::schema::infer_first(&contract(), &[&records(0, &payload)]);
     assert_eq!(first.columns.len(), crate::schema::MAX_COLUMNS);
     let decoded = decode(&contract(), &first, &records(0, &payload));
-    assert_eq!((decoded.rescued, decoded.found.len()), (2_000, 2_000));
+    assert_eq!((decoded.rescued, decoded.found.len()), (4_000, 2_000));
     assert_eq!(first.evolve(&contract(), &decoded.found), None);
 }
 
@@ -362,4 +343,46 @@ fn misfits_are_reported_by_path_with_what_was_seen() {
     known.columns[3].exact = false;
     let again = decode(&contract(), &known, &records(7, &payloads));
     assert!(again.misfits.iter().all(|find| find.path.to_string() != "big"));
+}
+
+#[test]
+fn odd_keys_become_names_that_differ() {
+    let payload =
+        r#"{"a.b":1,"a b":2,"q\"uote":3,"😀":4,"Door":5,"door":6,"":7,"_offset":8,"_rescued":{"x":9},"a":{"b":10}}"#;
+    let payloads = [payload];
+    let first = crate::schema::infer_first(&contract(), &[&records(0, &payloads)]);
+    let names: Vec<(&str, String)> =
+        first.columns.iter().map(|column| (column.name.as_str(), column.path.to_string())).collect();
+    let expected = [
+        ("a_b", r#"["a.b"]"#),
+        ("a_b__7d39", r#"["a b"]"#),
+        ("q_uote", r#"["q\"uote"]"#),
+        ("col", r#"["😀"]"#),
+        ("door", "Door"),
+        ("door__96dc", "door"),
+        ("col__57b1", r#"[""]"#),
+        ("offset", "_offset"),
+        ("rescued_x", "_rescued.x"),
+        ("a_b__e587", "a.b"),
+    ];
+    assert_eq!(names, expected.map(|(name, path)| (name, path.to_owned())));
+    let row = only_row(&decode(&contract(), &first, &records(0, &payloads)));
+    assert_eq!(row.iter().map(|(_, value)| value.parse::<i64>().unwrap()).sum::<i64>(), 55);
+}
+
+#[test]
+fn a_hundred_levels_are_a_json_value_below_the_eighth() {
+    let payload = [format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100))];
+    let first = crate::schema::infer_first(&contract(), &[&records(0, &payload)]);
+    assert_eq!(first.columns.len(), 1);
+    let (name, value) = only_row(&decode(&contract(), &first, &records(0, &payload))).remove(0);
+    assert_eq!((name.as_str(), value.len()), ("a_a_a_a_a_a_a_a", 92 * 6 + 1));
+}
+
+#[test]
+fn a_value_that_is_an_object_now_and_then_has_columns_for_both() {
+    let payloads = [r#"{"v":1}"#, r#"{"v":{"x":2}}"#, r#"{"v":"three"}"#, r#"{"v":{"x":4}}"#];
+    let first = crate::schema::infer_first(&contract(), &[&records(0, &payloads)]);
+    let rows = users_cells(&decode(&contract(), &first, &records(0, &payloads)).rows);
+    assert_eq!(rows, [cells(&[("v", "1")]), cells(&[("v_x", "2")]), cells(&[("v", "three")]), cells(&[("v_x", "4")])]);
 }

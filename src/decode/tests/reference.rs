@@ -8,6 +8,7 @@ use super::*;
 pub(super) struct Expected {
     pub rows: Vec<(i64, i32, Cells)>,
     pub dead: Vec<(i64, Reason)>,
+    pub skipped: u64,
     /// Type, rows, first offset.
     pub found: BTreeMap<Path, (ColumnType, u64, i64)>,
 }
@@ -22,57 +23,82 @@ pub(super) fn decode(contract: &Contract, version: &SchemaVersion, records: &[Ve
         for (row, document) in documents.iter().enumerate() {
             let mut walk = Walk { contract, version, met: Vec::new() };
             walk.value(document, &mut Vec::new(), false);
+            if !walk.is_wanted() {
+                continue;
+            }
             let mut cells = Cells::new();
-            let mut rescued = Vec::new();
+            let mut rescued = serde_json::Map::new();
             let mut event_us = None;
-            for (parts, value) in walk.met {
-                let path = Path::Value(parts);
+            let strict = contract.on_type_conflict == OnTypeConflict::DeadLetter;
+            let mut refuse = |reason| refusal = refusal.or(Some(reason));
+            for Met { parts, value, inside, .. } in walk.met.iter().filter(|met| !met.unfit && !met.value.is_null()) {
+                let path = Path::Value(parts.clone());
                 let mut fits = true;
-                let columns = version.columns.iter().enumerate().filter(|(_, column)| column.path == path);
                 let mut known = false;
                 if contract.time.as_ref().is_some_and(|time| time.path == path) {
                     known = true;
                     event_us = value.as_str().and_then(timestamp);
-                    if event_us.is_none() && !value.is_null() {
+                    if event_us.is_none() {
                         fits = false;
-                        if contract.on_type_conflict == OnTypeConflict::DeadLetter {
-                            refusal = refusal.or(Some(Reason::Misfit));
+                        if strict {
+                            refuse(Reason::Misfit);
                         }
                     }
                 }
-                for (at, column) in columns {
+                for (at, column) in version.columns.iter().enumerate().filter(|(_, column)| column.path == path) {
                     known = true;
-                    if value.is_null() {
-                        continue;
-                    }
                     match held(column.kind, value) {
                         Some(text) => drop(cells.insert(column.name.clone(), text)),
                         None => {
                             fits = false;
                             if at < version.keys {
-                                refusal = refusal.or(Some(Reason::KeyMisfit));
-                            } else if contract.on_type_conflict == OnTypeConflict::DeadLetter {
-                                refusal = refusal.or(Some(Reason::Misfit));
+                                refuse(Reason::KeyMisfit);
+                            } else if strict || contract.column(&column.name).is_some_and(|column| column.not_null) {
+                                refuse(Reason::Misfit);
                             }
                         }
                     }
                 }
-                if !known && !value.is_null() {
+                if !known && *inside {
+                    continue;
+                }
+                if !known {
                     fits = false;
                     kinds.entry(path.clone()).or_default().push(value);
                     let seen = expected.found.entry(path.clone()).or_insert((ColumnType::String, 0, offset as i64));
                     seen.1 += 1;
                 }
                 if !fits {
-                    rescued.push(format!("{}:{value}", Value::from(path.to_string())));
+                    rescued.insert(path.to_string(), (*value).clone());
                 }
             }
-            let keys = &version.columns[..version.keys];
-            if keys.iter().any(|column| !cells.contains_key(&column.name)) {
-                refusal = refusal.or(Some(Reason::KeyMissing));
+            for Met { parts, value, .. } in walk.met.iter().filter(|met| met.unfit) {
+                if strict {
+                    refuse(Reason::Misfit);
+                }
+                rescued.insert(Path::Value(parts.clone()).to_string(), (*value).clone());
+            }
+            for (at, column) in version.columns.iter().enumerate() {
+                let declared = contract.column(&column.name);
+                let met = walk
+                    .met
+                    .iter()
+                    .any(|met| Path::Value(met.parts.clone()) == column.path && !met.value.is_null() && !met.unfit);
+                if let Some(text) = declared.and_then(|column| column.default.clone()).filter(|_| !met) {
+                    let value = match column.kind {
+                        ColumnType::String | ColumnType::Timestamp | ColumnType::Date => Value::from(text),
+                        _ => serde_json::from_str(&text).unwrap(),
+                    };
+                    cells.insert(column.name.clone(), held(column.kind, &value).unwrap());
+                }
+                if at < version.keys && !cells.contains_key(&column.name) {
+                    refuse(Reason::KeyMissing);
+                } else if declared.is_some_and(|column| column.not_null) && !cells.contains_key(&column.name) {
+                    refuse(Reason::ValueMissing);
+                }
             }
             if !rescued.is_empty() {
-                cells.insert(fixed::RESCUED.into(), format!("{{{}}}", rescued.join(",")));
+                cells.insert(fixed::RESCUED.into(), Value::Object(rescued).to_string());
             }
             let event_us = event_us.unwrap_or(BROKER_US);
             let days =
@@ -90,48 +116,82 @@ pub(super) fn decode(contract: &Contract, version: &SchemaVersion, records: &[Ve
             ] {
                 cells.insert(name.into(), value);
             }
+            sort_rescued(&mut cells);
             rows.push((offset as i64, row as i32, cells));
         }
         match refusal {
             Some(reason) => expected.dead.push((offset as i64, reason)),
+            None if rows.is_empty() => expected.skipped += 1,
             None => expected.rows.extend(rows),
         }
     }
     for (path, values) in kinds {
         if let Some(seen) = expected.found.get_mut(&path) {
-            seen.0 = type_of(&values);
+            seen.0 = type_of(&values, contract.infer_timestamps);
         }
     }
     expected
 }
 
+/// Orders the members of `_rescued` by path, so that only what it holds is compared.
+pub(super) fn sort_rescued(cells: &mut Cells) {
+    if let Some(text) = cells.get_mut(fixed::RESCUED) {
+        let object: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
+        let sorted: BTreeMap<String, Value> = object.into_iter().collect();
+        *text = serde_json::to_string(&sorted).unwrap();
+    }
+}
+
+/// A value at a payload path.
+struct Met<'a> {
+    parts: Vec<String>,
+    value: &'a Value,
+    /// It lies inside a value that is taken whole.
+    inside: bool,
+    /// An array that cannot be pivoted.
+    unfit: bool,
+}
+
 struct Walk<'a> {
     contract: &'a Contract,
     version: &'a SchemaVersion,
-    /// Values that a column, `event_time` or `_rescued` gets, in the order of the message.
-    met: Vec<(Vec<String>, &'a Value)>,
+    /// One value per path, the last.
+    met: Vec<Met<'a>>,
 }
 
 impl<'a> Walk<'a> {
     fn value(&mut self, value: &'a Value, parts: &mut Vec<String>, inside: bool) {
+        if self.contract.dropped.contains(parts) {
+            return;
+        }
+        match (self.contract.array(parts), value) {
+            (Some(ArrayShape::First), Value::Array(elements)) => {
+                if let Some(first) = elements.first() {
+                    self.value(first, parts, inside);
+                }
+                return;
+            }
+            (Some(ArrayShape::Pivot { by, value: member }), Value::Array(elements)) => {
+                return self.pivot(value, elements, by, member.as_ref(), parts, inside);
+            }
+            _ => {}
+        }
         let path = Path::Value(parts.clone());
         let columns: Vec<&Column> = self.version.columns.iter().filter(|column| column.path == path).collect();
-        let time = self.contract.time.as_ref().map(|time| &time.path);
-        let paths = self.version.columns.iter().map(|column| &column.path).chain(time);
-        let below = paths.clone().any(|other| match other {
-            Path::Value(other) => other.len() > parts.len() && other.starts_with(parts),
-            _ => false,
-        });
-        let known = !columns.is_empty() || time == Some(&path);
+        let paths = self.paths();
+        let below = paths.iter().any(|other| other.is_below(&path));
+        let rules =
+            self.contract.arrays.iter().filter(|array| !matches!(array.shape, ArrayShape::Json | ArrayShape::List));
+        let rules = rules.map(|array| &array.path).chain(&self.contract.dropped);
+        let rule_below = rules.into_iter().any(|rule| rule.len() > parts.len() && rule.starts_with(parts));
         if let Value::Object(members) = value {
-            let declared = |column: &&Column| self.contract.columns.iter().any(|other| other.name == column.name);
+            let declared = |column: &&Column| self.contract.column(&column.name).is_some();
             let json: Vec<&&Column> = columns.iter().filter(|column| column.kind == ColumnType::Json).collect();
-            let whole = !json.is_empty() && (!below || json.iter().any(|column| declared(column)));
-            let descend = !whole && (parts.len() < 8 || below);
-            if whole || !descend {
-                if known || !inside {
-                    self.met.push((parts.clone(), value));
-                }
+            let reshaped = self.contract.array(parts).is_some_and(ArrayShape::is_object);
+            let whole = !json.is_empty() && (!(below || reshaped) || json.iter().any(|column| declared(column)));
+            let descend = !whole && (parts.len() < 8 || below || rule_below);
+            if !descend {
+                self.meet(parts, value, inside, false);
             }
             if descend || whole {
                 for (key, member) in members {
@@ -140,14 +200,81 @@ impl<'a> Walk<'a> {
                     parts.pop();
                 }
             }
-        } else if known || !inside {
-            self.met.push((parts.clone(), value));
+        } else {
+            self.meet(parts, value, inside, false);
         }
+    }
+
+    fn pivot(
+        &mut self,
+        whole: &'a Value,
+        elements: &'a [Value],
+        by: &str,
+        value: Option<&String>,
+        parts: &mut Vec<String>,
+        inside: bool,
+    ) {
+        let name = |element: &Value| match element.get(by)? {
+            Value::String(name) => Some(name.clone()),
+            name @ (Value::Bool(_) | Value::Number(_)) => Some(name.to_string()),
+            _ => None,
+        };
+        let Some(names) = elements.iter().map(name).collect::<Option<Vec<_>>>() else {
+            if !inside {
+                self.meet(parts, whole, inside, true);
+            }
+            return;
+        };
+        for (element, name) in elements.iter().zip(names) {
+            parts.push(name);
+            for (key, member) in element.as_object().into_iter().flatten().filter(|(key, _)| *key != by) {
+                if Some(key) == value {
+                    self.value(member, parts, inside);
+                } else {
+                    parts.push(key.clone());
+                    self.value(member, parts, inside);
+                    parts.pop();
+                }
+            }
+            parts.pop();
+        }
+    }
+
+    fn meet(&mut self, parts: &[String], value: &'a Value, inside: bool, unfit: bool) {
+        let met = Met { parts: parts.to_vec(), value, inside, unfit };
+        match self.met.iter_mut().find(|other| other.parts == parts && other.unfit == unfit) {
+            Some(other) => *other = met,
+            None => self.met.push(met),
+        }
+    }
+
+    /// Every path that a column, `event_time` or a condition reads.
+    fn paths(&self) -> Vec<Path> {
+        let columns = self.version.columns.iter().map(|column| column.path.clone());
+        let time = self.contract.time.as_ref().map(|time| time.path.clone());
+        columns.chain(time).chain(self.contract.matches.iter().map(|one| one.path.clone())).collect()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.contract.matches.iter().all(|condition| {
+            let met = self.met.iter().find(|met| Path::Value(met.parts.clone()) == condition.path && !met.unfit);
+            met.is_some_and(|met| match met.value {
+                Value::String(text) => condition.values.contains(text),
+                Value::Bool(_) | Value::Number(_) => condition.values.contains(&met.value.to_string()),
+                _ => false,
+            })
+        })
     }
 }
 
 fn held(kind: ColumnType, value: &Value) -> Option<String> {
     match (kind, value) {
+        (ColumnType::List(element), Value::Array(elements)) => {
+            let held = |value: &Value| {
+                if value.is_null() { Some("null".to_owned()) } else { held(element.column_type(), value) }
+            };
+            Some(format!("[{}]", elements.iter().map(held).collect::<Option<Vec<_>>>()?.join(";")))
+        }
         (ColumnType::Json, value) => Some(value.to_string()),
         (ColumnType::Boolean, Value::Bool(value)) => Some(value.to_string()),
         (ColumnType::Int64, Value::Number(number)) => number.as_i64().map(|value| value.to_string()),
@@ -178,16 +305,40 @@ fn timestamp(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
 }
 
-fn type_of(values: &[&Value]) -> ColumnType {
-    let all = |test: fn(&Value) -> bool| values.iter().all(|value| test(value));
-    if !all(|value| !value.is_array() && !value.is_object()) {
+fn type_of(values: &[&Value], timestamps: bool) -> ColumnType {
+    let arrays: Vec<&Vec<Value>> = values.iter().filter_map(|value| value.as_array()).collect();
+    if values.iter().any(|value| value.is_object()) {
         ColumnType::Json
-    } else if all(Value::is_boolean) {
+    } else if arrays.is_empty() {
+        scalar_type(values, timestamps)
+    } else {
+        let elements: Vec<&Value> = arrays.into_iter().flatten().filter(|element| !element.is_null()).collect();
+        let all = |test: fn(&Value) -> bool| elements.iter().all(|value| test(value));
+        let of_one_kind = all(Value::is_boolean) || all(Value::is_string) || all(Value::is_number);
+        let kind = scalar_type(&elements, false);
+        let element = Element::ALL.into_iter().find(|element| element.column_type() == kind);
+        let too_big = all(Value::is_number) && kind == ColumnType::String;
+        match element {
+            Some(element)
+                if of_one_kind && !elements.is_empty() && !too_big && values.iter().all(|value| value.is_array()) =>
+            {
+                ColumnType::List(element)
+            }
+            _ => ColumnType::Json,
+        }
+    }
+}
+
+fn scalar_type(values: &[&Value], timestamps: bool) -> ColumnType {
+    let all = |test: fn(&Value) -> bool| values.iter().all(|value| test(value));
+    if all(Value::is_boolean) {
         ColumnType::Boolean
     } else if all(Value::is_i64) {
         ColumnType::Int64
     } else if all(Value::is_number) && !all(|value| !value.is_f64()) {
         ColumnType::Double
+    } else if timestamps && all(|value| value.as_str().is_some_and(|text| timestamp(text).is_some())) {
+        ColumnType::Timestamp
     } else {
         ColumnType::String
     }

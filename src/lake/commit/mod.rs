@@ -24,7 +24,7 @@ use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::ObjectStore;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
 use super::positions::{Move, Moves, Positions, TopicPartition};
@@ -225,14 +225,14 @@ async fn swap(
             Do::Commit => match append(table, adds, txns.clone()).await {
                 Ok(()) => machine.step(Saw::Committed),
                 Err(error) => {
-                    warn!(table = %name, error = %error, "commit not confirmed, looking whether it landed");
+                    table.warn("commit not confirmed, looking whether it landed", &error);
                     machine.step(Saw::Failed)
                 }
             },
             Do::Refresh => match table.refresh().await {
                 Ok(()) => machine.step(Saw::Table(&read(table))),
                 Err(error) => {
-                    warn!(table = %name, error = %error, "table cannot be read, asking again");
+                    table.warn("table cannot be read, asking again", &error);
                     machine.step(Saw::Unreachable)
                 }
             },
@@ -276,7 +276,7 @@ where
                     machine.step(Saw::Remaining(rows.num_rows()))
                 }
                 Err(error) => {
-                    warn!(table = %table.name(), error = %error, "table cannot be read, asking again");
+                    table.warn("table cannot be read, asking again", &error);
                     machine.step(Saw::Unreachable)
                 }
             },
@@ -290,14 +290,17 @@ where
                 match outcome.await {
                     Ok(()) => machine.step(Saw::Committed),
                     Err(error) => {
-                        warn!(table = %table.name(), error = %error, "commit not confirmed, looking whether it landed");
+                        table.warn("commit not confirmed, looking whether it landed", &error);
                         machine.step(Saw::Failed)
                     }
                 }
             }
             Do::Refresh => match table.refresh().await {
                 Ok(()) => machine.step(Saw::Table(&table.positions_of(fed))),
-                Err(_) => machine.step(Saw::Unreachable),
+                Err(error) => {
+                    table.warn("table cannot be read, asking again", &error);
+                    machine.step(Saw::Unreachable)
+                }
             },
             Do::Sleep(pause) => {
                 sleep(pause, stop).await?;

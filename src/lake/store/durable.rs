@@ -7,6 +7,7 @@
 //! after a power cut is unreferenced.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -106,9 +107,7 @@ impl Disk {
 
     /// A new empty file next to `dest`.
     fn stage(&self, dest: &Path) -> Result<Staged> {
-        let mut name = dest.as_os_str().to_owned();
-        name.push(format!("#{}", rand::random::<u64>()));
-        let path = PathBuf::from(name);
+        let path = staged_path(dest);
         let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         self.settle(dest)?;
         let file = match create() {
@@ -168,6 +167,18 @@ impl Drop for Staged {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn staged_path(dest: &Path) -> PathBuf {
+    let mut name = dest.as_os_str().to_owned();
+    name.push(format!("#{}", rand::random::<u64>()));
+    name.into()
+}
+
+/// Whether a file of this name is a staged one.
+pub(super) fn is_staged(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
+    parts.is_some_and(|(dest, number)| !dest.is_empty() && number.parse::<u64>().is_ok())
 }
 
 fn create_folder(folder: &Path, force: &Force) -> io::Result<()> {

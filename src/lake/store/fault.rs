@@ -215,12 +215,13 @@ fn cause(error: &object_store::Error) -> String {
     }
 }
 
-fn causes<'a>(error: &'a object_store::Error) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    let first: &'a (dyn StdError + 'static) = error;
-    std::iter::successors(Some(first), |&error| error.source())
+/// `error` and what caused it, outermost first.
+pub(super) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+/// What stands between the first `start` and the next `end`.
+pub(super) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let rest = text.split_once(start)?.1;
     rest.split_once(end).map(|(inner, _)| inner)
 }

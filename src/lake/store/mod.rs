@@ -19,19 +19,23 @@
 mod credentials;
 mod durable;
 mod fault;
+mod reason;
 mod s3;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
+use std::{fmt, io};
 
 use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
 use url::Url;
 
 pub use durable::DurableLocal;
+pub use reason::{reason, store_error};
 pub use s3::{S3Keys, S3Options};
 
 use crate::error::{Error, Kind, Result};
@@ -165,6 +169,15 @@ impl Stores {
     /// The impatient handle: commits, claims, probes. 3 tries, none begun after 15 s.
     pub fn commit(&self) -> &Arc<dyn ObjectStore> {
         &self.commit
+    }
+
+    /// Removes what killed processes staged below these folders and never published, where that was before `before`;
+    /// how many files. A bucket has none.
+    pub(super) async fn sweep(&self, folders: &[&str], before: SystemTime) -> io::Result<usize> {
+        let Location::Folder(root) = &self.location else { return Ok(0) };
+        let folders: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+        let work = move || folders.iter().map(|folder| sweep::sweep(folder, before)).sum();
+        tokio::task::spawn_blocking(work).await?
     }
 
     /// Words a store's error for people. `doing` completes "could not …" (`write the probe`).

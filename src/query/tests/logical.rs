@@ -44,7 +44,7 @@ impl Catalog for OneTable {
         Box::pin(async move {
             let Some(past) = lake.past("public", &name, at).await.unwrap() else { return Ok(None) };
             let schema = past.arrow_schema().unwrap();
-            Ok(Some(Arc::new(ViewTable::committed(past.snapshot().unwrap(), &schema)) as Arc<dyn TableProvider>))
+            Ok(Some(Arc::new(ViewTable::committed(Some(past.snapshot().unwrap()), &schema)) as Arc<dyn TableProvider>))
         })
     }
 }
@@ -106,7 +106,7 @@ impl Fed {
     /// Commits what is hot; the table version.
     async fn commit(&mut self) -> u64 {
         let window = Window::freeze(&self.live.pin(), usize::MAX).unwrap();
-        lake::flush(&mut self.table, window, &self.dead_letters, &Shutdown::new()).await.unwrap();
+        lake::flush(&mut self.table, window, &self.dead_letters, &lake::Encoding::new(1 << 20), &Shutdown::new()).await.unwrap();
         self.live.committed(self.table.snapshot().unwrap(), self.table.positions_of("t"));
         self.table.version()
     }

@@ -26,7 +26,7 @@ const WORKS: &[(&str, &str)] = &[
     ("VALUES (1, 'x')", "|1|x|"),
     ("SELECT (SELECT count(*) FROM carinfo) WHERE EXISTS (SELECT 1 FROM carinfo WHERE car_id = 'a')", "|2|"),
     ("SELECT 1;", "|1|"),
-    ("DESCRIBE carinfo", "|car_id|Utf8View|NO|\n|plate_no|Dictionary(Int32,Utf8)|YES|"),
+    ("DESCRIBE carinfo", "|car_id|string|NO|\n|plate_no|string|YES|"),
     ("SHOW timezone", "|timezone|UTC|"),
     ("SHOW ALL", "|statement_timeout|600000ms|\n|timezone|UTC|"),
     (
@@ -192,6 +192,36 @@ async fn views_are_planned_on_the_statement_s_tables() {
     assert_eq!((named("fast_named").kind, named("fast_named").columns.fields().len()), ("VIEW", 3));
     assert_eq!((named("broken").kind, named("broken").columns.fields().len()), ("VIEW", 0));
     assert_eq!((named("ingest").schema.as_str(), named("ingest").kind), ("system", "SYSTEM TABLE"));
+}
+
+#[tokio::test]
+async fn a_view_is_judged_by_what_is_known() {
+    let fixture = Fixture::fleet();
+    // Name, text, what is wrong in any case, and what once all columns are known: the place.
+    let views = [
+        ("fine", "SELECT car_id FROM telemetry", None, None),
+        ("no_table", "SELECT *\nFROM telemtry", Some((2, 6)), Some((2, 6))),
+        ("syntax", "\n\nSELECT car_id FRM telemetry t", Some((3, 19)), Some((3, 19))),
+        ("no_column", "SELECT car_id,\n  sped FROM telemetry", None, Some((2, 3))),
+    ];
+    for (name, sql, ..) in views {
+        fixture.view(name, sql);
+    }
+    fixture.view("writes", "WITH gone AS (DELETE FROM carinfo) SELECT 1");
+    fixture.view("types", "SELECT car_id + INTERVAL '1 day' FROM telemetry");
+    fixture.view("outer_view", "SELECT * FROM no_column");
+    let session = service(&fixture).session();
+    let place = async |name: &str, known| session.check_view(name, known).await.err().map(|error| error.place());
+    for (name, _, young, known) in views {
+        assert_eq!(place(name, false).await, young.map(Some), "{name}");
+        assert_eq!(place(name, true).await, known.map(Some), "{name}");
+    }
+    for (name, young) in [("writes", true), ("types", false), ("outer_view", false)] {
+        assert_eq!(session.check_view(name, false).await.is_err(), young, "{name}");
+        assert!(session.check_view(name, true).await.is_err(), "{name}");
+    }
+    let inner = session.check_view("outer_view", true).await.err().unwrap();
+    assert!(inner.message().starts_with("in view `no_column`: ") && inner.place().is_none(), "{inner}");
 }
 
 /// Statement, kind, and what its message must say.

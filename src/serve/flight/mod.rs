@@ -6,7 +6,7 @@
 //!
 //! * One endpoint without locations, because flightsql-dbapi reads only the first and Grafana refuses more.
 //! * The ticket of a statement is a random handle of a query that is planned and has its tables pinned; it lives
-//!   for 60 s and their number is bounded. Tickets of metadata are the command itself.
+//!   until it is read to its end, for 60 s at most, and their number is bounded. Tickets of metadata are the command itself.
 //! * A session is found by the bearer token that Handshake gave, else by the connection.
 //! * Schemas are wire schemas everywhere; messages stay under 2 MiB of data.
 

@@ -207,7 +207,13 @@ impl FlightSql {
         let rows = stream::try_unfold((rows, Running::new(self, handle)), |(mut rows, running)| async move {
             tokio::select! {
                 () = running.cancelled.cancelled() => Err(Status::cancelled("the query was cancelled")),
-                batch = rows.try_next() => Ok(batch.map_err(status::status)?.map(|batch| (batch, (rows, running)))),
+                batch = rows.try_next() => match batch.map_err(status::status)? {
+                    Some(batch) => Ok(Some((batch, (rows, running)))),
+                    None => {
+                        running.read_to_the_end();
+                        Ok(None)
+                    }
+                },
             }
         });
         Ok(encode(schema, rows))
@@ -278,6 +284,12 @@ impl Running {
             service.inner.running.put_at(handle.clone(), cancelled.clone());
         }
         Self { service, handle, cancelled }
+    }
+
+    /// Lets go of the ticket, and with it of the tables it pins: a dashboard asks often, and every ticket holds
+    /// the hot rows of its moment.
+    fn read_to_the_end(&self) {
+        self.service.inner.tickets.remove(&self.handle);
     }
 }
 

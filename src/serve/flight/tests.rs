@@ -35,7 +35,7 @@ impl Server {
         let fixture = Fixture::fleet();
         let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, shutdown) = (flight.address(), Shutdown::new());
-        let task = tokio::spawn(flight.run(service(&fixture), shutdown.clone()));
+        let task = crate::task::spawn("server", flight.run(service(&fixture), shutdown.clone()));
         Self { fixture, address, shutdown, task }
     }
 
@@ -95,11 +95,12 @@ async fn statements_make_a_round_trip() {
     assert!(text.contains("| a      | 3.0   | 2026-11-22T00:02:00Z | [t2, ]"), "{text}");
     assert!(ask(&mut client, "SELECT * FROM telemetry WHERE false").await.unwrap().iter().all(|b| b.num_rows() == 0));
 
-    // A ticket shows the rows of its planning, a second statement those of now; a ticket may be read again.
+    // A ticket shows the rows of its planning, a second statement those of now. Read to its end it is spent.
     let info = client.execute("SELECT count(*) FROM telemetry".into(), None).await.unwrap();
     server.fixture.put("public", "telemetry", telemetry(0..10));
     assert_eq!(number(&fetch(&mut client, info.clone()).await.unwrap()), 3);
-    assert_eq!(number(&fetch(&mut client, info).await.unwrap()), 3);
+    let spent = info.endpoint[0].ticket.clone().unwrap();
+    assert_eq!(code(&client.do_get(spent).await.err().unwrap()), Code::NotFound);
     assert_eq!(number(&ask(&mut client, "SELECT count(*) FROM telemetry").await.unwrap()), 10);
     server.stop().await;
 }
@@ -116,7 +117,7 @@ async fn messages_are_small_and_complete() {
     let messages: Vec<FlightData> = raw.do_get(ticket).await.unwrap().into_inner().try_collect().await.unwrap();
     let largest = messages.iter().map(|m| m.data_body.len() + m.data_header.len()).max().unwrap();
     assert!((1 << 19..=2 << 20).contains(&largest), "{largest}");
-    let batches = fetch(&mut client, info).await.unwrap();
+    let batches = ask(&mut client, sql).await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 24_000);
     server.stop().await;
 }

@@ -1,7 +1,7 @@
 //! A project with mistakes: all of them at once, each with its place.
 
-use super::assert_says;
-use crate::rig::{Lake, Project, python::Output};
+use super::{SOON, assert_says};
+use crate::rig::{Lake, Millpond, Project, python::Output, wait_until};
 
 const SCHEMA: &str =
     "kind = \"events\"\ntopic = \"t\"\nformat = \"jsn\"\n\n[columns.speed]\npath = \"s\"\ntype = \"integr\"\n";
@@ -49,4 +49,36 @@ async fn a_sound_project_has_no_problems_and_a_missing_one_is_named() {
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "no problems\n", ""));
     let none = project.run(&["serve", "--project", "nowhere"]).await;
     super::assert_failed(&none, 2, &["nowhere", "is not a project folder", "--project"]);
+}
+
+#[tokio::test]
+async fn views_that_do_not_plan_are_told_before_somebody_reads_them() {
+    let project = Project::new("127.0.0.1:9", Lake::Local).events("events", "t", "");
+    let view = |name: &str, sql: &str| {
+        let path = project.dir().join(format!("queries/{name}.sql"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("--! kind = \"view\"\n{sql}\n")).unwrap();
+    };
+    // No record has come yet: `events` may have any columns.
+    view("may_be", "SELECT speed FROM events");
+    view("syntax", "SELECT speed\nFRM events e");
+    view("table", "SELECT * FROM event");
+    let check = project.run(&["check"]).await;
+    assert_eq!(check.code, Some(2), "{check:?}");
+    let told = ["queries/syntax.sql:3:5: syntax error", "queries/table.sql:2:15: table `event` does not exist\n"];
+    assert_says(&check.stdout, &[told[0], told[1], "did you mean events?"]);
+    assert!(!check.stdout.contains("may_be"), "{}", check.stdout);
+
+    let millpond = Millpond::start(&project);
+    let warned = |log: &str| log.lines().filter(|line| line.contains("view does not plan")).count();
+    let log = wait_until("both views are told", SOON, async || {
+        let log = millpond.process().log();
+        (warned(&log) == 2).then_some(log)
+    })
+    .await;
+    assert_says(
+        &log,
+        &["file=\"queries/table.sql\" line=2 ", "file=\"queries/syntax.sql\" line=3 ", "did you mean events?"],
+    );
+    millpond.kill();
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde_json::json;
 
 use super::{
     ROWS, WINDOW, assert_for_people, assert_refused, assert_says, ingest_status, numbered, project_on, until_not_ready,
@@ -58,6 +59,10 @@ async fn a_missing_topic_holds_up_no_other_and_is_read_once_it_appears() {
     until_sql(&millpond, "SELECT count(*) AS n FROM present", WINDOW).await;
     assert!(kafka.ends(&missing).is_empty(), "a misspelt topic is not created");
     until_rows(&millpond, 0).await;
+    let status = ingest_status(&project).await;
+    let row = status.iter().find(|row| row["table_name"] == "events").unwrap();
+    assert_eq!((&row["topic"], &row["state"]), (&json!(missing), &json!("waiting for topic")));
+    assert_says(row["error"].as_str().unwrap(), &[&missing, "does not exist yet"]);
 
     kafka.create(&missing, 2).await;
     let mut ledger = Ledger::default();
@@ -67,6 +72,9 @@ async fn a_missing_topic_holds_up_no_other_and_is_read_once_it_appears() {
     let log = millpond.process().log();
     assert_says(&log, &["topic does not exist yet", &missing]);
     assert_eq!(log.matches("topic does not exist yet").count(), 1, "said once:\n{log}");
+    // Partitions that never had a record are there as well, from their beginning.
+    let known = ingest_status(&project).await.iter().filter(|row| row["table_name"] == "events").count();
+    assert_eq!(known, 2);
     assert_eq!(millpond.stop().await, Some(0));
     ledger.assert_exact(&project.table_url("events"), None).await;
 }

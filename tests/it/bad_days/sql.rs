@@ -68,7 +68,7 @@ async fn wrong_sql_is_pointed_at_and_wrong_usage_explained() {
         assert_failed(&on_server, 1, words);
     }
     let unread = project.run(&["sql", "--url", &project.flight_sql(), "-f", "nothing.sql"]).await;
-    assert_failed(&unread, 1, &["nothing.sql cannot be read: No such file or directory"]);
+    assert_failed(&unread, 2, &["nothing.sql cannot be read: No such file or directory"]);
     assert_for_people(&millpond.process().log());
     millpond.kill();
 

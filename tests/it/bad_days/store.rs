@@ -1,11 +1,13 @@
 //! The store: not there, locked, lying, silent; a folder that cannot be one; and ports that are taken.
 
+use std::fs::File;
 use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 
-use super::{ROWS, WINDOW, assert_refused, committed, numbered, until_rows, until_sql};
+use super::{ROWS, SOON, WINDOW, assert_refused, committed, numbered, until_rows, until_sql};
 use crate::rig::{Fault, Kafka, Lake, Millpond, Minio, Project, Proxy, Rule, free_port, wait_until};
 
 /// A project that must fail before it asks any Kafka.
@@ -79,6 +81,18 @@ async fn a_lake_that_cannot_be_a_folder_says_why() {
         assert_refused(&project.clone().env("MILLPOND__LAKE__URL", url), code, &words).await;
     }
     assert_eq!(std::fs::read_to_string(project.dir().join("in-the-way")).unwrap(), "a file");
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_left_half_written_is_removed_at_the_next_start() {
+    let project = project(Lake::Local);
+    let table = project.dir().join("lake/public/events");
+    std::fs::create_dir_all(&table).unwrap();
+    let left = table.join("part-0.parquet#17");
+    File::create(&left).unwrap().set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    let millpond = Millpond::start(&project);
+    wait_until("the file is gone", SOON, async || (!left.exists()).then_some(())).await;
+    millpond.kill();
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::OnceCell;
 
 use super::process::{Process, component};
@@ -41,6 +42,17 @@ pub struct Sent {
     pub key: Option<Vec<u8>>,
     /// As given.
     pub payload: Option<Vec<u8>>,
+}
+
+/// A record read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// As text.
+    pub key: String,
+    /// As text.
+    pub payload: String,
+    /// Names and values, as text.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Kafka {
@@ -164,6 +176,26 @@ impl Kafka {
         }
         let partitions = topic_metadata.partitions().len() as i32;
         (0..partitions).map_while(|partition| Some(client.fetch_watermarks(topic, partition, CALL).ok()?.1)).collect()
+    }
+
+    /// Everything in partition 0 of `topic`, from its beginning to its end.
+    pub fn read(&self, topic: &str) -> Vec<Received> {
+        let end = self.ends(topic)[0];
+        let client: BaseConsumer = self.client().set("group.id", "reader").create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        client.assign(&from).unwrap();
+        let mut received = Vec::new();
+        while (received.len() as i64) < end {
+            let record = client.poll(CALL).expect("the rest of the topic").unwrap();
+            let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+            let headers = record
+                .headers()
+                .map(|headers| headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect());
+            let headers = headers.unwrap_or_default();
+            received.push(Received { key: text(record.key()), payload: text(record.payload()), headers });
+        }
+        received
     }
 
     /// A client to send with again and again: making one takes half a second.

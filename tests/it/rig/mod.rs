@@ -4,6 +4,7 @@
 //!   its own. `start()` gives a private one to stop and restart.
 //! * `Proxy` stands before MinIO and loses answers, fails, delays or ignores conditions, as a test says.
 //! * `Project` writes a project folder; `Millpond` runs the executable on it, and kills it.
+//! * `Hook` is a web server and `Smtp` a mail server that keep what they are given.
 //! * `Ledger` remembers what was sent, and has outside readers look for lost, doubled and foreign rows.
 //!
 //! Nothing outlives the test binary: each process asks the kernel to be killed with it (`setpriv --pdeathsig`).
@@ -11,6 +12,7 @@
 //! Waits look at a condition until a deadline (`wait_until`): a test that sleeps is a violation `tidy` reports.
 #![allow(dead_code, unused_imports, reason = "a tool is here before its second user")]
 
+mod hook;
 mod kafka;
 mod ledger;
 mod millpond;
@@ -18,18 +20,21 @@ mod minio;
 mod process;
 mod proxy;
 pub mod python;
+mod smtp;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, Once};
 use std::time::{Duration, Instant};
 
-pub use kafka::{Kafka, Sent};
+pub use hook::{Hook, Posted};
+pub use kafka::{Kafka, Received, Sent};
 pub use ledger::{Ledger, Report};
 pub use millpond::{Lake, Millpond, Project};
 pub use minio::{Minio, credentials, store};
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Rule, RuleId};
+pub use smtp::{Smtp, certificate};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);

@@ -166,3 +166,12 @@ proptest! {
         })?;
     }
 }
+
+#[test]
+fn what_is_staged_is_known_by_its_name() {
+    let staged = staged_path(Path::new("/lake/public/t/a.parquet"));
+    assert!(is_staged(staged.file_name().unwrap()), "{}", staged.display());
+    for other in ["a.parquet", "a#", "#1", "a#-1", "a#1.json"] {
+        assert!(!is_staged(OsStr::new(other)), "{other}");
+    }
+}
