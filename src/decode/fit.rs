@@ -141,6 +141,8 @@ pub(super) struct Form {
     pub clock: Clock,
     /// The zone of timestamps without one.
     pub zone: Tz,
+    /// True if a timestamp in RFC 3339 may be a plain date: midnight UTC. `event_time` may not.
+    pub dates: bool,
 }
 
 impl Form {
@@ -186,7 +188,7 @@ impl Form {
         match self.kind {
             ColumnType::Date => time::date(text).map(|days| Value::integer(days.into())),
             _ => {
-                let day = || matches!(self.clock, Clock::Rfc3339).then(|| time::date(text)).flatten();
+                let day = || (self.dates && matches!(self.clock, Clock::Rfc3339)).then(|| time::date(text)).flatten();
                 let midnight = || day().map(|day| i64::from(day) * time::DAY_US);
                 self.clock.read(text, self.zone).or_else(midnight).map(Value::integer)
             }
@@ -197,7 +199,7 @@ impl Form {
 /// True if `text`, as a header would write it, is a value of a column of such a type. `format` and `zone` are those of
 /// timestamps.
 pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &str) -> bool {
-    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone };
+    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone, dates: true };
     form.fit_text(text, &mut Arena::default()).is_some()
 }
 
@@ -330,7 +332,7 @@ pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Obs
 
 /// What kind of value did not fit: as [`observe`], and timestamps where one of `columns` holds dates.
 pub(super) fn observe_misfit(columns: &[(u32, Form)], slot: Slot, text: &str, zone: Tz) -> Observed {
-    let wider = Form { kind: ColumnType::Timestamp, clock: Clock::Rfc3339, zone };
+    let wider = Form { kind: ColumnType::Timestamp, clock: Clock::Rfc3339, zone, dates: true };
     let date = columns.iter().any(|(_, form)| form.kind == ColumnType::Date);
     if date && wider.fit(slot, text, &mut Arena::default()).is_some() {
         return Observed::TIMESTAMP;
@@ -361,7 +363,7 @@ mod tests {
 
     /// A column without a declared format.
     fn plain(kind: ColumnType, zone: Tz) -> Form {
-        Form { kind, clock: Clock::Rfc3339, zone }
+        Form { kind, clock: Clock::Rfc3339, zone, dates: true }
     }
 
     /// What a column holds of the JSON `text`, written out.
@@ -456,7 +458,7 @@ mod tests {
             (TimeFormat::Pattern("yyyyMMdd".into()), "\"19700102\"", Some("54000000000")),
             (TimeFormat::Pattern("yyyyMMdd".into()), "19700102", None),
         ] {
-            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul };
+            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul, dates: true };
             assert_eq!(held(&form, text).as_deref(), expected, "{text}");
         }
     }

@@ -67,6 +67,7 @@ impl Plan {
                 kind: column.kind,
                 clock: declared.and_then(|column| column.format.as_ref()).map_or(Clock::Rfc3339, Clock::new),
                 zone: declared.and_then(|column| column.zone).unwrap_or(contract.timezone),
+                dates: true,
             };
             if at < version.keys || declared.is_some_and(|column| column.not_null) {
                 required.push(at as u32);
@@ -147,7 +148,7 @@ impl Plan {
             selection,
             defaults,
             required,
-            event: Form { kind: ColumnType::Timestamp, clock, zone: contract.timezone },
+            event: Form { kind: ColumnType::Timestamp, clock, zone: contract.timezone, dates: false },
             zone: contract.timezone,
             strict: contract.on_type_conflict == OnTypeConflict::DeadLetter,
             infer_timestamps: contract.infer_timestamps,

@@ -258,7 +258,8 @@ mod tests {
     fn a_contract_may_ask_for_the_wider_type() {
         let first = version(&[("x", ColumnType::Int64), ("y", ColumnType::Boolean)]);
         let declare = |name: &str, kind| {
-            let column = ColumnContract { name: name.into(), path: None, kind: Some(kind), ..ColumnContract::default() };
+            let column =
+                ColumnContract { name: name.into(), path: None, kind: Some(kind), ..ColumnContract::default() };
             Contract { columns: vec![column], ..contract() }
         };
         let second = first.evolve(&declare("x", ColumnType::Double), &[]).unwrap();

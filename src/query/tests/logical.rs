@@ -106,7 +106,9 @@ impl Fed {
     /// Commits what is hot; the table version.
     async fn commit(&mut self) -> u64 {
         let window = Window::freeze(&self.live.pin(), usize::MAX).unwrap();
-        lake::flush(&mut self.table, window, &self.dead_letters, &lake::Encoding::new(1 << 20), &Shutdown::new()).await.unwrap();
+        lake::flush(&mut self.table, window, &self.dead_letters, &lake::Encoding::new(1 << 20), &Shutdown::new())
+            .await
+            .unwrap();
         self.live.committed(self.table.snapshot().unwrap(), self.table.positions_of("t"));
         self.table.version()
     }
