@@ -31,7 +31,7 @@ mod time;
 mod trie;
 mod walk;
 
-pub use dead::{DeadLetter, Reason, dead_letters_batch, dead_letters_schema};
+pub use dead::{DeadLetter, Event, Reason, dead_letters_batch, dead_letters_schema, events_batch, records_of};
 pub use decoder::{Decoded, Decoder, Skip};
 pub use records::{Header, Record, Records, RecordsBuilder};
 pub use time::check_time_format;

@@ -101,13 +101,7 @@ pub async fn flush(
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
     failpoint::hit("before_stage");
-    while let Err(error) = commit::evolve(table, &window.schema, window.schema_version).await {
-        table.warn("schema version not confirmed, trying again", &error);
-        pause(stop).await?;
-        if let Err(error) = table.refresh().await {
-            table.warn("table cannot be read, asking again", &error);
-        }
-    }
+    evolved(table, &window.schema, window.schema_version, stop).await?;
     let room = encoding.enter(window.bytes).await;
     let adds = loop {
         match table.stage(&window.rows, &window.schema).await {
@@ -125,6 +119,23 @@ pub async fn flush(
         failpoint::hit("after_dead_letters");
     }
     commit::commit_main(table, &adds, window.moves, stop).await
+}
+
+/// Gives `table` the columns of `schema_version`, however long the store is away.
+pub(super) async fn evolved(
+    table: &mut Table,
+    schema: &SchemaRef,
+    schema_version: u32,
+    stop: &Shutdown,
+) -> Result<(), CommitError> {
+    while let Err(error) = commit::evolve(table, schema, schema_version).await {
+        table.warn("schema version not confirmed, trying again", &error);
+        pause(stop).await?;
+        if let Err(error) = table.refresh().await {
+            table.warn("table cannot be read, asking again", &error);
+        }
+    }
+    Ok(())
 }
 
 async fn pause(stop: &Shutdown) -> Result<(), CommitError> {
