@@ -12,6 +12,7 @@ macro_rules! say {
 }
 
 mod check;
+mod dead_letters;
 mod demo;
 mod ingest;
 mod serve;
@@ -53,6 +54,9 @@ enum Command {
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
+    /// Records that could not become rows: look, retry, discard, export
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
+            Command::DeadLetters(command) => dead_letters::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

@@ -8,7 +8,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
 use parking_lot::RwLock;
+use tokio::sync::mpsc;
 
+use super::retry::Retry;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use crate::decode::dead_letters_schema;
 use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
@@ -34,6 +36,8 @@ pub struct EngineCatalog {
     pub waiting: RwLock<Option<String>>,
     /// Readers' states, by topic.
     pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
+    /// The tables' ingest tasks, for dead letters to be tried again.
+    pub retries: RwLock<BTreeMap<String, mpsc::Sender<Retry>>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
     /// What queries may hold, and what they hold now.
@@ -405,6 +409,7 @@ mod tests {
             readers: RwLock::new(
                 topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
             ),
+            retries: RwLock::default(),
             ingest_budget: Budget::new(0),
             query_memory: OnceLock::new(),
         };

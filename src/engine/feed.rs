@@ -13,7 +13,9 @@ use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::lake::{
+    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition,
+};
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};
 use crate::task::{Budget, Shutdown};
@@ -121,7 +123,6 @@ impl Feed {
 
     async fn start(&mut self) -> Result<Started> {
         let dead_letters = Arc::new(self.dead_letters().await?);
-        let _ = self.catalog.dead_letters.set(Arc::clone(&dead_letters));
         let mut topics: BTreeMap<String, Vec<Arc<Contract>>> = BTreeMap::new();
         for contract in &self.contracts {
             for topic in &contract.topics {
@@ -163,6 +164,8 @@ impl Feed {
             live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
             let (sender, deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);
+            let (sender, retries) = mpsc::channel(1);
+            self.catalog.retries.write().insert(contract.table.clone(), sender);
             let name = contract.table.clone();
             let ingest = Ingest {
                 commit_interval: contract.commit_interval.unwrap_or(self.commit_interval),
@@ -170,6 +173,7 @@ impl Feed {
                 table,
                 dead_letters: Arc::clone(&dead_letters),
                 deliveries,
+                retries,
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
                 status: Arc::clone(status),
@@ -178,6 +182,8 @@ impl Feed {
             };
             ingests.spawn(async move { (name, ingest.run().await.map_err(Error::from)) });
         }
+        // From now on they can be retried, too.
+        let _ = self.catalog.dead_letters.set(dead_letters);
         let mut readers = Vec::new();
         for (topic, contracts) in &topics {
             let incarnation = incarnations.get(topic).copied().unwrap_or(0);
@@ -262,12 +268,12 @@ impl Feed {
 
     async fn create(&self, contract: &Contract, positions: &Positions) -> Result<Table> {
         let schema = SchemaVersion::declared(contract).arrow_schema();
-        self.make(PUBLIC, &contract.table, &schema, &[fixed::DAY], positions).await
+        self.make(PUBLIC, &contract.table, &schema, 0, &[fixed::DAY], positions).await
     }
 
     async fn dead_letters(&self) -> Result<DeadLetters> {
         let schema = dead_letters_schema();
-        let table = self.make(SYSTEM, DEAD_LETTERS, &schema, &[], &Positions::new()).await?;
+        let table = self.make(SYSTEM, DEAD_LETTERS, &schema, DEAD_LETTERS_VERSION, &[], &Positions::new()).await?;
         DeadLetters::new(table, schema).map_err(unreadable)
     }
 
@@ -277,12 +283,13 @@ impl Feed {
         folder: &str,
         name: &str,
         schema: &arrow::datatypes::SchemaRef,
+        schema_version: u32,
         partition_by: &[&str],
         positions: &Positions,
     ) -> Result<Table> {
         loop {
             let (log, data) = self.lake.table_stores(folder, name).map_err(unreadable)?;
-            match lake::create(name, log, data, schema, partition_by, 0, positions).await {
+            match lake::create(name, log, data, schema, partition_by, schema_version, positions).await {
                 Ok(table) => {
                     self.wait_for(None);
                     return Ok(table);

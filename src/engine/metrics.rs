@@ -166,6 +166,7 @@ mod tests {
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::default(),
+            retries: RwLock::default(),
             ingest_budget: Budget::new(64),
             query_memory: OnceLock::new(),
         };

@@ -9,9 +9,11 @@
 //! commits or translates; each room does its own work.
 
 mod catalog;
+pub mod dead_letters;
 mod feed;
 mod ingest;
 mod metrics;
+mod retry;
 mod status;
 mod views;
 
@@ -27,6 +29,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use self::catalog::{EngineCatalog, SharedCatalog};
+use self::dead_letters::Desk;
 use self::feed::Feed;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use crate::config::{Config, Problems, Project};
@@ -130,6 +133,7 @@ impl Engine {
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
+            retries: RwLock::default(),
             ingest_budget: budget.clone(),
             query_memory: OnceLock::new(),
         });
@@ -157,7 +161,8 @@ impl Engine {
         };
         let mut servers = Vec::new();
         if let Some(flight) = flight {
-            let work = flight.run(service.clone(), stop_servers.clone());
+            let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
+            let work = flight.admin(desk.admin()).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
         }
         if let Some(http) = http {
@@ -371,6 +376,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         dead_letters,
         waiting: RwLock::default(),
         readers: RwLock::new(BTreeMap::new()),
+        retries: RwLock::default(),
         ingest_budget: Budget::new(0),
         query_memory: OnceLock::new(),
     }))

@@ -1,0 +1,132 @@
+//! One page of dead letters that is tried again: what the ingest task of their table is asked, and what it does.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::status::now_us;
+use crate::decode::{Decoded, Event, Records, events_batch, records_of};
+use crate::error::{Error, Result};
+use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, conform, record_ids};
+use crate::schema::SchemaVersion;
+use crate::task::Shutdown;
+
+/// What became of dead letters, in records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    /// Their rows are in the table now (or today's contract skips them).
+    pub retried: u64,
+    /// They still cannot become rows.
+    pub dead: u64,
+    /// The stream has yet to come to them.
+    pub later: u64,
+}
+
+/// Rows of the dead letters' table to be tried again, and who waits for the answer.
+pub struct Retry {
+    letters: RecordBatch,
+    reply: oneshot::Sender<Result<Retried>>,
+}
+
+/// What to tell once statements see the rows.
+pub struct Answer {
+    reply: oneshot::Sender<Result<Retried>>,
+    retried: Retried,
+}
+
+impl Retry {
+    /// A retry of `letters`, and where its answer comes.
+    pub fn new(letters: RecordBatch) -> (Self, oneshot::Receiver<Result<Retried>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { letters, reply }, answer)
+    }
+
+    /// The letters.
+    pub fn letters(&self) -> &RecordBatch {
+        &self.letters
+    }
+
+    /// Answers that it cannot be.
+    pub fn refuse(self, error: Error) {
+        // Who asked may be gone.
+        let _ = self.reply.send(Err(error));
+    }
+
+    /// The answer, to be given later.
+    pub fn answer(self, retried: Retried) -> Answer {
+        Answer { reply: self.reply, retried }
+    }
+}
+
+impl Answer {
+    /// Gives it.
+    pub fn give(self) {
+        let _ = self.reply.send(Ok(self.retried));
+    }
+}
+
+/// What decoding made of dead letters: rows to append, and what to log then.
+pub struct Healed {
+    rows: Vec<RecordBatch>,
+    events: RecordBatch,
+    retried: Retried,
+}
+
+/// Decodes those of `letters` that lie below `positions`: the stream brings the others.
+pub fn plan(
+    letters: &RecordBatch,
+    positions: &Positions,
+    mut decode: impl FnMut(&Records) -> Result<Option<Decoded>, CommitError>,
+) -> Result<Healed, CommitError> {
+    let (mut rows, mut dead): (_, HashSet<RecordId>) = (Vec::new(), HashSet::new());
+    for records in records_of(letters)? {
+        let lane = TopicPartition {
+            topic: Arc::clone(&records.topic),
+            incarnation: records.incarnation,
+            partition: records.partition,
+        };
+        let position = positions.get(&lane).copied().unwrap_or(0);
+        let Some(decoded) = decode(&records.below_position(position))? else { continue };
+        rows.push(decoded.rows);
+        dead.extend(decoded.dead.into_iter().map(|letter| (lane.clone(), letter.offset)));
+    }
+    let records = record_ids(letters)?;
+    let below = |(lane, offset): &RecordId| positions.get(lane).is_some_and(|position| offset < position);
+    let settled: BooleanArray = records.iter().map(|record| Some(below(record) && !dead.contains(record))).collect();
+    let healed = filter_record_batch(letters, &settled)?;
+    let later = records.iter().filter(|record| !below(record)).count() as u64;
+    Ok(Healed {
+        rows,
+        events: events_batch(Event::Retried, now_us(), &healed)?,
+        retried: Retried { retried: healed.num_rows() as u64, dead: dead.len() as u64, later },
+    })
+}
+
+impl Healed {
+    /// Memory of the rows, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.rows.iter().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Appends the rows that are not there yet, then logs the records as retried. A crash between the two is healed
+    /// by the next retry, which finds the rows.
+    pub async fn commit(
+        self,
+        table: &mut Table,
+        version: &SchemaVersion,
+        dead_letters: &DeadLetters,
+        stop: &Shutdown,
+    ) -> Result<Retried, CommitError> {
+        let schema = version.arrow_schema();
+        let rows = self.rows.iter().map(|rows| conform(rows, &schema)).collect::<Result<Vec<_>, _>>()?;
+        lake::retry(table, concat_batches(&schema, &rows)?, version.number, stop).await?;
+        if self.events.num_rows() > 0 {
+            dead_letters.log(table.name(), self.events, stop).await?;
+        }
+        Ok(self.retried)
+    }
+}
