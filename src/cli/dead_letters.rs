@@ -174,9 +174,7 @@ pub(super) async fn run(command: DeadLettersCommand) -> Result<ExitCode> {
             ExportFormat::Ndjson => {
                 print(select("*", Some(&args.table), &args.which, args.state), Format::Ndjson, &args.place).await
             }
-            ExportFormat::Raw => {
-                raw(&select("payload", Some(&args.table), &args.which, args.state), &args.place).await
-            }
+            ExportFormat::Raw => raw(&select("payload", Some(&args.table), &args.which, args.state), &args.place).await,
         },
         DeadLettersCommand::Retry(args) => change(What::Retry, args).await,
         DeadLettersCommand::Discard(args) => change(What::Discard, args).await,

@@ -19,9 +19,7 @@ use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
 use super::retry::{Retried, Retry};
 use super::status::{TableStatus, now_us};
-use super::{
-    ENCODING_PERCENT, INGEST_PERCENT, Variables, committed, existing, joined, open_table, service, share,
-};
+use super::{ENCODING_PERCENT, INGEST_PERCENT, Variables, committed, existing, joined, open_table, service, share};
 use crate::config::Project;
 use crate::decode::{Event, events_batch};
 use crate::error::{Error, Kind, Result};

@@ -14,7 +14,8 @@ use super::ingest::Ingest;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition,
+    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError,
+    TopicPartition,
 };
 use crate::schema::{Contract, SchemaVersion, Start, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, resolve_start};

@@ -15,9 +15,7 @@ use super::retry::{Answer, Retry, plan};
 use super::status::TableStatus;
 use crate::decode::{Decoded, Decoder, Records, dead_letters_batch};
 use crate::error::{Error, Kind};
-use crate::lake::{
-    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Table, TopicPartition, Window,
-};
+use crate::lake::{self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Table, TopicPartition, Window};
 use crate::schema::{Contract, Found, SchemaVersion, infer_first};
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
@@ -224,7 +222,8 @@ impl State {
             ));
         }
         let positions = self.ingest.live.pin().positions.clone();
-        let planned = tokio::task::block_in_place(|| plan(retry.letters(), &positions, |records| self.decoded(records)));
+        let planned =
+            tokio::task::block_in_place(|| plan(retry.letters(), &positions, |records| self.decoded(records)));
         let healed = match planned {
             Ok(healed) => healed,
             Err(error) => return retry.refuse(error.into()),

@@ -93,7 +93,11 @@ fn simulate(seed: u64) -> Result<(), String> {
                 // Not always all of them, so that two that race overlap in part.
                 let open = letters.iter().filter(|letter| !settled.contains(letter));
                 let open: Vec<Identity> = open.filter(|_| rng.random_bool(0.8)).cloned().collect();
-                if open.is_empty() { Phase::Idle } else { Phase::Rows(Append::new(&main, open.clone(), &mut rng), open) }
+                if open.is_empty() {
+                    Phase::Idle
+                } else {
+                    Phase::Rows(Append::new(&main, open.clone(), &mut rng), open)
+                }
             }
             Phase::Rows(mut append, open) => match append.step(&mut main, &mut rng) {
                 true => Phase::Log(Append::new(&log, open, &mut rng)),
