@@ -280,3 +280,6 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
     stop_claim.cancel();
     done
 }
+
+#[cfg(test)]
+mod tests;
