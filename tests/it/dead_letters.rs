@@ -1,9 +1,10 @@
 //! Dead letters that heal: retried after the contract was corrected, they become rows exactly once.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::rig::{Kafka, Lake, Ledger, Millpond, Minio, Project, Sent, free_port, wait_until};
-use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 /// Records; every third does not fit, every thirtieth is no JSON.
