@@ -18,9 +18,9 @@ use crate::task::Shutdown;
 /// What became of dead letters, in records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retried {
-    /// Their rows are in the table now (or today's contract skips them).
+    /// Their rows are in the table now.
     pub retried: u64,
-    /// They still cannot become rows.
+    /// They still do not become rows.
     pub dead: u64,
     /// The stream has yet to come to them.
     pub later: u64,
@@ -82,7 +82,8 @@ pub fn plan(
     positions: &Positions,
     mut decode: impl FnMut(&Records) -> Result<Option<Decoded>, CommitError>,
 ) -> Result<Healed, CommitError> {
-    let (mut rows, mut dead): (_, HashSet<RecordId>) = (Vec::new(), HashSet::new());
+    // What today's contract skips stays open too: it may be another table's.
+    let (mut rows, mut alive): (_, HashSet<RecordId>) = (Vec::new(), HashSet::new());
     for records in records_of(letters)? {
         let lane = TopicPartition {
             topic: Arc::clone(&records.topic),
@@ -91,18 +92,19 @@ pub fn plan(
         };
         let position = positions.get(&lane).copied().unwrap_or(0);
         let Some(decoded) = decode(&records.below_position(position))? else { continue };
+        alive.extend(record_ids(&decoded.rows)?);
         rows.push(decoded.rows);
-        dead.extend(decoded.dead.into_iter().map(|letter| (lane.clone(), letter.offset)));
     }
     let records = record_ids(letters)?;
     let below = |(lane, offset): &RecordId| positions.get(lane).is_some_and(|position| offset < position);
-    let settled: BooleanArray = records.iter().map(|record| Some(below(record) && !dead.contains(record))).collect();
+    let settled: BooleanArray = records.iter().map(|record| Some(alive.contains(record))).collect();
     let healed = filter_record_batch(letters, &settled)?;
     let later = records.iter().filter(|record| !below(record)).count() as u64;
+    let retried = healed.num_rows() as u64;
     Ok(Healed {
         rows,
         events: events_batch(Event::Retried, now_us(), &healed)?,
-        retried: Retried { retried: healed.num_rows() as u64, dead: dead.len() as u64, later },
+        retried: Retried { retried, dead: records.len() as u64 - retried - later, later },
     })
 }
 
