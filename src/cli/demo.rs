@@ -54,7 +54,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         Error::new(Kind::Usage, "the project in this folder has no embedded broker").hint("give an empty --dir")
     })?;
     let brokers = broker.brokers();
-    let start = EngineOptions { embedded: Some(brokers.clone()), variables: options.vars.clone() };
+    let start = EngineOptions { embedded: Some(brokers.clone()), variables: options.vars.clone(), reload: None };
     let engine = Engine::start(&project, start).await?;
     let (service, monitor) = (engine.service().clone(), engine.monitor());
     greet(&engine, &project, &brokers);

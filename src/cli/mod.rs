@@ -61,12 +61,18 @@ enum Command {
     Check(check::CheckArgs),
     /// Send a file's records to a topic
     Produce(produce::ProduceArgs),
-    /// What the columns of tables are, or would be
-    #[command(subcommand, after_help = "Example:\n  millpond schema preview orders.ndjson")]
-    Schema(schema::SchemaCommand),
     /// Positions and lag of what is read from Kafka
     #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
     Ingest(ingest::IngestCommand),
+    /// What the columns of tables are, were, or would be: what changed, when, and what brought it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        millpond schema list\n  \
+        millpond schema history telemetry\n  \
+        millpond schema preview orders.ndjson"
+    )]
+    Schema(schema::SchemaCommand),
     /// Try where news and alerts are sent to
     #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
     Sink(sink::SinkCommand),
@@ -125,12 +131,12 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Init(args) => init::run(&args),
-            Command::Schema(command) => schema::run(command).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Serve(args) => serve::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Ingest(command) => ingest::run(command).await,
+            Command::Schema(command) => schema::run(command).await,
             Command::Sink(command) => sink::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
@@ -147,5 +153,15 @@ pub fn main() -> ExitCode {
             std::mem::forget(runtime);
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_arguments_of_a_command_are_in_each_others_way() {
+        super::Cli::command().debug_assert();
     }
 }

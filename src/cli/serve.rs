@@ -31,7 +31,11 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
         failpoint::arm(spec)?;
     }
     let broker = embedded(&project)?;
-    let start = EngineOptions { embedded: broker.as_ref().map(Broker::brokers), variables: options.vars };
+    let start = EngineOptions {
+        embedded: broker.as_ref().map(Broker::brokers),
+        variables: options.vars.clone(),
+        reload: Some(options),
+    };
     let engine = Engine::start(&project, start).await?;
     say!("lake        {}", project.config.lake.url);
     if let Some(address) = engine.flight_sql() {

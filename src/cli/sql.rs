@@ -25,10 +25,20 @@ pub(super) async fn run(args: SqlCommand) -> Result<ExitCode> {
     {
         return Err(Error::new(Kind::Usage, format!("{} cannot be read", file.display())).because(error));
     }
-    let target: Box<dyn Target> = match (&args.sql.url, &args.sql.project) {
+    let target = target(args.sql.url.as_deref(), args.sql.project.as_deref(), &args.overrides).await?;
+    shell::run(args.sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+}
+
+/// Who is asked: the server at `url`, or the lake of the project in a folder, or the server that the project here names.
+pub(super) async fn target(
+    url: Option<&str>,
+    project: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<Box<dyn Target>> {
+    Ok(match (url, project) {
         (Some(url), _) => Box::new(Remote::connect(url).await?),
         (None, Some(dir)) => {
-            let (project, options) = args.overrides.load(dir)?;
+            let (project, options) = overrides.load(dir)?;
             let service = engine::read_only(&project, &options.vars).await?;
             eprintln!(
                 "reading the lake at {}: committed rows only, hot rows are with the server",
@@ -36,9 +46,8 @@ pub(super) async fn run(args: SqlCommand) -> Result<ExitCode> {
             );
             Box::new(Local::new(service.session()))
         }
-        (None, None) => Box::new(Remote::connect(&server(&args.overrides)?).await?),
-    };
-    shell::run(args.sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+        (None, None) => Box::new(Remote::connect(&server(overrides)?).await?),
+    })
 }
 
 /// The server that the project here names; without a project the usual address.

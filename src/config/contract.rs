@@ -65,8 +65,13 @@ pub(super) fn read(
     let strip = root.read("strip", strip).unwrap_or_default();
     let new_field = [("add", OnNewField::Add), ("rescue", OnNewField::Rescue)];
     let on_new_field = root.choice("on_new_field", &new_field, &[]);
-    let conflict = [("rescue", OnTypeConflict::Rescue), ("dead_letter", OnTypeConflict::DeadLetter)];
-    let on_type_conflict = root.choice("on_type_conflict", &conflict, events::CONFLICTS_LATER);
+    let conflict = [
+        ("widen", OnTypeConflict::Widen),
+        ("rescue", OnTypeConflict::Rescue),
+        ("string", OnTypeConflict::String),
+        ("dead_letter", OnTypeConflict::DeadLetter),
+    ];
+    let on_type_conflict = root.choice("on_type_conflict", &conflict, &[]);
     let commit_interval = root.read("commit_interval", commit_interval);
     let matches = matches(&root);
     let (columns, dropped) = columns(&root, timezone);

@@ -28,6 +28,7 @@ mod tests;
 mod tree;
 mod units;
 mod view;
+mod watch;
 mod words;
 
 use std::{
@@ -41,6 +42,7 @@ pub use problem::{Problem, Problems};
 pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
 pub use units::{ByteSize, Interval, UnitError};
 pub use view::View;
+pub use watch::Watch;
 
 use crate::schema::Contract;
 

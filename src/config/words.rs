@@ -103,8 +103,6 @@ pub(super) mod events {
     pub const FORMATS_LATER: &[&str] = &["debezium-json", "debezium-avro", "dms-json"];
     /// Values of an array's `as` that come later.
     pub const SHAPES_LATER: &[&str] = &["child"];
-    /// Values of `on_type_conflict` that come later.
-    pub const CONFLICTS_LATER: &[&str] = &["widen", "string"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

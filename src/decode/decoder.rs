@@ -5,12 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::RecordBatch, error::ArrowError};
+use arrow::{
+    array::{AsArray, PrimitiveArray, RecordBatch},
+    compute::{max, min},
+    datatypes::Int64Type,
+    error::ArrowError,
+};
 
 use super::{
     DeadLetter, Reason, Record, Records,
     draft::{Draft, Origin, sample},
-    fit::observe,
+    fit::{EXACT, observe, observe_misfit},
     plan::Plan,
     rows::Rows,
     scan::{Cursor, Fault, Kind},
@@ -18,7 +23,7 @@ use super::{
     walk::{self, Row},
     writer::{self, Shape},
 };
-use crate::schema::{Contract, Found, Observed, SchemaVersion};
+use crate::schema::{Contract, Found, Observed, SchemaVersion, fixed};
 
 /// More new paths than this are not reported per batch; their values are rescued all the same.
 const MAX_FOUND: usize = 2_000;
@@ -60,6 +65,9 @@ pub struct Decoded {
     /// Payload paths that no column knows, in order of first appearance. Records that could be read but were
     /// refused (a key is missing) count too: the new column may be what they lacked.
     pub found: Vec<Found>,
+    /// Payload paths with values that a column of theirs could not hold, in order of first appearance; and those
+    /// of bigint columns that got their first integer beyond ±2⁵³ ([`Observed::LONG`]).
+    pub misfits: Vec<Found>,
     /// Number of values that went to `_rescued`.
     pub rescued: u64,
     /// Rows of the child tables, in the order of [`Decoder::with_children`].
@@ -73,6 +81,8 @@ pub struct Child {
     pub rows: RecordBatch,
     /// Paths, from the element on, that no column knows.
     pub found: Vec<Found>,
+    /// Such paths with values that a column of theirs could not hold.
+    pub misfits: Vec<Found>,
     /// Number of values that went to `_rescued`.
     pub rescued: u64,
     /// Rows of the child's own children.
@@ -88,6 +98,7 @@ pub struct Decoder {
     key_row: Row,
     draft: Draft,
     finds: Finds,
+    misfits: Finds,
     rescued: u64,
     /// JSON text of a payload in another format.
     json: String,
@@ -107,8 +118,9 @@ impl Decoder {
     pub fn new(contract: Arc<Contract>, version: Arc<SchemaVersion>) -> Self {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
-        let (draft, finds) = (Draft::default(), Finds::default());
-        Self { contract, plan, row, key_row, draft, finds, rescued: 0, json: String::new(), children: Vec::new() }
+        let (draft, finds, misfits) = (Draft::default(), Finds::default(), Finds::default());
+        let json = String::new();
+        Self { contract, plan, row, key_row, draft, finds, misfits, rescued: 0, json, children: Vec::new() }
     }
 
     /// Gives the elements of `child` arrays to decoders of their tables: one for each of [`Contract::children`].
@@ -134,8 +146,8 @@ impl Decoder {
             Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
             Fate::Dead(fault) => dead.push(DeadLetter::new(records, record, fault, decoder.plan.version.number)),
         });
-        let Child { rows, found, rescued, children } = self.finish(sheet, records)?;
-        Ok(Decoded { rows, dead, skipped, found, rescued, children })
+        let Child { rows, found, misfits, rescued, children } = self.finish(sheet, records)?;
+        Ok(Decoded { rows, dead, skipped, found, misfits, rescued, children })
     }
 
     /// What decoding would find, without making rows.
@@ -192,9 +204,9 @@ impl Decoder {
             return Fate::Skipped(Skip::NotMatched);
         }
         if let Some(shape) = shape {
-            self.announce(shape, announced, record, records.partition);
+            self.announce(shape, announced, record, records);
         }
-        self.report(text, record, records.partition);
+        self.report(text, record, records);
         if let Some(refusal) = self.refusal() {
             return Fate::Dead(refusal);
         }
@@ -291,32 +303,40 @@ impl Decoder {
 
     /// Reports the fields that a writer declares and that have no place yet, whether they have values or not; once
     /// per batch and shape.
-    fn announce<'s>(&mut self, shape: &'s Shape, announced: &mut Vec<&'s Shape>, record: &Record<'_>, partition: i32) {
+    fn announce<'s>(
+        &mut self,
+        shape: &'s Shape,
+        announced: &mut Vec<&'s Shape>,
+        record: &Record<'_>,
+        records: &Records,
+    ) {
         if announced.iter().any(|known| std::ptr::eq(*known, shape)) {
             return;
         }
         announced.push(shape);
         let unplaced = shape.leaves.iter().enumerate().filter(|(_, leaf)| !self.plan.covers(&leaf.path));
         for (at, leaf) in unplaced {
-            self.finds.add(&leaf.text, (partition, record.offset, at as u32), |find| {
+            self.finds.add(&leaf.text, records, (record.offset, at as u32), |find| {
                 find.declared = find.declared.and(leaf.kinds);
             });
         }
     }
 
-    /// Reports the values at unknown paths.
-    fn report(&mut self, text: &str, record: &Record<'_>, partition: i32) {
+    /// Reports the values at unknown paths, and those that did not fit.
+    fn report(&mut self, text: &str, record: &Record<'_>, records: &Records) {
         let plan = &self.plan;
         for (path, slot) in &self.draft.unknown {
-            self.finds.add(path, (partition, record.offset, slot.start()), |find| {
-                find.observed = find.observed.and(observe(*slot, text, plan.infer_timestamps, plan.zone));
-                find.rows += 1;
-                if find.rows == 1 {
-                    find.sample = sample(slot.raw(text));
-                }
+            self.finds.add(path, records, (record.offset, slot.start()), |find| {
+                find.see(observe(*slot, text, plan.infer_timestamps, plan.zone), || sample(slot.raw(text)));
             });
         }
-        self.children.iter_mut().for_each(|child| child.report(text, record, partition));
+        for (at, slot) in &self.draft.misfits {
+            let source = &plan.sources[*at as usize];
+            self.misfits.add(&source.text, records, (record.offset, slot.start()), |find| {
+                find.see(observe_misfit(&source.columns, *slot, text, plan.zone), || sample(slot.raw(text)));
+            });
+        }
+        self.children.iter_mut().for_each(|child| child.report(text, record, records));
     }
 
     fn refusal(&mut self) -> Option<Fault> {
@@ -338,10 +358,14 @@ impl Decoder {
 
     fn finish(&mut self, sheet: Sheet, records: &Records) -> Result<Child, ArrowError> {
         let children = self.children.iter_mut().zip(sheet.children).map(|(child, sheet)| child.finish(sheet, records));
+        let children = children.collect::<Result<_, _>>()?;
+        let rows = sheet.rows.finish(&self.plan.version, records)?;
+        beyond_doubles(&self.plan.version, &rows, records, &mut self.misfits);
         Ok(Child {
-            children: children.collect::<Result<_, _>>()?,
-            rows: sheet.rows.finish(&self.plan.version, records)?,
+            children,
+            rows,
             found: self.finds.take(),
+            misfits: self.misfits.take(),
             rescued: std::mem::take(&mut self.rescued),
         })
     }
@@ -371,6 +395,30 @@ fn not_an_object(kind: Kind, what: &str, at: usize) -> Fault {
     Fault { reason: Reason::NotAnObject, message: format!("{what} is {kind}, not an object, at byte {at}") }
 }
 
+/// Reports the first integers beyond ±2⁵³ of bigint columns that had none.
+fn beyond_doubles(version: &SchemaVersion, rows: &RecordBatch, records: &Records, misfits: &mut Finds) {
+    let beyond = |value: i64| value.unsigned_abs() > EXACT;
+    for column in version.columns.iter().filter(|column| column.exact) {
+        let Some(values) = rows.column_by_name(&column.name).and_then(|array| array.as_primitive_opt::<Int64Type>())
+        else {
+            continue;
+        };
+        let all_within = |values: &PrimitiveArray<Int64Type>| {
+            max(values).is_none_or(|value| !beyond(value)) && min(values).is_none_or(|value| !beyond(value))
+        };
+        if all_within(values) {
+            continue;
+        }
+        let first = values.iter().position(|value| value.is_some_and(beyond));
+        let offsets = rows.column_by_name(fixed::OFFSET).and_then(|array| array.as_primitive_opt::<Int64Type>());
+        if let (Some(row), Some(offsets)) = (first, offsets) {
+            misfits.add(&column.path.to_string(), records, (offsets.value(row), 0), |find| {
+                find.see(Observed::LONG, || values.value(row).to_string());
+            });
+        }
+    }
+}
+
 /// Finds of a batch, one per path.
 #[derive(Debug, Default)]
 struct Finds {
@@ -384,16 +432,24 @@ impl Finds {
         std::mem::take(&mut self.list)
     }
 
-    fn add(&mut self, text: &str, place: (i32, i64, u32), update: impl FnOnce(&mut Found)) {
+    fn add(&mut self, text: &str, records: &Records, place: (i64, u32), update: impl FnOnce(&mut Found)) {
         if let Some(at) = self.by_path.get(text) {
             update(&mut self.list[*at]);
         } else if self.list.len() < MAX_FOUND
             && let Ok(path) = text.parse()
         {
-            let (partition, offset, at_byte) = place;
-            let (observed, declared) = (Observed::default(), Observed::default());
-            let mut find =
-                Found { path, observed, declared, partition, offset, at_byte, rows: 0, sample: String::new() };
+            let (offset, at_byte) = place;
+            let mut find = Found {
+                path,
+                topic: Arc::clone(&records.topic),
+                observed: Observed::default(),
+                declared: Observed::default(),
+                partition: records.partition,
+                offset,
+                at_byte,
+                rows: 0,
+                sample: String::new(),
+            };
             update(&mut find);
             self.by_path.insert(text.to_owned(), self.list.len());
             self.list.push(find);

@@ -36,6 +36,8 @@ pub(super) struct Draft {
     pub refusal: Option<Fault>,
     /// Values at unknown paths, of all rows.
     pub unknown: Vec<(String, Slot)>,
+    /// Sources in the payload and those of their values that did not fit, of all rows.
+    pub misfits: Vec<(u32, Slot)>,
     /// Values that went to `_rescued`.
     pub rescued: u64,
 }
@@ -73,6 +75,7 @@ impl Draft {
         self.met.resize(plan.version.columns.len(), (0, false));
         self.refusal = None;
         self.unknown.clear();
+        self.misfits.clear();
         self.rescued = 0;
         for at in &plan.heads {
             let source = &plan.sources[*at as usize];
@@ -209,6 +212,9 @@ impl Draft {
             }
             if !fits {
                 rescued.push((&source.text, slot));
+                if !source.columns.is_empty() {
+                    self.misfits.push((*at, slot));
+                }
             }
         }
         for (node, slot) in &row.unfit {
@@ -238,7 +244,7 @@ impl Draft {
         let required = column.is_some_and(|(at, _)| plan.required.contains(&(at as u32)));
         if self.refusal.is_none() && (required || plan.strict) {
             let (name, kind) = match column {
-                Some((_, column)) => (column.name.as_str(), column.kind.word()),
+                Some((_, column)) => (column.logical(), column.kind.word()),
                 None => ("event_time", "timestamp"),
             };
             let key = column.is_some_and(|(at, _)| at < plan.version.keys);

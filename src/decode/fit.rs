@@ -7,7 +7,7 @@
 //! | double | reals rounded to the nearest double unless they become infinite or zero; integers up to ±2⁵³ |
 //! | string | strings; numbers and booleans as their JSON text |
 //! | json | everything, as JSON text without white space |
-//! | timestamp | what its format says: strings in RFC 3339 unless declared otherwise |
+//! | timestamp | what its format says: strings in RFC 3339 unless declared otherwise, then dates too, as midnight UTC |
 //! | date | strings such as `2024-02-29` |
 //! | bigint[] and the like | arrays whose elements all fit the type before the brackets, or are null |
 //!
@@ -24,7 +24,7 @@ use super::{
 use crate::schema::{ColumnType, Element, Observed, TimeFormat};
 
 /// The greatest distance from zero within which every integer is a double.
-const EXACT: u64 = 1 << 53;
+pub(super) const EXACT: u64 = 1 << 53;
 
 /// A value that fitted, in two words that stay in registers: through memory each would be written in parts and read as
 /// a whole, which costs more than to parse it.
@@ -141,6 +141,8 @@ pub(super) struct Form {
     pub clock: Clock,
     /// The zone of timestamps without one.
     pub zone: Tz,
+    /// True if a timestamp in RFC 3339 may be a plain date: midnight UTC. `event_time` may not.
+    pub dates: bool,
 }
 
 impl Form {
@@ -185,7 +187,11 @@ impl Form {
     fn fit_time(&self, text: &str) -> Option<Value> {
         match self.kind {
             ColumnType::Date => time::date(text).map(|days| Value::integer(days.into())),
-            _ => self.clock.read(text, self.zone).map(Value::integer),
+            _ => {
+                let day = || (self.dates && matches!(self.clock, Clock::Rfc3339)).then(|| time::date(text)).flatten();
+                let midnight = || day().map(|day| i64::from(day) * time::DAY_US);
+                self.clock.read(text, self.zone).or_else(midnight).map(Value::integer)
+            }
         }
     }
 }
@@ -193,7 +199,7 @@ impl Form {
 /// True if `text`, as a header would write it, is a value of a column of such a type. `format` and `zone` are those of
 /// timestamps.
 pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &str) -> bool {
-    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone };
+    let form = Form { kind, clock: format.map_or(Clock::Rfc3339, Clock::new), zone, dates: true };
     form.fit_text(text, &mut Arena::default()).is_some()
 }
 
@@ -305,8 +311,11 @@ pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Obs
     match slot.kind {
         Kind::Absent | Kind::Null => Observed::default(),
         Kind::True | Kind::False => Observed::BOOLEAN,
-        Kind::Integer if integer(slot.raw(text)).is_some() => Observed::INTEGER,
-        Kind::Integer => Observed::BIG_INTEGER,
+        Kind::Integer => match integer(slot.raw(text)) {
+            Some(value) if value.unsigned_abs() <= EXACT => Observed::INTEGER,
+            Some(_) => Observed::LONG,
+            None => Observed::BIG_INTEGER,
+        },
         Kind::Real => Observed::REAL,
         Kind::Text if timestamps && time::timestamp(slot.inner(text), zone).is_some() => Observed::TIMESTAMP,
         Kind::Text | Kind::Escaped => Observed::STRING,
@@ -319,6 +328,16 @@ pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Obs
             if scalars { Observed::list_of(elements) } else { Observed::NESTED }
         }
     }
+}
+
+/// What kind of value did not fit: as [`observe`], and timestamps where one of `columns` holds dates.
+pub(super) fn observe_misfit(columns: &[(u32, Form)], slot: Slot, text: &str, zone: Tz) -> Observed {
+    let wider = Form { kind: ColumnType::Timestamp, clock: Clock::Rfc3339, zone, dates: true };
+    let date = columns.iter().any(|(_, form)| form.kind == ColumnType::Date);
+    if date && wider.fit(slot, text, &mut Arena::default()).is_some() {
+        return Observed::TIMESTAMP;
+    }
+    observe(slot, text, false, zone)
 }
 
 #[cfg(test)]
@@ -344,7 +363,7 @@ mod tests {
 
     /// A column without a declared format.
     fn plain(kind: ColumnType, zone: Tz) -> Form {
-        Form { kind, clock: Clock::Rfc3339, zone }
+        Form { kind, clock: Clock::Rfc3339, zone, dates: true }
     }
 
     /// What a column holds of the JSON `text`, written out.
@@ -395,6 +414,8 @@ mod tests {
             (Timestamp, "\"1970-01-01T00:00:01Z\"", Some("1000000")),
             (Timestamp, r#""1970\u002d01-01T00:00:01Z""#, Some("1000000")),
             (Timestamp, "1", None),
+            (Timestamp, "\"1970-01-02\"", Some("86400000000")),
+            (Timestamp, "\"1970-01-32\"", None),
             (Date, "\"1970-01-02\"", Some("1")),
             (Date, "\"1970-01-02T00:00:00Z\"", None),
             (List(Element::Int64), "[ 1, null ,-3]", Some("[1;null;-3]")),
@@ -437,7 +458,7 @@ mod tests {
             (TimeFormat::Pattern("yyyyMMdd".into()), "\"19700102\"", Some("54000000000")),
             (TimeFormat::Pattern("yyyyMMdd".into()), "19700102", None),
         ] {
-            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul };
+            let form = Form { kind: ColumnType::Timestamp, clock: Clock::new(&format), zone: seoul, dates: true };
             assert_eq!(held(&form, text).as_deref(), expected, "{text}");
         }
     }

@@ -12,8 +12,9 @@
 //!   first) or its elements as rows of a child table ([`Decoder::with_children`]).
 //! * Of a path that a message has twice the last value counts. An empty object is nothing.
 //! * A value that does not fit its column (`fit` says when), or whose path no column knows, goes to `_rescued` as it
-//!   was written; the latter is also reported as [`Found`](crate::schema::Found). So a batch is complete as it is:
-//!   whether a new schema version is made and the batch decoded again is the caller's choice.
+//!   was written; both are reported as [`Found`](crate::schema::Found). So a batch is complete as it is: whether a new
+//!   schema version is made (with a column, or with a wider successor of one) and the batch decoded again is the
+//!   caller's choice. Of columns that succeed each other only the newest is written.
 //! * A key or `not_null` column without a value, or with one that does not fit, makes a dead letter; so does any
 //!   misfit if `on_type_conflict = "dead_letter"`. New fields never do. A `default` stands for what is absent or null.
 //! * `event_time` is read from the contract's `time`, whose path is no column of its own unless declared. A

@@ -60,11 +60,15 @@ impl Plan {
         let mut required = Vec::new();
         let mut json = HashMap::new();
         for (at, column) in version.columns.iter().enumerate() {
-            let declared = contract.column(&column.name);
+            if version.is_superseded(at) {
+                continue;
+            }
+            let declared = contract.column(column.logical());
             let form = || Form {
                 kind: column.kind,
                 clock: declared.and_then(|column| column.format.as_ref()).map_or(Clock::Rfc3339, Clock::new),
                 zone: declared.and_then(|column| column.zone).unwrap_or(contract.timezone),
+                dates: true,
             };
             if at < version.keys || declared.is_some_and(|column| column.not_null) {
                 required.push(at as u32);
@@ -146,7 +150,7 @@ impl Plan {
             selection,
             defaults,
             required,
-            event: Form { kind: ColumnType::Timestamp, clock, zone: contract.timezone },
+            event: Form { kind: ColumnType::Timestamp, clock, zone: contract.timezone, dates: false },
             zone: contract.timezone,
             strict: contract.on_type_conflict == OnTypeConflict::DeadLetter,
             infer_timestamps: contract.infer_timestamps,

@@ -38,7 +38,7 @@ fn record<'a>(offset: i64, payload: Option<&'a [u8]>, key: Option<&'a [u8]>, hea
 const BROKER_US: i64 = 1_709_251_200_000_000;
 
 fn column(name: &str, path: &str, kind: ColumnType) -> Column {
-    Column { name: name.into(), path: path.parse().unwrap(), kind, description: None }
+    Column::new(name.into(), path.parse().unwrap(), kind)
 }
 
 fn version(keys: usize, columns: &[Column]) -> SchemaVersion {
@@ -234,7 +234,7 @@ fn any_schema() -> impl Strategy<Value = (Contract, SchemaVersion)> {
                         ..ColumnContract::default()
                     });
                 }
-                version.columns.push(Column { name, path, kind, description: None });
+                version.columns.push(Column::new(name, path, kind));
             }
             // Keys are rare in random documents: mostly none.
             version.keys = keys.saturating_sub(1).min(version.columns.len());
@@ -350,6 +350,40 @@ proptest! {
     }
 
     #[test]
+    fn across_versions_a_value_is_in_its_logical_column_or_rescued(
+        values in prop::collection::vec(prop::sample::select(vec![
+            "0", "7", "-3", "12.5", "1e3", "9007199254740993", "18446744073709551616", "\"x\"", "true", "null", "[1]",
+        ]), 1..12),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        policy in prop::sample::select(vec![OnTypeConflict::Widen, OnTypeConflict::String, OnTypeConflict::Rescue]),
+    ) {
+        let contract = Contract { on_type_conflict: policy, ..crate::schema::tests::contract() };
+        let payloads: Vec<String> = values.iter().map(|value| format!("{{\"n\":{value}}}")).collect();
+        let mut version = SchemaVersion { number: 1, keys: 0, columns: vec![
+            Column::new("n".into(), Path::Value(vec!["n".into()]), ColumnType::Int64),
+        ] };
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payloads.len())).chain([0, payloads.len()]).collect();
+        cuts.sort();
+        for cut in cuts.windows(2).filter(|cut| cut[0] < cut[1]) {
+            let records = records(cut[0] as i64, &payloads[cut[0]..cut[1]]);
+            let mut decoded = decode(&contract, &version, &records);
+            while let Some(next) = version.evolve(&contract, &decoded.misfits) {
+                version = next;
+                decoded = decode(&contract, &version, &records);
+            }
+            for (offset, _, cells) in rows_of(&decoded.rows) {
+                let held: Vec<&String> =
+                    version.columns.iter().filter_map(|column| cells.get(&column.name)).collect();
+                let rescued = cells.get(fixed::RESCUED);
+                match values[offset as usize] {
+                    "null" => prop_assert!(held.is_empty() && rescued.is_none()),
+                    _ => prop_assert_eq!(held.len() + usize::from(rescued.is_some()), 1, "{:?}", cells),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn keys_and_headers_never_panic(
         key in prop::option::of(prop_oneof![any_document().prop_map(|d| d.to_string().into_bytes()), any::<Vec<u8>>()]),
         header in prop::option::of(any::<Vec<u8>>()),
@@ -359,7 +393,7 @@ proptest! {
         let mut contract = crate::schema::tests::contract();
         contract.on_type_conflict = if strict { OnTypeConflict::DeadLetter } else { OnTypeConflict::Rescue };
         let paths = [Path::Key(vec![]), Path::Key(vec!["a".into()]), Path::Header("h".into()), Path::Topic, Path::Timestamp];
-        let columns = paths.into_iter().enumerate().map(|(at, path)| Column { name: format!("c{at}"), path, kind, description: None }).collect();
+        let columns = paths.into_iter().enumerate().map(|(at, path)| Column::new(format!("c{at}"), path, kind)).collect();
         let headers = [Header { name: "h".into(), value: header.map(Into::into) }];
         let mut builder = RecordsBuilder::new(0);
         builder.push(record(0, Some(b"[{},{}]"), key.as_deref(), &headers));

@@ -11,7 +11,7 @@ use super::{
 use crate::schema::TimeFormat;
 
 const SECOND_US: i64 = 1_000_000;
-const DAY_US: i64 = 86_400 * SECOND_US;
+pub(super) const DAY_US: i64 = 86_400 * SECOND_US;
 /// 0001-01-01 and the end of 9999, in microseconds since 1970.
 const YEARS_US: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 

@@ -9,16 +9,19 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::outbound;
 use super::status::{LaneCounters, Statuses, TableCounters};
+use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
-use crate::lake::{DeadLetters, LiveView, TopicPartition, View};
+use crate::error::{Error, Kind, Result};
+use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
 use crate::news::News;
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::{DESCRIPTION_KEY, PATH_KEY, type_name};
+use crate::schema::{Cause, Change, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, type_name};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
@@ -31,8 +34,12 @@ pub struct EngineCatalog {
     pub tables: BTreeMap<String, Arc<LiveView>>,
     /// Counters per table.
     pub statuses: Statuses,
-    /// SQL text per view.
-    pub views: BTreeMap<String, String>,
+    /// SQL text per view, as it is edited.
+    pub views: RwLock<BTreeMap<String, String>>,
+    /// Where tables lie.
+    pub lake: Option<Lake>,
+    /// The schema versions of all tables.
+    pub versions: Arc<Versions>,
     /// Set once the table is open.
     pub dead_letters: OnceLock<Arc<DeadLetters>>,
     /// What ingest waits for before it can start; nothing once it runs.
@@ -110,19 +117,38 @@ impl Catalog for SharedCatalog {
             system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
-        Pinned { schemas, views: catalog.views.clone() }
+        Pinned { schemas, views: catalog.views.read().clone() }
+    }
+
+    fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
+        let known = self.0.tables.contains_key(table);
+        let (lake, name) = (self.0.lake.clone(), table.to_owned());
+        Box::pin(async move {
+            let Some(lake) = lake.filter(|_| known) else { return Ok(None) };
+            let unreadable = |error: TableError| {
+                Error::new(Kind::NotFound, format!("table {name} cannot be read as it was {at}"))
+                    .because(error)
+                    .hint("system.tables shows its newest table version; how far back it can be read, its log")
+            };
+            let Some(past) = lake.past(PUBLIC, &name, at).await.map_err(unreadable)? else { return Ok(None) };
+            let schema = past.arrow_schema().map_err(unreadable)?;
+            let table = ViewTable::committed(Some(past.snapshot().map_err(unreadable)?), &schema);
+            Ok(Some(Arc::new(table) as Arc<dyn TableProvider>))
+        })
     }
 }
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 7] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 9] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
         ("columns", columns_schema(), columns),
         ("memory", memory_schema(), memory),
         ("kafka", kafka_schema(), kafka),
+        ("schema_versions", VersionRecord::schema(), schema_versions),
+        ("schema_changes", schema_changes_schema(), schema_changes),
         ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
         ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
     ]
@@ -340,10 +366,10 @@ fn columns_schema() -> SchemaRef {
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
     for (name, live) in &catalog.tables {
-        for field in live.pin().schema.fields() {
-            let word = |key: &str| field.metadata().get(key).cloned();
-            let kind = type_name(field.data_type());
-            rows.push((name.clone(), field.name().clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
+        for column in LogicalColumn::all(&live.pin().schema) {
+            let word = |key: &str| column.newest().metadata().get(key).cloned();
+            let kind = type_name(column.newest().data_type());
+            rows.push((name.clone(), column.name.clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
         }
     }
     RecordBatch::try_new(
@@ -354,6 +380,60 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             texts(rows.iter().map(|row| Some(row.2.as_str()))),
             texts(rows.iter().map(|row| row.3.as_deref())),
             texts(rows.iter().map(|row| row.4.as_deref())),
+        ],
+    )
+}
+
+/// Also those that are not recorded yet: their rows are there, too.
+fn schema_versions(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let records = catalog.versions.all();
+    VersionRecord::write(&records.iter().map(|record| &**record).collect::<Vec<_>>())
+}
+
+fn schema_changes_schema() -> SchemaRef {
+    schema(&[
+        ("table_name", DataType::Utf8),
+        ("version", DataType::Int32),
+        ("change", DataType::Utf8),
+        ("column_name", DataType::Utf8),
+        ("type", DataType::Utf8),
+        ("was", DataType::Utf8),
+        ("path", DataType::Utf8),
+        ("topic", DataType::Utf8),
+        ("partition", DataType::Int32),
+        ("offset", DataType::Int64),
+        ("sample", DataType::Utf8),
+        ("file", DataType::Utf8),
+        ("at", micros()),
+    ])
+}
+
+fn schema_changes(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let records = catalog.versions.all();
+    let rows: Vec<(&VersionRecord, &Change)> =
+        records.iter().flat_map(|record| record.changes.iter().map(|change| (&**record, change))).collect();
+    let of_record = |text: for<'a> fn(&'a VersionRecord) -> Option<&'a str>| texts(rows.iter().map(|row| text(row.0)));
+    let of_change = |text: for<'a> fn(&'a Change) -> Option<&'a str>| texts(rows.iter().map(|row| text(row.1)));
+    let places = || rows.iter().map(|row| row.1.place.as_ref());
+    RecordBatch::try_new(
+        schema_changes_schema(),
+        vec![
+            of_record(|record| Some(&record.table)),
+            small(rows.iter().map(|row| Some(row.0.number().cast_signed()))),
+            of_change(|change| Some(change.change.word())),
+            of_change(|change| Some(&change.column)),
+            of_change(|change| Some(&change.kind)),
+            of_change(|change| change.was.as_deref()),
+            of_change(|change| Some(&change.path)),
+            of_change(|change| Some(&change.place.as_ref()?.topic)),
+            small(places().map(|place| Some(place?.partition))),
+            numbers(places().map(|place| Some(place?.offset))),
+            of_change(|change| change.sample.as_deref()),
+            of_record(|record| match &record.cause {
+                Cause::Edit(file) => Some(file),
+                _ => None,
+            }),
+            timestamps(rows.iter().map(|row| Some(row.0.at_us))),
         ],
     )
 }
@@ -439,7 +519,9 @@ mod tests {
         let catalog = EngineCatalog {
             tables: ["fresh", "late", "lost", "unread"].map(|name| (name.to_owned(), live(name, schema(&[])))).into(),
             statuses: BTreeMap::new(),
-            views: BTreeMap::new(),
+            views: RwLock::default(),
+            lake: None,
+            versions: Arc::default(),
             dead_letters: OnceLock::new(),
             waiting: RwLock::new(Some("kafka is away".to_owned())),
             readers: RwLock::new(

@@ -6,38 +6,35 @@ use crate::decode::DeadLetter;
 use crate::news::{Change, DeadLetters, Event, RecordAt, SchemaChange};
 use crate::schema::{Found, SchemaVersion};
 
-/// From `before` to `after`, because of what was `found` in `topic`; the table has `rows` rows by now.
+/// From `before` to `after`, because of what was `found`; the table has `rows` rows by now. Nothing if people see no
+/// difference.
 pub fn schema_change(
     table: &str,
     before: &SchemaVersion,
     after: &SchemaVersion,
     found: &[Found],
-    topic: &Arc<str>,
     rows: u64,
-) -> Event {
+) -> Option<Event> {
     let changed = after.columns.iter().filter_map(|column| {
         let change = match before.columns.iter().find(|old| old.name == column.name) {
+            None if column.widens.is_some() => "widen",
             None => "add",
-            Some(old) if old.kind != column.kind => "widen",
             Some(_) => return None,
         };
         let find = found.iter().find(|find| find.path == column.path);
         Some(Change {
             change,
-            column: column.name.clone(),
+            column: column.logical().to_owned(),
             column_type: column.kind.word().to_owned(),
             path: column.path.to_string(),
-            first: find.map(|find| at(topic, find.partition, find.offset)),
+            first: find.map(|find| at(&find.topic, find.partition, find.offset)),
             sample: find.map(|find| find.sample.clone()),
         })
     });
-    Event::SchemaChange(SchemaChange {
-        table: table.to_owned(),
-        before: before.number,
-        after: after.number,
-        changes: changed.collect(),
-        more: 0,
-        rows,
+    let changes: Vec<Change> = changed.collect();
+    (!changes.is_empty()).then(|| {
+        let (table, before, after) = (table.to_owned(), before.number, after.number);
+        Event::SchemaChange(SchemaChange { table, before, after, changes, more: 0, rows })
     })
 }
 

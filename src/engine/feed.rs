@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
 use super::schemas;
+use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, Table, TableError, TopicPartition};
+use crate::lake::{
+    self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table, TableError, TopicPartition,
+};
 use crate::news::News;
-use crate::schema::{Contract, SchemaVersion, Start, fixed};
+use crate::schema::{Contract, SchemaVersion, Start, VersionRecord, fixed};
 use crate::source::{self, Consumer, Delivery, Kafka, Reader, Registry, resolve_start};
 use crate::task::{self, Budget, Shutdown};
 
@@ -28,7 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Batches waiting for one table; their bytes are bounded by the ingest budget.
 const DELIVERIES: usize = 64;
 /// Name of the dead letters' table.
-const DEAD_LETTERS: &str = "dead_letters";
+pub const DEAD_LETTERS: &str = "dead_letters";
+/// Name of the schema versions' table.
+pub const SCHEMA_VERSIONS: &str = "schema_versions";
 
 /// What feeding needs.
 pub struct Feed {
@@ -36,6 +41,8 @@ pub struct Feed {
     pub lake: Lake,
     /// Contracts of all tables.
     pub contracts: Vec<Arc<Contract>>,
+    /// The contracts as they are edited, by table.
+    pub edits: BTreeMap<String, watch::Receiver<Arc<Contract>>>,
     /// Tables that were open before Kafka was asked, by name.
     pub open: BTreeMap<String, Table>,
     /// What SQL sees.
@@ -128,6 +135,7 @@ impl Feed {
     async fn start(&mut self) -> Result<Started> {
         let dead_letters = Arc::new(self.dead_letters().await?);
         let _ = self.catalog.dead_letters.set(Arc::clone(&dead_letters));
+        let versions = self.versions().await?;
         let mut topics: BTreeMap<String, Vec<Arc<Contract>>> = BTreeMap::new();
         for contract in &self.contracts {
             for topic in &contract.topics {
@@ -161,9 +169,11 @@ impl Feed {
                     .into_iter()
                     .filter(|(lane, _)| incarnations.get(&*lane.topic) == Some(&lane.incarnation)),
             );
-            let (Some(live), Some(status)) =
-                (self.catalog.tables.get(&contract.table), self.catalog.statuses.get(&contract.table))
-            else {
+            let (Some(live), Some(status), Some(edits)) = (
+                self.catalog.tables.get(&contract.table),
+                self.catalog.statuses.get(&contract.table),
+                self.edits.get(&contract.table),
+            ) else {
                 continue;
             };
             live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
@@ -178,10 +188,12 @@ impl Feed {
                 task::spawn("schemas", schemas::resolve(registry, name.clone(), from, resolved, status, stop));
             }
             let ingest = Ingest {
-                commit_interval: contract.commit_interval.unwrap_or(self.commit_interval),
+                commit_interval: self.commit_interval,
                 live: Arc::clone(live),
                 table,
                 dead_letters: Arc::clone(&dead_letters),
+                versions: Arc::clone(&versions),
+                edits: edits.clone(),
                 deliveries,
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
@@ -283,6 +295,16 @@ impl Feed {
         let schema = dead_letters_schema();
         let table = self.make(SYSTEM, DEAD_LETTERS, &schema, &[], &Positions::new()).await?;
         DeadLetters::new(table, schema).map_err(unreadable)
+    }
+
+    /// The schema versions, with somewhere to record them.
+    async fn versions(&self) -> Result<Arc<Versions>> {
+        let versions = Arc::clone(&self.catalog.versions);
+        if !versions.is_open() {
+            let table = self.make(SYSTEM, SCHEMA_VERSIONS, &VersionRecord::schema(), &[], &Positions::new()).await?;
+            versions.open(SchemaVersions::new(table));
+        }
+        Ok(versions)
     }
 
     /// Opens or creates a table, however long the store is away.

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::facts;
 use super::status::TableStatus;
+use super::versions::Versions;
 use crate::decode::{Decoder, Records, dead_letters_batch};
 use crate::lake::{
     self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Outcome, Table, TopicPartition, Window,
 };
 use crate::news::News;
-use crate::schema::{Contract, Found, SchemaVersion, infer_first};
+use crate::schema::{Cause, Change, ChangeKind, Contract, Found, Place, SchemaVersion, first_finds};
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
 
@@ -32,6 +33,8 @@ const WINDOW_BYTES: usize = 128 * 1024 * 1024;
 const WINDOW_PART: usize = 8;
 /// A checkpoint of the Delta log is written in the background each time this many table versions were added.
 const CHECKPOINT_EVERY: u64 = 64;
+/// A batch is decoded again for so many new schema versions; what is left over is rescued, and news to the next one.
+const MOST_VERSIONS: usize = 3;
 
 /// What a table's ingest needs.
 pub struct Ingest {
@@ -43,13 +46,17 @@ pub struct Ingest {
     pub table: Table,
     /// Where records go that could not become rows.
     pub dead_letters: Arc<DeadLetters>,
+    /// The schema versions of all tables.
+    pub versions: Arc<Versions>,
+    /// The contract as it is edited.
+    pub edits: watch::Receiver<Arc<Contract>>,
     /// Batches from all topics of the table.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What hot rows are charged to.
     pub budget: Budget,
     /// What commits take for their files, shared by all tables.
     pub encoding: Arc<Encoding>,
-    /// Time between commits.
+    /// Time between commits, unless the contract says otherwise.
     pub commit_interval: Duration,
     /// Counters for `system.ingest`.
     pub status: Arc<TableStatus>,
@@ -76,11 +83,9 @@ struct State {
 impl Ingest {
     /// Runs until the readers are stopped and everything is committed. An error means that writing must end:
     /// another writer is at work, or the rows cannot be written.
-    pub async fn run(self) -> Result<(), CommitError> {
-        let version = self.table.schema_version();
-        let decoder = (version > 0).then(|| self.reload(version)).transpose()?;
-        let mut ticks = tokio::time::interval(self.commit_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub async fn run(mut self) -> Result<(), CommitError> {
+        let decoder = self.resume().await?;
+        let mut ticks = self.ticks();
         let table = self.table.clone();
         let mut state = State {
             checkpoint_version: table.version(),
@@ -109,23 +114,50 @@ impl Ingest {
                     state.flush_early();
                 }
                 () = until(deadline) => state.first_version()?,
+                () = edited(&mut state.ingest.edits) => {
+                    state.edit();
+                    ticks = state.ingest.ticks();
+                }
             }
         }
         state.drain().await
     }
 
-    fn reload(&self, version: u32) -> Result<(Decoder, Arc<SchemaVersion>), CommitError> {
-        let schema = self.table.arrow_schema()?;
-        let fault = |reason: &dyn std::fmt::Display| lake::TableError::Schema {
-            table: self.contract.table.clone(),
-            reason: reason.to_string(),
-        };
-        let version = SchemaVersion::from_arrow(&schema, version, self.contract.key.len()).map_err(|e| fault(&e))?;
-        // Columns that the contract declares by now are a new version.
-        let version = version.evolve(&self.contract, &[]).unwrap_or(version).described(&self.contract);
-        let version = Arc::new(version);
-        self.live.evolve(version.arrow_schema(), version.number);
-        Ok((Decoder::new(Arc::clone(&self.contract), Arc::clone(&version)), version))
+    /// The version that the table goes on with: the newest recorded one, applied if the table lags behind it, and
+    /// what the contract declares by now. A recorded version is never inferred again.
+    async fn resume(&mut self) -> Result<Option<(Decoder, Arc<SchemaVersion>)>, CommitError> {
+        let name = self.contract.table.clone();
+        let there = self.table.schema_version();
+        if there > self.versions.newest(&name).map_or(0, |newest| newest.number()) {
+            let schema = self.table.arrow_schema()?;
+            let version = SchemaVersion::from_arrow(&schema, there, self.contract.key.len())
+                .map_err(|error| lake::TableError::Schema { table: name.clone(), reason: error.to_string() })?;
+            self.versions.add(&name, &Arc::new(version), &[], Cause::Adopted);
+        }
+        let Some(newest) = self.versions.newest(&name) else { return Ok(None) };
+        let mut version = Arc::clone(&newest.version);
+        if let Some(next) = version.evolve(&self.contract, &[]) {
+            version = Arc::new(next);
+            self.versions.add(&name, &version, &[], self.edited());
+        }
+        // Descriptions are no change of a table: they follow the contract.
+        let version = Arc::new(SchemaVersion::clone(&version).described(&self.contract));
+        let schema = version.arrow_schema();
+        self.live.evolve(Arc::clone(&schema), version.number);
+        self.versions.record(&name, version.number, &self.abort).await?;
+        lake::evolve(&mut self.table, &schema, version.number, &self.abort).await?;
+        self.live.committed(self.table.snapshot()?, self.table.positions_of(&name));
+        Ok(Some((Decoder::new(Arc::clone(&self.contract), Arc::clone(&version)), version)))
+    }
+
+    fn ticks(&self) -> tokio::time::Interval {
+        let mut ticks = tokio::time::interval(self.contract.commit_interval.unwrap_or(self.commit_interval));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks
+    }
+
+    fn edited(&self) -> Cause {
+        Cause::Edit(format!("schemas/{}.toml", self.contract.table))
     }
 }
 
@@ -151,31 +183,76 @@ impl State {
         self.ingest.status.deciding(0);
         let window = std::mem::take(&mut self.first_window);
         let records: Vec<&Records> = window.iter().map(|(records, _)| records).collect();
-        let contract = &self.ingest.contract;
-        let version = Arc::new(infer_first(contract, &records));
-        info!(table = contract.table, columns = version.columns.len(), "first schema version");
-        self.adopt(version);
+        let found = first_finds(&self.ingest.contract, &records);
+        let version = SchemaVersion::first(&self.ingest.contract, &found);
+        info!(table = self.ingest.contract.table, columns = version.columns.len(), "first schema version");
+        let first = records.iter().min_by_key(|records| records.start);
+        let cause = first.map_or_else(|| self.ingest.edited(), |first| Cause::Record(place(first)));
+        self.adopt(version, &found, cause);
         tokio::task::block_in_place(|| {
             window.into_iter().try_for_each(|(records, charge)| self.decode(records, charge))
         })
     }
 
-    fn adopt(&mut self, version: Arc<SchemaVersion>) {
+    /// Rows get `version` from now on. It is recorded in the background; the next commit waits for that.
+    fn adopt(&mut self, version: SchemaVersion, found: &[Found], cause: Cause) {
+        let (version, table) = (Arc::new(version), self.ingest.contract.table.clone());
+        let record = self.ingest.versions.add(&table, &version, found, cause);
+        record.changes.iter().for_each(|change| tell(&table, version.number, change));
+        if let Some((_, before)) = &self.decoder
+            && let Some(event) = facts::schema_change(&table, before, &version, found, self.ingest.status.rows())
+        {
+            self.ingest.news.tell(event);
+        }
         self.ingest.live.evolve(version.arrow_schema(), version.number);
+        let (versions, number) = (Arc::clone(&self.ingest.versions), version.number);
+        let abort = self.ingest.abort.clone();
         self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version));
+        crate::task::spawn("record-version", async move {
+            if let Err(error) = versions.record(&table, number, &abort).await {
+                warn!(table, error = %error, "schema version not recorded, trying again with the next commit");
+            }
+        });
+    }
+
+    /// Takes over an edited contract between two batches, or says why the old one goes on.
+    fn edit(&mut self) {
+        let next = Arc::clone(&self.ingest.edits.borrow_and_update());
+        let table = next.table.clone();
+        let version = self.decoder.as_ref().map(|(_, version)| Arc::clone(version));
+        let suits = version.as_ref().map_or(Ok(()), |version| next.suits(version));
+        if let Err(refusal) = suits.and(self.ingest.contract.may_become(&next)) {
+            let (reason, hint) = (refusal.reason, refusal.hint);
+            warn!(table, reason, hint, "contract not taken over, the one before goes on");
+            return;
+        }
+        self.ingest.contract = next;
+        info!(table, "contract taken over");
+        let Some(version) = version else {
+            let declared = SchemaVersion::declared(&self.ingest.contract);
+            self.ingest.live.evolve(declared.arrow_schema(), declared.number);
+            return;
+        };
+        match version.evolve(&self.ingest.contract, &[]) {
+            Some(next) => self.adopt(next.described(&self.ingest.contract), &[], self.ingest.edited()),
+            None => {
+                let version = Arc::new(SchemaVersion::clone(&version).described(&self.ingest.contract));
+                self.ingest.live.evolve(version.arrow_schema(), version.number);
+                self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version))
+            }
+        }
     }
 
     fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
-        let Some((decoder, version)) = &mut self.decoder else { return Ok(()) };
+        let Some((decoder, _)) = &mut self.decoder else { return Ok(()) };
         let mut decoded = decoder.decode(&records)?;
-        if !decoded.found.is_empty()
-            && let Some(next) = version.evolve(&self.ingest.contract, &decoded.found)
-        {
+        for _ in 0..MOST_VERSIONS {
+            let found = [&decoded.found[..], &decoded.misfits[..]].concat();
+            let Some((_, version)) = &self.decoder else { break };
+            let Some(first) = found.iter().min_by_key(|find| find.offset) else { break };
+            let Some(next) = version.evolve(&self.ingest.contract, &found) else { break };
             announce(&self.ingest.contract.table, &next, &decoded.found);
-            let (table, rows) = (&self.ingest.contract.table, self.ingest.status.rows());
-            let event = facts::schema_change(table, version, &next, &decoded.found, &records.topic, rows);
-            self.ingest.news.tell(event);
-            self.adopt(Arc::new(next));
+            self.adopt(next, &found, first.into());
             if let Some((decoder, _)) = &mut self.decoder {
                 decoded = decoder.decode(&records)?;
             }
@@ -225,13 +302,17 @@ impl State {
         let Some(window) = Window::freeze(&self.ingest.live.pin(), self.window_bytes()) else { return };
         let Some(mut table) = self.table.take() else { return };
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
-        let encoding = Arc::clone(&self.ingest.encoding);
+        let (versions, encoding) = (Arc::clone(&self.ingest.versions), Arc::clone(&self.ingest.encoding));
         let reopen = std::mem::take(&mut self.reopen);
         let work = async move {
             if reopen && let Err(error) = table.reopen().await {
                 table.warn("table not reopened from its checkpoint", &error);
             }
-            let outcome = lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await;
+            let name = Arc::clone(table.name());
+            let outcome = match versions.record(&name, window.schema_version(), &abort).await {
+                Ok(()) => lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await,
+                Err(error) => Err(error),
+            };
             (table, outcome)
         };
         self.flushing = Some(crate::task::spawn("flush", work));
@@ -301,6 +382,32 @@ fn announce(table: &str, version: &SchemaVersion, found: &[Found]) {
             sample = find.sample,
             "new field"
         );
+    }
+}
+
+fn place(records: &Records) -> Place {
+    Place { topic: records.topic.to_string(), partition: records.partition, offset: records.start }
+}
+
+/// Says what else is new in a schema version: new fields are announced with what was found.
+fn tell(table: &str, schema_version: u32, change: &Change) {
+    let place = change.place.as_ref();
+    let (partition, offset) = (place.map(|place| place.partition), place.map(|place| place.offset));
+    let (column, kind, sample) = (&*change.column, &*change.kind, change.sample.as_deref());
+    match change.change {
+        ChangeKind::Widen | ChangeKind::Conflict => {
+            let was = change.was.as_deref();
+            info!(table, schema_version, column, was, r#type = kind, partition, offset, sample, "column widened");
+        }
+        ChangeKind::Contract => info!(table, schema_version, column, r#type = kind, "column declared"),
+        ChangeKind::Add | ChangeKind::Bind | ChangeKind::Range => {}
+    }
+}
+
+/// Resolves when the contract was edited.
+async fn edited(edits: &mut watch::Receiver<Arc<Contract>>) {
+    if edits.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -162,7 +162,9 @@ mod tests {
         let catalog = EngineCatalog {
             tables: BTreeMap::from([("trips".to_owned(), Arc::new(LiveView::new(view)))]),
             statuses: BTreeMap::from([("trips".to_owned(), Arc::new(status))]),
-            views: BTreeMap::new(),
+            views: RwLock::default(),
+            lake: None,
+            versions: Arc::default(),
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::default(),

@@ -14,8 +14,10 @@ mod feed;
 mod ingest;
 mod metrics;
 mod outbound;
+mod reload;
 mod schemas;
 mod status;
+mod versions;
 mod views;
 mod watch;
 
@@ -31,20 +33,22 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use self::catalog::{EngineCatalog, SharedCatalog};
-use self::feed::Feed;
+use self::feed::{DEAD_LETTERS, Feed, SCHEMA_VERSIONS};
+use self::reload::Reload;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
+use self::versions::Versions;
 use self::watch::Watch;
-use crate::config::{Config, Problems, Project, SchemaRegistry};
+use crate::config::{Config, LoadOptions, Problems, Project, SchemaRegistry};
 use crate::decode::dead_letters_schema;
 use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     Claim, DeadLetters, Encoding, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options,
-    SYSTEM, Stores, Table, View, probe,
+    SYSTEM, SchemaVersions, Stores, Table, View, probe,
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
-use crate::schema::SchemaVersion;
+use crate::schema::{Contract, SchemaVersion};
 use crate::serve::{Flight, Http};
 use crate::source::{Kafka, KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
@@ -77,6 +81,8 @@ pub struct EngineOptions {
     pub embedded: Option<String>,
     /// Environment variables (`AWS_ACCESS_KEY_ID` and company).
     pub variables: Variables,
+    /// How to load the project again when its files are edited; `None` takes no edits over.
+    pub reload: Option<LoadOptions>,
 }
 
 /// A running project.
@@ -118,18 +124,22 @@ impl Engine {
         let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
 
         let lake = Lake::new(stores);
+        let versions = versions(&lake).await?;
         let swept = lake.clone();
         task::spawn("sweep", async move { swept.sweep(began).await });
         let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
         let budget = Budget::new(share(INGEST_PERCENT));
         let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut senders, mut edits) = (BTreeMap::new(), BTreeMap::new());
         for contract in &contracts {
             let table = open_table(&lake, PUBLIC, &contract.table).await?;
             let declared = SchemaVersion::declared(contract).arrow_schema();
-            tables.insert(
-                contract.table.clone(),
-                Arc::new(LiveView::new(view_of(&contract.table, table.as_ref(), declared)?)),
-            );
+            let view = view_of(&contract.table, table.as_ref(), declared, &versions)?;
+            suits(contract, &view, &versions)?;
+            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
+            let (sender, edited) = tokio::sync::watch::channel(Arc::clone(contract));
+            senders.insert(contract.table.clone(), sender);
+            edits.insert(contract.table.clone(), edited);
             statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
             open.extend(table.map(|table| (contract.table.clone(), table)));
         }
@@ -139,7 +149,9 @@ impl Engine {
         let catalog = Arc::new(EngineCatalog {
             tables,
             statuses,
-            views: views(project),
+            views: RwLock::new(views(project)),
+            lake: Some(lake.clone()),
+            versions,
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
@@ -163,6 +175,7 @@ impl Engine {
         let feed = Feed {
             lake,
             contracts,
+            edits,
             open,
             catalog: Arc::clone(&catalog),
             kafka,
@@ -188,6 +201,11 @@ impl Engine {
                 stop_servers.clone(),
             );
             servers.push(("http", task::spawn("http", work)));
+        }
+        if let Some(options) = options.reload {
+            let reload =
+                Reload { dir: project.dir.clone(), options, contracts: senders, catalog: Arc::clone(&catalog) };
+            task::spawn("reload", reload.run(stop_feed.clone()));
         }
         let feed = task::spawn("feed", feed.run());
         let watch = task::spawn("watch", watch.run(stop_feed.clone()));
@@ -395,28 +413,34 @@ async fn existing(project: &Project, variables: &Variables) -> Result<Lake> {
 /// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.
 async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineCatalog>> {
     let (mut tables, dead_letters) = (BTreeMap::new(), OnceLock::new());
+    let versions = match lake {
+        Some(lake) => versions(lake).await?,
+        None => Arc::default(),
+    };
     if let Some(lake) = lake {
         for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
             if let Some(table) = open_table(lake, PUBLIC, &name).await? {
                 let schema = table.arrow_schema().map_err(unreadable)?;
-                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema)?)));
+                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema, &versions)?)));
             }
         }
-        if let Some(table) = open_table(lake, SYSTEM, "dead_letters").await? {
+        if let Some(table) = open_table(lake, SYSTEM, DEAD_LETTERS).await? {
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
     }
     for contract in &project.tables {
         if !tables.contains_key(&contract.table) {
             let declared = SchemaVersion::declared(contract).arrow_schema();
-            let view = view_of(&contract.table, None, declared)?;
+            let view = view_of(&contract.table, None, declared, &versions)?;
             tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
         }
     }
     Ok(Arc::new(EngineCatalog {
         tables,
         statuses: BTreeMap::new(),
-        views: views(project),
+        views: RwLock::new(views(project)),
+        lake: lake.cloned(),
+        versions,
         dead_letters,
         waiting: RwLock::default(),
         readers: RwLock::new(BTreeMap::new()),
@@ -461,7 +485,37 @@ async fn open_table(lake: &Lake, folder: &str, name: &str) -> Result<Option<Tabl
     })
 }
 
-fn view_of(name: &str, table: Option<&Table>, declared: arrow::datatypes::SchemaRef) -> Result<View> {
+/// The schema versions that the lake has recorded.
+async fn versions(lake: &Lake) -> Result<Arc<Versions>> {
+    Ok(Arc::new(match open_table(lake, SYSTEM, SCHEMA_VERSIONS).await? {
+        Some(table) => Versions::load(SchemaVersions::new(table)).await?,
+        None => Versions::default(),
+    }))
+}
+
+/// Refuses a contract that the rows of its table contradict.
+fn suits(contract: &Contract, view: &View, versions: &Versions) -> Result<()> {
+    let version = match versions.newest(&contract.table) {
+        Some(newest) => Arc::clone(&newest.version),
+        None if view.schema_version == 0 => return Ok(()),
+        // Without a record nobody knows the key: it is taken for the contract's. A table that is not one of ours is
+        // told about where it is written.
+        None => match SchemaVersion::from_arrow(&view.schema, view.schema_version, contract.key.len()) {
+            Ok(version) => Arc::new(version),
+            Err(_) => return Ok(()),
+        },
+    };
+    contract.suits(&version).map_err(|refusal| {
+        Error::new(Kind::Refused, format!("schemas/{}.toml: {refusal}", contract.table)).hint(refusal.hint)
+    })
+}
+
+fn view_of(
+    name: &str,
+    table: Option<&Table>,
+    declared: arrow::datatypes::SchemaRef,
+    versions: &Versions,
+) -> Result<View> {
     let mut view = View {
         table: name.into(),
         schema: declared,
@@ -475,6 +529,9 @@ fn view_of(name: &str, table: Option<&Table>, declared: arrow::datatypes::Schema
         view.schema_version = table.schema_version();
         view.positions = table.positions_of(name);
         view.committed = Some(table.snapshot().map_err(unreadable)?);
+    }
+    if let Some(newest) = versions.newest(name).filter(|newest| newest.number() > view.schema_version) {
+        (view.schema, view.schema_version) = (newest.version.arrow_schema(), newest.number());
     }
     Ok(view)
 }

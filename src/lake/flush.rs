@@ -81,6 +81,11 @@ impl Window {
         (!window.moves.is_empty()).then_some(window)
     }
 
+    /// The schema version it was frozen at; no row has a later one.
+    pub fn schema_version(&self) -> u32 {
+        self.schema_version
+    }
+
     /// Rows to write.
     pub fn rows(&self) -> usize {
         self.rows.iter().map(RecordBatch::num_rows).sum()
@@ -101,13 +106,7 @@ pub async fn flush(
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
     failpoint::hit("before_stage");
-    while let Err(error) = commit::evolve(table, &window.schema, window.schema_version).await {
-        table.warn("schema version not confirmed, trying again", &error);
-        pause(stop).await?;
-        if let Err(error) = table.refresh().await {
-            table.warn("table cannot be read, asking again", &error);
-        }
-    }
+    evolve(table, &window.schema, window.schema_version, stop).await?;
     let room = encoding.enter(window.bytes).await;
     let adds = loop {
         match table.stage(&window.rows, &window.schema).await {
@@ -127,7 +126,24 @@ pub async fn flush(
     commit::commit_main(table, &adds, window.moves, stop).await
 }
 
-async fn pause(stop: &Shutdown) -> Result<(), CommitError> {
+/// Brings the table to a schema version, unless it is there already; returns once it is known to be.
+pub async fn evolve(
+    table: &mut Table,
+    schema: &SchemaRef,
+    schema_version: u32,
+    stop: &Shutdown,
+) -> Result<(), CommitError> {
+    while let Err(error) = commit::evolve(table, schema, schema_version).await {
+        table.warn("schema version not confirmed, trying again", &error);
+        pause(stop).await?;
+        if let Err(error) = table.refresh().await {
+            table.warn("table cannot be read, asking again", &error);
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn pause(stop: &Shutdown) -> Result<(), CommitError> {
     tokio::select! {
         () = tokio::time::sleep(RETRY) => Ok(()),
         () = stop.cancelled() => Err(CommitError::Stopped),

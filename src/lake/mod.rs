@@ -5,6 +5,7 @@
 //! * `table`, `txns`, `commit`: a Delta table, all its positions in one pass, and **the only commit**.
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
 //! * `dead_letters`: the side table of records that could not become rows.
+//! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
 
@@ -15,6 +16,7 @@ mod flush;
 mod format;
 mod positions;
 mod probe;
+mod schema_versions;
 mod store;
 mod table;
 mod txns;
@@ -32,14 +34,15 @@ use url::Url;
 
 pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
-pub use commit::{CommitError, create, evolve};
+pub use commit::{CommitError, create};
 pub use dead_letters::DeadLetters;
-pub use flush::{Encoding, Window, flush};
+pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
+pub use schema_versions::SchemaVersions;
 pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
-pub use table::{Table, TableError, conform};
+pub use table::{Past, Table, TableError, conform};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};
 
@@ -96,6 +99,13 @@ impl Lake {
         let log: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.commit()), prefix.clone()));
         let data: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.data()), prefix));
         Ok((default_logstore(log, Arc::clone(self.stores.commit()), &url, &StorageConfig::default()), data))
+    }
+
+    /// The Delta table `folder/name` as it was; `None` if there is no such table. An error if it never had that
+    /// table version, or was not there yet at that time.
+    pub async fn past(&self, folder: &str, name: &str, at: Past) -> Result<Option<Table>, TableError> {
+        let (log, data) = self.table_stores(folder, name)?;
+        Table::open_past(name, log, data, at).await
     }
 
     /// Names of the tables in `folder`.

@@ -9,6 +9,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use chrono::{DateTime, Utc};
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake_core::kernel::{Add, EagerSnapshot};
@@ -58,6 +59,24 @@ pub enum TableError {
     Arrow(#[from] ArrowError),
 }
 
+/// A moment in a table's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Past {
+    /// At a table version.
+    Version(u64),
+    /// As of a time: the newest table version that was committed by then.
+    Time(DateTime<Utc>),
+}
+
+impl std::fmt::Display for Past {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "at table version {version}"),
+            Self::Time(time) => write!(f, "at {}", time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
+        }
+    }
+}
+
 /// A Delta table, its newest known snapshot and the `txn`s in it.
 #[derive(Clone)]
 pub struct Table {
@@ -86,6 +105,26 @@ impl Table {
         })
     }
 
+    /// Opens the table as it was, for reading only: without its transactions.
+    pub fn open_past<'a>(
+        name: &'a str,
+        log_store: LogStoreRef,
+        data: Arc<dyn ObjectStore>,
+        at: Past,
+    ) -> BoxFuture<'a, Result<Option<Self>, TableError>> {
+        Box::pin(async move {
+            if !log_store.is_delta_table_location().await? {
+                return Ok(None);
+            }
+            let mut delta = DeltaTable::new(log_store);
+            match at {
+                Past::Version(version) => delta.load_version(version).await?,
+                Past::Time(time) => delta.load_with_datetime(time).await?,
+            }
+            Ok(Some(Self { name: name.into(), delta, txns: Txns::new(), data }))
+        })
+    }
+
     /// Table name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -111,6 +150,11 @@ impl Table {
     pub fn positions_of(&self, fed: &str) -> Positions {
         let parse = |(app, version): (&String, &i64)| Some((TopicPartition::from_app_id(fed, app)?, *version));
         self.txns.iter().filter_map(parse).collect()
+    }
+
+    /// The number that the transactions of `app_id` stand at; `None` if there was none.
+    pub fn number(&self, app_id: &str) -> Option<i64> {
+        self.txns.get(app_id).copied()
     }
 
     /// The table's schema.

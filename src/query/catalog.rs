@@ -8,6 +8,7 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::common::DataFusionError;
 use parking_lot::RwLock;
 
+use super::past::PastTables;
 use super::{CATALOG, PUBLIC, Pinned, SYSTEM};
 
 /// The one catalog of a statement.
@@ -15,10 +16,12 @@ use super::{CATALOG, PUBLIC, Pinned, SYSTEM};
 pub(super) struct PinnedCatalog {
     schemas: BTreeMap<String, Arc<PinnedSchema>>,
     views: BTreeMap<String, String>,
+    past: Option<Arc<PastTables>>,
 }
 
 impl PinnedCatalog {
-    pub(super) fn new(pinned: Pinned) -> Arc<Self> {
+    /// `past` reads the tables of the past that the statement names.
+    pub(super) fn new(pinned: Pinned, past: Option<Arc<PastTables>>) -> Arc<Self> {
         let mut schemas: BTreeMap<String, Arc<PinnedSchema>> = pinned
             .schemas
             .into_iter()
@@ -27,7 +30,12 @@ impl PinnedCatalog {
         for always in [PUBLIC, SYSTEM] {
             schemas.entry(always.to_owned()).or_default();
         }
-        Arc::new(Self { schemas, views: pinned.views })
+        Arc::new(Self { schemas, views: pinned.views, past })
+    }
+
+    /// The tables of the past that the statement names.
+    pub(super) fn past(&self) -> Option<&Arc<PastTables>> {
+        self.past.as_ref()
     }
 
     /// Schema names, sorted.

@@ -19,7 +19,9 @@
 mod allow;
 mod catalog;
 mod error;
+mod logical;
 mod parse;
+mod past;
 mod rows;
 mod service;
 mod session;
@@ -38,6 +40,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use futures::future::BoxFuture;
 
 pub use datafusion::common::ScalarValue;
 pub use parse::{Script, split};
@@ -47,6 +50,9 @@ pub use session::{Session, TableInfo};
 pub use statement::{Query, Statement};
 pub use system_table::SystemTable;
 pub use table::ViewTable;
+
+use crate::error::Result;
+use crate::lake::Past;
 
 /// The catalog every table lives in.
 pub const CATALOG: &str = "millpond";
@@ -59,6 +65,11 @@ pub const SYSTEM: &str = "system";
 pub trait Catalog: Send + Sync + 'static {
     /// The tables and views as they are now. What is returned does not change any more.
     fn pin(&self) -> Pinned;
+
+    /// A table of schema `public` as it was; `None` if there is no such table.
+    fn past(&self, _table: &str, _at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// One state of all tables.

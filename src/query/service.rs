@@ -13,6 +13,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::catalog::{PinnedCatalog, PinnedList};
+use super::past::PastTables;
 use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
@@ -106,7 +107,8 @@ impl Service {
     }
 
     pub(super) fn pin(&self) -> Arc<PinnedCatalog> {
-        PinnedCatalog::new(self.inner.catalog.pin())
+        let past = PastTables::new(Arc::clone(&self.inner.catalog));
+        PinnedCatalog::new(self.inner.catalog.pin(), Some(Arc::new(past)))
     }
 }
 
@@ -139,7 +141,7 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_catalog_list(Arc::new(PinnedList(PinnedCatalog::new(Pinned::default()))))
+        .with_catalog_list(Arc::new(PinnedList(PinnedCatalog::new(Pinned::default(), None))))
         // What reads or writes files by name stays out: no file formats, no table factories, and of the default
         // table functions only those that count.
         .with_file_formats(Vec::new())

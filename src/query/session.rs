@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::allow::{self, Ask};
 use super::catalog::{PinnedCatalog, PinnedList};
+use super::past::{self, AtTime, AtVersion};
 use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
@@ -189,6 +190,10 @@ impl Session {
         let mut state = SessionState::clone(&self.now.lock().state);
         state.register_catalog_list(Arc::new(PinnedList(Arc::clone(&catalog))));
         state.mark_start_execution();
+        if let Some(past) = catalog.past() {
+            state.register_udtf(past::AT_VERSION, Arc::new(AtVersion(Arc::clone(past))));
+            state.register_udtf(past::AT_TIME, Arc::new(AtTime(Arc::clone(past))));
+        }
         (catalog, state)
     }
 
@@ -230,9 +235,12 @@ fn plan<'a>(
                 plan_view(catalog, state, table.table(), inside).await?;
             }
         }
-        let planned = match state.statement_to_plan(statement).await {
-            Ok(planned) => planned,
-            Err(error) => return Err(explain(error, catalog, state, sql)),
+        let planned = loop {
+            match (state.statement_to_plan(statement.clone()).await, catalog.past()) {
+                (Ok(planned), _) => break planned,
+                (Err(_), Some(past)) if past.load().await? => {}
+                (Err(error), _) => return Err(explain(error, catalog, state, sql)),
+            }
         };
         allow::verify(&planned)?;
         Ok(planned)

@@ -1,11 +1,12 @@
 //! A pinned View as a DataFusion table: the union of the Delta scan, null-padded to the View's schema
-//! version, and the hot batches. Columns are shown users' first, Millpond's own (`_…`) last.
+//! version, and the hot batches; above it, columns that succeed each other become one. Columns are shown users' first,
+//! Millpond's own (`_…`) last.
 
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, ScalarValue};
@@ -20,12 +21,13 @@ use datafusion::physical_plan::union::UnionExec;
 use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::kernel::EagerSnapshot;
 
+use super::logical::Shown;
 use crate::lake::{View, conform};
 
 /// Committed rows of one snapshot, and hot rows above it.
 #[derive(Debug)]
 pub struct ViewTable {
-    schema: SchemaRef,
+    shown: Shown,
     committed: Option<Arc<EagerSnapshot>>,
     hot: Vec<RecordBatch>,
 }
@@ -35,7 +37,7 @@ impl ViewTable {
     pub fn new(view: &View) -> Self {
         let hot = view.hot.iter().filter(|batch| batch.rows.num_rows() > 0);
         Self {
-            schema: shown(&view.schema),
+            shown: Shown::new(&view.schema),
             committed: view.committed.clone(),
             hot: hot.map(|batch| batch.rows.clone()).collect(),
         }
@@ -43,7 +45,7 @@ impl ViewTable {
 
     /// A committed snapshot alone; without one there are no rows.
     pub fn committed(snapshot: Option<Arc<EagerSnapshot>>, schema: &SchemaRef) -> Self {
-        Self { schema: shown(schema), committed: snapshot, hot: Vec::new() }
+        Self { shown: Shown::new(schema), committed: snapshot, hot: Vec::new() }
     }
 
     fn plan<'a>(
@@ -54,22 +56,21 @@ impl ViewTable {
         limit: Option<usize>,
     ) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
         Box::pin(async move {
-            let schema = match projection {
-                Some(columns) => Arc::new(self.schema.project(columns)?),
-                None => Arc::clone(&self.schema),
-            };
+            let schema = self.shown.stored(projection);
             let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
             if let Some(snapshot) = &self.committed {
-                parts.push(scan_committed(snapshot, &schema, session, filters, limit).await?);
+                let filters: Vec<Expr> = filters.iter().filter_map(|filter| self.shown.push_down(filter)).collect();
+                parts.push(scan_committed(snapshot, &schema, session, &filters, limit).await?);
             }
             if !self.hot.is_empty() {
                 let batches = self.hot.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
                 parts.push(MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?);
             }
-            match parts.len() {
-                0 => Ok(Arc::new(EmptyExec::new(schema)) as Arc<dyn ExecutionPlan>),
-                _ => UnionExec::try_new(parts),
-            }
+            let union = match parts.len() {
+                0 => Arc::new(EmptyExec::new(schema)) as Arc<dyn ExecutionPlan>,
+                _ => UnionExec::try_new(parts)?,
+            };
+            self.shown.assemble(projection, union)
         })
     }
 }
@@ -77,7 +78,7 @@ impl ViewTable {
 #[async_trait]
 impl TableProvider for ViewTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.shown.schema())
     }
 
     fn table_type(&self) -> TableType {
@@ -97,13 +98,6 @@ impl TableProvider for ViewTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Box::pin(self.plan(session, projection, filters, limit)).await
     }
-}
-
-/// The order people see: their own columns, then Millpond's. No field metadata, all nullable.
-fn shown(schema: &Schema) -> SchemaRef {
-    let (own, users): (Vec<_>, Vec<_>) = schema.fields().iter().partition(|field| field.name().starts_with('_'));
-    let plain = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), true);
-    Arc::new(Schema::new(users.into_iter().chain(own).map(plain).collect::<Vec<_>>()))
 }
 
 fn scan_committed<'a>(

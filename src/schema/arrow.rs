@@ -13,6 +13,10 @@ use super::{Column, ColumnType, Element, Path, PathError, SchemaVersion, fixed};
 pub const PATH_KEY: &str = "millpond.path";
 /// Field metadata: the column's type where the Arrow type does not tell (`json`).
 pub const TYPE_KEY: &str = "millpond.type";
+/// Field metadata of a successor: the name of the column it succeeds, under which people see both.
+pub const WIDENS_KEY: &str = "millpond.widens";
+/// Field metadata of a bigint column whose integers are doubles, too: [`Column::exact`].
+pub const EXACT_KEY: &str = "millpond.exact";
 
 /// Field metadata: what the contract says about the column. Other engines show it as the column's comment.
 pub const DESCRIPTION_KEY: &str = "comment";
@@ -83,7 +87,26 @@ impl ColumnType {
             ColumnType::List(Element::String) => "string[]",
         }
     }
+
+    /// The type that [`ColumnType::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
+
+const ALL: [ColumnType; 11] = [
+    ColumnType::Boolean,
+    ColumnType::Int64,
+    ColumnType::Double,
+    ColumnType::String,
+    ColumnType::Json,
+    ColumnType::Timestamp,
+    ColumnType::Date,
+    ColumnType::List(Element::Boolean),
+    ColumnType::List(Element::Int64),
+    ColumnType::List(Element::Double),
+    ColumnType::List(Element::String),
+];
 
 /// The SQL name of an Arrow type, as `system.columns` and DESCRIBE show it; for the types of contracts their
 /// [word](ColumnType::word).
@@ -158,6 +181,8 @@ impl SchemaVersion {
             if column.kind == ColumnType::Json {
                 metadata.insert(TYPE_KEY.to_owned(), column.kind.word().to_owned());
             }
+            metadata.extend(column.widens.clone().map(|widens| (WIDENS_KEY.to_owned(), widens)));
+            metadata.extend(column.exact.then(|| (EXACT_KEY.to_owned(), "true".to_owned())));
             if let Some(description) = &column.description {
                 metadata.insert(DESCRIPTION_KEY.to_owned(), description.clone());
             }
@@ -191,17 +216,18 @@ fn column(field: &Field) -> Result<Column, SchemaError> {
     let text = field.metadata().get(PATH_KEY).ok_or_else(|| SchemaError::NoPath(name.clone()))?;
     let path: Path = text.parse().map_err(|error| SchemaError::Path { name: name.clone(), error })?;
     let json = field.metadata().get(TYPE_KEY).is_some_and(|word| word == ColumnType::Json.word());
-    let kinds = [ColumnType::Boolean, ColumnType::Int64, ColumnType::Double, ColumnType::Timestamp, ColumnType::Date];
-    let mut kinds = kinds.into_iter().chain(Element::ALL.map(ColumnType::List));
     let kind = match plain(field.data_type()) {
         DataType::Utf8 if json => ColumnType::Json,
         DataType::Utf8 => ColumnType::String,
-        other => kinds
+        other => ALL
+            .into_iter()
             .find(|kind| kind.arrow_type() == other)
             .ok_or_else(|| SchemaError::Type { name: name.clone(), found: other.clone() })?,
     };
+    let widens = field.metadata().get(WIDENS_KEY).cloned();
+    let exact = field.metadata().contains_key(EXACT_KEY);
     let description = field.metadata().get(DESCRIPTION_KEY).cloned();
-    Ok(Column { name, path, kind, description })
+    Ok(Column { name, path, kind, widens, exact, description })
 }
 
 /// The type without the freedoms readers take: views, long strings, another spelling of UTC.
@@ -226,23 +252,16 @@ mod tests {
     use crate::schema::any_path;
 
     fn any_version() -> impl Strategy<Value = SchemaVersion> {
-        let kinds = vec![
-            ColumnType::Boolean,
-            ColumnType::Int64,
-            ColumnType::Double,
-            ColumnType::String,
-            ColumnType::Json,
-            ColumnType::Timestamp,
-            ColumnType::Date,
-            ColumnType::List(Element::Double),
-            ColumnType::List(Element::String),
-        ];
-        let column = (any_path(), prop::sample::select(kinds), prop::option::of(any::<String>()));
+        let flags = (any::<bool>(), prop::option::of("[a-z]{1,3}"), prop::option::of(any::<String>()));
+        let column = (any_path(), prop::sample::select(ALL.to_vec()), flags);
         (prop::collection::vec(column, 0..8), 1..100u32, any::<prop::sample::Index>()).prop_map(
             |(columns, number, keys)| {
                 let named = columns.into_iter().enumerate();
                 let columns: Vec<Column> = named
-                    .map(|(n, (path, kind, description))| Column { name: format!("c{n}"), path, kind, description })
+                    .map(|(n, (path, kind, (exact, widens, description)))| {
+                        let name = format!("c{n}");
+                        Column { name, path, kind, widens, exact, description }
+                    })
                     .collect();
                 SchemaVersion { number, keys: keys.index(columns.len() + 1), columns }
             },

@@ -180,6 +180,11 @@ pub enum OnNewField {
 /// `on_type_conflict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnTypeConflict {
+    /// Where a wider type loses nothing, a successor column of it takes the value and all later ones; else as
+    /// `Rescue`.
+    Widen,
+    /// A successor column of strings takes the value and all later ones.
+    String,
     /// The value goes to `_rescued`, the column is null.
     Rescue,
     /// The record becomes a dead letter.

@@ -1,32 +1,39 @@
-//! What decoding found at payload paths that no column knows: the input of a schema version's successor.
+//! What decoding found that the schema version does not hold: the input of its successor.
+
+use std::sync::Arc;
 
 use super::{ColumnType, Element, Path};
 
 /// The kinds of values at one path, as a set: seen in messages, or declared by a writer schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Observed(u16);
+pub struct Observed(u32);
 
 impl Observed {
     /// `true` or `false`.
     pub const BOOLEAN: Self = Self(1);
-    /// Written as an integer, within 64 bits signed.
+    /// Written as an integer, within ±2⁵³: a double, too.
     pub const INTEGER: Self = Self(1 << 1);
+    /// Written as an integer, within 64 bits signed but beyond ±2⁵³.
+    pub const LONG: Self = Self(1 << 2);
     /// Written as an integer, beyond 64 bits signed.
-    pub const BIG_INTEGER: Self = Self(1 << 2);
+    pub const BIG_INTEGER: Self = Self(1 << 3);
     /// Written with a fraction or an exponent.
-    pub const REAL: Self = Self(1 << 3);
+    pub const REAL: Self = Self(1 << 4);
     /// A string.
-    pub const STRING: Self = Self(1 << 4);
-    /// A timestamp: declared by a writer schema, or a string that reads as one where timestamps are looked for
-    /// (`infer_timestamps`).
-    pub const TIMESTAMP: Self = Self(1 << 5);
-    /// A date; only a writer schema knows it from a string.
-    pub const DATE: Self = Self(1 << 6);
+    pub const STRING: Self = Self(1 << 5);
+    /// A timestamp: declared by a writer schema, or a string that reads as one where timestamps are looked for: with
+    /// `infer_timestamps`, and where a date was expected.
+    pub const TIMESTAMP: Self = Self(1 << 6);
     /// An object too deep to be flattened, or an array that holds an array or object.
     pub const NESTED: Self = Self(1 << 7);
-    /// An array of scalars and nulls; of what kinds, the upper bits say.
+    /// An array of scalars and nulls; of what kinds, the upper half says.
     const LIST: Self = Self(1 << 8);
-    const ELEMENTS: u32 = 9;
+    /// A date; only a writer schema knows it from a string.
+    pub const DATE: Self = Self(1 << 9);
+    const ELEMENTS: u32 = 16;
+
+    const INTEGERS: Self = Self(Self::INTEGER.0 | Self::LONG.0);
+    const NUMBERS: Self = Self(Self::INTEGERS.0 | Self::BIG_INTEGER.0 | Self::REAL.0);
 
     /// An array of scalars of these kinds; of none, if it holds nothing but nulls.
     #[must_use]
@@ -40,6 +47,23 @@ impl Observed {
         Self(self.0 | other.0)
     }
 
+    /// The kinds that `other` does not have.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The kinds that are neither objects nor arrays.
+    #[must_use]
+    pub fn scalars(self) -> Self {
+        self.kinds().without(Self::NESTED.and(Self::LIST))
+    }
+
+    /// True if some kind of `other` was seen.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The narrowest column type that keeps every value seen: `bigint`; `double` once a real was among numbers
     /// (an integer beyond ±2^53 is rescued there); `boolean`; `timestamp`; `date`; else `string`, which takes every
     /// scalar as text: mixed kinds, and integers beyond 64 bits, keep all their digits. Arrays of scalars of one
@@ -48,10 +72,10 @@ impl Observed {
         if self.has(Self::NESTED) {
             ColumnType::Json
         } else if self.has(Self::LIST) {
-            self.element().filter(|_| self.within(Self::LIST)).map_or(ColumnType::Json, ColumnType::List)
+            self.element().filter(|_| self.kinds() == Self::LIST).map_or(ColumnType::Json, ColumnType::List)
         } else if self == Self::BOOLEAN {
             ColumnType::Boolean
-        } else if self == Self::INTEGER {
+        } else if self.is_only(Self::INTEGERS) {
             ColumnType::Int64
         } else if self == Self::TIMESTAMP {
             ColumnType::Timestamp
@@ -82,7 +106,7 @@ impl Observed {
         let elements = Self(self.0 >> Self::ELEMENTS);
         if elements == Self::BOOLEAN {
             Some(Element::Boolean)
-        } else if elements == Self::INTEGER {
+        } else if elements.is_only(Self::INTEGERS) {
             Some(Element::Int64)
         } else if elements.is_text() {
             Some(Element::String)
@@ -91,32 +115,34 @@ impl Observed {
         }
     }
 
-    fn has(self, kind: Self) -> bool {
-        self.0 & kind.0 != 0
+    /// The kinds of the values themselves, without those of their elements.
+    fn kinds(self) -> Self {
+        Self(self.0 & ((1 << Self::ELEMENTS) - 1))
     }
 
-    /// True if of scalars and arrays nothing but `kinds` was seen.
-    fn within(self, kinds: Self) -> bool {
-        let all = (1 << Self::ELEMENTS) - 1;
-        self.0 & all & !kinds.0 == 0
+    /// True if something was seen, and nothing but `kinds`.
+    fn is_only(self, kinds: Self) -> bool {
+        self != Self::default() && self.without(kinds) == Self::default()
     }
 
     /// True for strings, whatever they read as.
     fn is_text(self) -> bool {
-        self != Self::default() && self.within(Self(Self::STRING.0 | Self::TIMESTAMP.0 | Self::DATE.0))
+        self.is_only(Self(Self::STRING.0 | Self::TIMESTAMP.0 | Self::DATE.0))
     }
 
     /// True for numbers of which one is a real.
     fn is_number(self) -> bool {
-        self.has(Self::REAL) && self.0 & !(Self::INTEGER.0 | Self::BIG_INTEGER.0 | Self::REAL.0) == 0
+        self.has(Self::REAL) && self.is_only(Self::NUMBERS)
     }
 }
 
-/// Values found at a payload path that no column knows.
+/// Values found at a payload path that no column knows, or that its column could not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The payload path.
     pub path: Path,
+    /// Topic of the first record that has it.
+    pub topic: Arc<str>,
     /// Kinds of the values.
     pub observed: Observed,
     /// Kinds that a writer schema allows there; empty if none says anything. Then no value need have been seen.
@@ -134,10 +160,20 @@ pub struct Found {
 }
 
 impl Found {
+    /// Adds a row's value; `sample` writes it, and is asked for the first one only.
+    pub(crate) fn see(&mut self, observed: Observed, sample: impl FnOnce() -> String) {
+        self.observed = self.observed.and(observed);
+        self.rows += 1;
+        if self.rows == 1 {
+            self.sample = sample();
+        }
+    }
+
     /// Adds what another batch found at the same path; the earlier one's position and sample stay.
     pub fn merge(&mut self, other: &Found) {
         if other.place() < self.place() {
-            (self.partition, self.offset, self.at_byte) = other.place();
+            self.topic = Arc::clone(&other.topic);
+            (self.partition, self.offset, self.at_byte) = (other.partition, other.offset, other.at_byte);
             self.sample.clone_from(&other.sample);
         }
         self.observed = self.observed.and(other.observed);
@@ -150,8 +186,8 @@ impl Found {
         if self.declared == Observed::default() { self.observed } else { self.declared }
     }
 
-    pub(super) fn place(&self) -> (i32, i64, u32) {
-        (self.partition, self.offset, self.at_byte)
+    pub(super) fn place(&self) -> (&str, i32, i64, u32) {
+        (&self.topic, self.partition, self.offset, self.at_byte)
     }
 }
 
@@ -164,6 +200,11 @@ mod tests {
         for (kinds, expected) in [
             (&[Observed::BOOLEAN][..], ColumnType::Boolean),
             (&[Observed::INTEGER], ColumnType::Int64),
+            (&[Observed::LONG], ColumnType::Int64),
+            (&[Observed::INTEGER, Observed::LONG], ColumnType::Int64),
+            (&[Observed::LONG, Observed::REAL], ColumnType::Double),
+            (&[Observed::LONG, Observed::BOOLEAN], ColumnType::String),
+            (&[], ColumnType::String),
             (&[Observed::REAL], ColumnType::Double),
             (&[Observed::INTEGER, Observed::REAL], ColumnType::Double),
             (&[Observed::BIG_INTEGER, Observed::REAL], ColumnType::Double),
@@ -212,6 +253,7 @@ mod tests {
     fn what_the_writers_declare_wins_over_what_was_seen() {
         let find = |declared, observed| Found {
             path: "a".parse().unwrap(),
+            topic: "fleet".into(),
             observed,
             declared,
             partition: 0,

@@ -11,6 +11,11 @@ use crate::decode::{Decoder, Records};
 /// nothing; the order of `windows` does not matter. A declared column without a type that was not seen, or
 /// that lies inside a declared `json` column, becomes a string, which takes every scalar.
 pub fn infer_first(contract: &Contract, windows: &[&Records]) -> SchemaVersion {
+    SchemaVersion::first(contract, &first_finds(contract, windows))
+}
+
+/// What the first window holds that the contract does not settle: the input of [`SchemaVersion::first`].
+pub fn first_finds(contract: &Contract, windows: &[&Records]) -> Vec<Found> {
     // Decoded with the columns whose type is known already: what is left over is what must be inferred.
     let known = known(contract);
     let untyped =
@@ -22,8 +27,7 @@ pub fn infer_first(contract: &Contract, windows: &[&Records]) -> SchemaVersion {
         ..contract.clone()
     };
     let mut decoder = Decoder::new(Arc::new(probe), Arc::new(SchemaVersion { number: 0, keys: 0, columns: known }));
-    let found: Vec<Found> = windows.iter().flat_map(|window| decoder.look(window)).collect();
-    SchemaVersion::first(contract, &found)
+    windows.iter().flat_map(|window| decoder.look(window)).collect()
 }
 
 /// The declared columns whose path and type need no record to be known, keys first.
@@ -32,7 +36,7 @@ pub(super) fn known(contract: &Contract) -> Vec<Column> {
         let path = column.path?;
         let from_payload = matches!(path, Path::Value(_));
         let kind = if from_payload { column.kind? } else { column.kind.unwrap_or(ColumnType::String) };
-        Some(Column { name: column.name, path, kind, description: column.description })
+        Some(Column { description: column.description, ..Column::new(column.name, path, kind) })
     };
     declared(contract).into_iter().filter_map(column).collect()
 }

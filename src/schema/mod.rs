@@ -8,29 +8,36 @@
 //!                     arrow_schema ▼    │ from_arrow └─ Found (from decode)
 //!                              Delta table's schema
 //! ```
-//! A version only grows: columns are appended, names and types of earlier ones never change. The Arrow form
-//! carries each column's path in its field metadata, so a version reads back from the Delta table alone.
+//! A version only grows: columns are appended, names and types of earlier ones never change. A column whose values
+//! no longer fit gets a successor (`widen`), and people see both as one. The Arrow form carries each column's path in
+//! its field metadata, so a version reads back from the Delta table alone; `record` is what is kept of its history.
 
 mod arrow;
 mod contract;
+mod edit;
 mod found;
 mod infer;
 mod names;
 mod path;
+mod record;
 mod version;
+mod widen;
 
 pub(crate) use arrow::element_field;
-pub use arrow::{DESCRIPTION_KEY, PATH_KEY, SchemaError, TYPE_KEY, type_name};
+pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, type_name};
 pub use contract::{
     ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
     OnTypeConflict, Path, Start, TimeFormat,
 };
+pub use edit::Refusal;
 pub use found::{Found, Observed};
-pub use infer::infer_first;
+pub use infer::{first_finds, infer_first};
 pub use names::derive as derive_name;
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};
+pub use record::{Cause, Change, ChangeKind, Place, VersionRecord};
 pub use version::{Column, MAX_COLUMNS, SchemaVersion, fixed};
+pub use widen::LogicalColumn;
 
 #[cfg(test)]
 pub(crate) use {infer::tests, path::tests::any_path};

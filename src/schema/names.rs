@@ -49,6 +49,11 @@ fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
+/// FNV-1a, 64 bits.
+pub(super) fn fnv1a_64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Appends `part` in lower snake case, with one `_` before it if `name` is not empty.
 fn push_snake(name: &mut String, part: &str) {
     let chars: Vec<char> = part.chars().collect();

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{ArrayShape, ColumnContract, ColumnType, Contract, Found, OnNewField, Path, names};
+use super::widen::{is_superseded, widen};
+use super::{ArrayShape, ColumnContract, ColumnType, Contract, Found, Observed, OnNewField, Path, names};
 
 /// More columns than this are not added to a table: further paths are rescued.
 pub const MAX_COLUMNS: usize = 1_000;
@@ -46,8 +47,24 @@ pub struct Column {
     pub path: Path,
     /// Type of its values.
     pub kind: ColumnType,
+    /// The column it succeeds: all values that come later are here, and people see both as one column of that name.
+    pub widens: Option<String>,
+    /// Of a bigint column: every integer so far is a double, too (within ±2⁵³).
+    pub exact: bool,
     /// What the contract says about it, for people.
     pub description: Option<String>,
+}
+
+impl Column {
+    /// A column that succeeds none, without values.
+    pub fn new(name: String, path: Path, kind: ColumnType) -> Self {
+        Self { name, path, kind, widens: None, exact: kind == ColumnType::Int64, description: None }
+    }
+
+    /// The name under which people see it.
+    pub fn logical(&self) -> &str {
+        self.widens.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// One accepted form of a table's rows. The Arrow form has the key columns first, then `event_time`, the
@@ -72,7 +89,7 @@ impl SchemaVersion {
 
     /// Version 1: the declared columns (keys first, then in file order), then what was found, in order of
     /// first appearance by partition and offset. `on_new_field` does not speak about the first version.
-    pub(super) fn first(contract: &Contract, found: &[Found]) -> Self {
+    pub fn first(contract: &Contract, found: &[Found]) -> Self {
         let mut columns = Vec::new();
         let mut names = Names::new(&columns);
         grow(&mut columns, &mut names, contract, &merged(found), true);
@@ -81,19 +98,27 @@ impl SchemaVersion {
 
     /// The successor that also holds what was found and what the contract declares by now, or `None` if that
     /// adds nothing. The order of `found` does not matter: columns are appended in order of first appearance.
+    /// A find at a column's path is what that column could not hold: it may get a successor.
     /// A declared column that names no path is bound to the first path whose derived name is its own.
     pub fn evolve(&self, contract: &Contract, found: &[Found]) -> Option<Self> {
         let mut columns = self.columns.clone();
+        let finds = merged(found);
+        widen(&mut columns, self.keys, contract, &finds);
         let mut names = Names::new(&columns);
-        grow(&mut columns, &mut names, contract, &merged(found), contract.on_new_field == OnNewField::Add);
+        grow(&mut columns, &mut names, contract, &finds, contract.on_new_field == OnNewField::Add);
         (columns != self.columns).then(|| Self { number: self.number + 1, keys: self.keys, columns })
+    }
+
+    /// True if a later column took over from the one at `at`: it gets no more values.
+    pub fn is_superseded(&self, at: usize) -> bool {
+        is_superseded(&self.columns, at)
     }
 
     /// The same version with the descriptions that the contract gives by now: they are no change of a table.
     #[must_use]
     pub fn described(mut self, contract: &Contract) -> Self {
         for column in &mut self.columns {
-            column.description = contract.column(&column.name).and_then(|declared| declared.description.clone());
+            column.description = contract.column(column.logical()).and_then(|declared| declared.description.clone());
         }
         self
     }
@@ -160,7 +185,9 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
             Path::Timestamp => ColumnType::Timestamp,
             _ => seen.map_or(ColumnType::String, |find| type_of(contract, find)),
         });
-        let column = Column { name: declared.name, path, kind, description: declared.description };
+        let mut column = Column::new(declared.name, path, kind);
+        column.description = declared.description;
+        column.exact &= !seen.is_some_and(|find| find.observed.has(Observed::LONG));
         names.add(&column);
         columns.push(column);
     }
@@ -173,7 +200,8 @@ fn grow(columns: &mut Vec<Column>, names: &mut Names, contract: &Contract, finds
             continue;
         }
         let name = names::unique(&derived(find), &text, |name| names.names.contains(name));
-        let column = Column { name, path: find.path.clone(), kind: type_of(contract, find), description: None };
+        let mut column = Column::new(name, find.path.clone(), type_of(contract, find));
+        column.exact &= !find.observed.has(Observed::LONG);
         names.add(&column);
         columns.push(column);
     }
@@ -206,16 +234,16 @@ pub(super) fn declared(contract: &Contract) -> Vec<ColumnContract> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::schema::{ArrayContract, Observed, infer::tests::contract};
+    use crate::schema::{ArrayContract, OnTypeConflict, infer::tests::contract};
 
-    fn find(path: &str, observed: Observed, offset: i64, at_byte: u32) -> Found {
+    pub(crate) fn find(path: &str, observed: Observed, offset: i64, at_byte: u32) -> Found {
         let path = path.parse().unwrap();
-        let declared = Observed::default();
-        Found { path, observed, declared, partition: 0, offset, at_byte, rows: 1, sample: String::new() }
+        let (topic, declared) = ("fleet".into(), Observed::default());
+        Found { path, topic, observed, declared, partition: 0, offset, at_byte, rows: 1, sample: String::new() }
     }
 
     fn names(version: &SchemaVersion) -> Vec<&str> {
@@ -326,19 +354,64 @@ mod tests {
             seed in any::<prop::sample::Index>(),
         ) {
             let contract = contract();
-            let kinds = [Observed::BOOLEAN, Observed::INTEGER, Observed::BIG_INTEGER, Observed::REAL, Observed::STRING, Observed::list_of(Observed::REAL)];
-            let finds: Vec<Found> = finds.iter().map(|(path, kind, offset, at)| find(path, kinds[*kind as usize], *offset, *at)).collect();
-            let mut turned = finds.clone();
-            if !turned.is_empty() {
-                let by = seed.index(turned.len());
-                turned.rotate_left(by);
-                turned.reverse();
-            }
+            let finds = found(&finds);
+            let turned = turned(&finds, seed);
             let first = SchemaVersion::first(&contract, &finds);
             prop_assert_eq!(&SchemaVersion::first(&contract, &turned), &first);
             let distinct: HashSet<String> = first.columns.iter().map(|column| column.name.to_lowercase()).collect();
             prop_assert_eq!(distinct.len(), first.columns.len());
             prop_assert_eq!(first.evolve(&contract, &finds), None);
         }
+
+        #[test]
+        fn misfits_and_new_fields_in_any_order_make_the_same_successor(
+            known in prop::collection::vec(("[a-c]{1,2}(\\.[A-C]{1,2})?", 0..7u8, 0..4i64, 0..4u32), 0..8),
+            later in prop::collection::vec(("[a-c]{1,2}(\\.[A-C]{1,2})?", 0..7u8, 4..8i64, 0..4u32), 0..8),
+            seed in any::<prop::sample::Index>(),
+            policy in prop::sample::select(vec![OnTypeConflict::Widen, OnTypeConflict::String, OnTypeConflict::Rescue]),
+        ) {
+            let contract = Contract { on_type_conflict: policy, ..contract() };
+            let first = SchemaVersion::first(&contract, &found(&known));
+            let later = found(&later);
+            let second = first.evolve(&contract, &later);
+            prop_assert_eq!(first.evolve(&contract, &turned(&later, seed)), second.clone());
+            let Some(second) = second else { return Ok(()) };
+            // A version only grows, looking again soon finds nothing new, and it reads back from the table.
+            for (old, new) in first.columns.iter().zip(&second.columns) {
+                prop_assert_eq!((&old.name, old.kind, &old.widens), (&new.name, new.kind, &new.widens));
+            }
+            // (A new double among large integers is a column of strings once these are told as its misfits.)
+            let third = second.evolve(&contract, &later);
+            prop_assert!(third.is_none() || policy == OnTypeConflict::String);
+            prop_assert_eq!(third.and_then(|third| third.evolve(&contract, &later)), None);
+            prop_assert_eq!(SchemaVersion::from_arrow(&second.arrow_schema(), 2, 0), Ok(second.clone()));
+            // All columns of a path but the newest of each name are out of use.
+            let names: HashSet<&str> = second.columns.iter().map(Column::logical).collect();
+            let in_use = (0..second.columns.len()).filter(|at| !second.is_superseded(*at)).count();
+            prop_assert_eq!(in_use, names.len());
+        }
+    }
+
+    fn found(finds: &[(String, u8, i64, u32)]) -> Vec<Found> {
+        let kinds = [
+            Observed::BOOLEAN,
+            Observed::INTEGER,
+            Observed::BIG_INTEGER,
+            Observed::REAL,
+            Observed::STRING,
+            Observed::NESTED,
+            Observed::LONG,
+        ];
+        finds.iter().map(|(path, kind, offset, at)| find(path, kinds[*kind as usize], *offset, *at)).collect()
+    }
+
+    fn turned(finds: &[Found], seed: prop::sample::Index) -> Vec<Found> {
+        let mut turned = finds.to_vec();
+        if !turned.is_empty() {
+            let by = seed.index(turned.len());
+            turned.rotate_left(by);
+            turned.reverse();
+        }
+        turned
     }
 }

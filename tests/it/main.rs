@@ -11,6 +11,7 @@ mod readers;
 mod registry;
 mod rig;
 mod rig_test;
+mod schema;
 mod shapes;
 mod sql;
 mod tidy;

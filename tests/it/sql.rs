@@ -136,6 +136,7 @@ async fn fleet(commit_interval: &str) -> (Project, Millpond) {
     let bucket = Kafka::name("sql");
     let lake = Lake::on(Minio::shared().await, &bucket);
     let (telemetry, carinfo) = (kafka.topic("sql-telemetry", 1).await, kafka.topic("sql-carinfo", 1).await);
+    let sensors = kafka.topic("sql-sensors", 1).await;
     let readings = (0..3).map(|i| {
         let (car, speed) = (
             if i % 2 == 0 { "a" } else { "b" },
@@ -145,16 +146,20 @@ async fn fleet(commit_interval: &str) -> (Project, Millpond) {
     });
     kafka.send(&telemetry, readings.map(|text| (None, Some(text.into_bytes()))));
     kafka.send_text(&carinfo, [r#"{"car_id":"a","plate_no":"12가3456"}"#, r#"{"car_id":"b","plate_no":null}"#]);
+    // A column that widens: zeros, then 12.5.
+    kafka.send_text(&sensors, [r#"{"volts":0}"#, r#"{"volts":0}"#, r#"{"volts":12.5}"#]);
     let speed = "[columns.speed]\ntype = \"double\"\n[columns.gear]\ntype = \"bigint\"";
     let time = "key = [\"car_id\"]\ntime = { path = \"at\", format = \"rfc3339\" }";
     let project = Project::new(kafka.brokers(), lake)
         .commit_interval(commit_interval)
         .events("telemetry", &telemetry, &format!("{time}\n{speed}"))
-        .events("carinfo", &carinfo, "key = [\"car_id\"]\n[columns.plate_no]\ntype = \"string\"");
+        .events("carinfo", &carinfo, "key = [\"car_id\"]\n[columns.plate_no]\ntype = \"string\"")
+        .events("sensors", &sensors, "[columns.volts]\ntype = \"bigint\"");
     let millpond = Millpond::serve(&project).await;
     let client = Client::connect(&project.flight_sql()).await;
-    let count = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM carinfo)";
-    wait_until("all rows can be seen", SHOWN, async || (client.numbers(count).await.unwrap() == [[5]]).then_some(()))
+    let count = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM carinfo) \
+                 + (SELECT count(*) FROM sensors)";
+    wait_until("all rows can be seen", SHOWN, async || (client.numbers(count).await.unwrap() == [[8]]).then_some(()))
         .await;
     (project, millpond)
 }
@@ -180,7 +185,7 @@ async fn the_slt_files_hold_over_flight_sql_for_hot_and_for_committed_rows() {
         assert!(wrong.is_empty(), "on {rows} rows:\n{}", wrong.join("\n"));
     };
     let hot = "SELECT coalesce(sum(hot_rows), 0) FROM system.ingest";
-    assert_eq!(millpond.number(hot).await, Some(5));
+    assert_eq!(millpond.number(hot).await, Some(8));
     run_all("hot").await;
     // Stopping commits.
     assert_eq!(millpond.stop().await, Some(0));

@@ -17,11 +17,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use clap::{Args, ValueEnum};
+use futures::{StreamExt, stream};
 
 pub use target::{Local, Remote, Results, Target};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::query;
 
 /// Arguments of `millpond sql`.
@@ -91,6 +94,17 @@ pub async fn run(args: SqlArgs, mut target: Box<dyn Target>) -> anyhow::Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes `rows` to standard output.
+pub async fn show(schema: SchemaRef, rows: Vec<RecordBatch>, format: Format) -> Result<()> {
+    let results: Results = (schema, stream::iter(rows.into_iter().map(Ok)).boxed());
+    match format::write(results, format, &mut io::stdout()).await {
+        Ok(written) => written.map(drop),
+        // `| head` closed the pipe: it has what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Error::new(Kind::Internal, "rows cannot be written").because(error)),
+    }
 }
 
 fn cut(script: &str) -> Result<Vec<String>> {

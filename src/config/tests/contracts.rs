@@ -122,7 +122,7 @@ fn a_topic_is_enough() {
         time: None,
         strip: vec![],
         on_new_field: OnNewField::Add,
-        on_type_conflict: OnTypeConflict::Rescue,
+        on_type_conflict: OnTypeConflict::Widen,
         columns: vec![],
         dropped: vec![],
         arrays: vec![],
@@ -176,7 +176,6 @@ fn mistakes() {
             "format = \"avro\"",
             vec!["3:10: format: needs a schema registry\n  hint: set kafka.schema_registry.url in millpond.toml"],
         ),
-        ("on_type_conflict = \"widen\"", vec!["3:20: on_type_conflict: `widen` is not in this version of Millpond"]),
         (
             "on_type_conflict = \"deadletter\"",
             vec!["3:20: on_type_conflict: `deadletter` is not known here\n  hint: did you mean `dead_letter`?"],

@@ -298,6 +298,54 @@ fn more_new_paths_than_a_table_can_have_are_rescued_and_reported_up_to_a_bound()
 }
 
 #[test]
+fn a_superseded_column_gets_no_more_values() {
+    let mut wider = column("n__w1", "n", ColumnType::Double);
+    wider.widens = Some("n".into());
+    let version = version(0, &[column("n", "n", ColumnType::Int64), wider]);
+    let decoded = decode(&contract(), &version, &records(0, &[r#"{"n":1}"#, r#"{"n":12.5}"#, r#"{"n":"x"}"#]));
+    let cells = rows_of(&decoded.rows);
+    let wide: Vec<_> = cells.iter().map(|(_, _, cells)| cells.get("n__w1").map(String::as_str)).collect();
+    assert_eq!(wide, [Some("1.0"), Some("12.5"), None]);
+    assert!(cells.iter().all(|(_, _, cells)| !cells.contains_key("n")));
+    assert_eq!(decoded.rescued, 1);
+}
+
+#[test]
+fn misfits_are_reported_by_path_with_what_was_seen() {
+    let columns = [
+        column("n", "n", ColumnType::Int64),
+        column("text", "n", ColumnType::String),
+        column("d", "d", ColumnType::Date),
+        column("big", "big", ColumnType::Int64),
+    ];
+    let version = version(0, &columns);
+    let payloads = [
+        r#"{"n":1,"d":"2024-02-29","big":9007199254740992}"#,
+        r#"{"n":12.5,"d":"2024-02-29T10:00:00Z"}"#,
+        r#"{"n":"x","d":"never","big":-9007199254740993}"#,
+        r#"{"n":2.5,"big":9007199254740994}"#,
+    ];
+    let decoded = decode(&contract(), &version, &records(7, &payloads));
+    let told: Vec<_> = decoded
+        .misfits
+        .iter()
+        .map(|find| (find.path.to_string(), find.observed, find.offset, find.rows, find.sample.as_str()))
+        .collect();
+    let expected = [
+        ("n".to_owned(), Observed::REAL.and(Observed::STRING), 8, 3, "12.5"),
+        ("d".to_owned(), Observed::TIMESTAMP.and(Observed::STRING), 8, 2, "\"2024-02-29T10:00:00Z\""),
+        ("big".to_owned(), Observed::LONG, 9, 1, "-9007199254740993"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(decoded.found, []);
+    // What is known to be beyond doubles is not told again.
+    let mut known = version;
+    known.columns[3].exact = false;
+    let again = decode(&contract(), &known, &records(7, &payloads));
+    assert!(again.misfits.iter().all(|find| find.path.to_string() != "big"));
+}
+
+#[test]
 fn odd_keys_become_names_that_differ() {
     let payload =
         r#"{"a.b":1,"a b":2,"q\"uote":3,"😀":4,"Door":5,"door":6,"":7,"_offset":8,"_rescued":{"x":9},"a":{"b":10}}"#;

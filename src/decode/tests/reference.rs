@@ -287,13 +287,18 @@ fn held(kind: ColumnType, value: &Value) -> Option<String> {
         }
         (ColumnType::String, Value::String(text)) => Some(text.clone()),
         (ColumnType::String, Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
-        (ColumnType::Timestamp, Value::String(text)) => timestamp(text).map(|us| us.to_string()),
-        (ColumnType::Date, Value::String(text)) => {
-            let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10)?;
-            Some(date.signed_duration_since(chrono::NaiveDate::default()).num_days().to_string())
+        (ColumnType::Timestamp, Value::String(text)) => {
+            let midnight = || day(text).map(|day| day * 86_400_000_000);
+            timestamp(text).or_else(midnight).map(|us| us.to_string())
         }
+        (ColumnType::Date, Value::String(text)) => day(text).map(|day| day.to_string()),
         _ => None,
     }
+}
+
+fn day(text: &str) -> Option<i64> {
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10)?;
+    Some(date.signed_duration_since(chrono::NaiveDate::default()).num_days())
 }
 
 fn timestamp(text: &str) -> Option<i64> {

@@ -6,6 +6,8 @@
 
 pub mod machine;
 #[cfg(test)]
+mod numbering;
+#[cfg(test)]
 mod simulation;
 
 use futures::future::BoxFuture;
@@ -25,7 +27,7 @@ use object_store::ObjectStore;
 use tracing::info;
 
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
-use super::positions::{Moves, Positions};
+use super::positions::{Move, Moves, Positions, TopicPartition};
 use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
 use super::txns::{self, Txns};
 use crate::error::{Error, Kind};
@@ -49,6 +51,14 @@ pub enum CommitError {
         /// Where it stands.
         found: Option<i64>,
     },
+    /// Another writer gave a schema version's number to other columns: stop writing, exit.
+    #[error("another writer is at work: it recorded a schema version {number} of table {table} that is not ours")]
+    Version {
+        /// Name of the table whose version it is.
+        table: String,
+        /// The version's number.
+        number: u32,
+    },
     /// Shutdown came before the outcome was known; the next start finds out.
     #[error("stopped before the commit's outcome was known")]
     Stopped,
@@ -63,7 +73,7 @@ pub enum CommitError {
 impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Rival { .. } => Error::new(Kind::Refused, error.to_string())
+            CommitError::Rival { .. } | CommitError::Version { .. } => Error::new(Kind::Refused, error.to_string())
                 .hint("one process writes to a lake; `_millpond/writer/` names the one that holds it"),
             CommitError::Stopped => Error::new(Kind::Unavailable, error.to_string()),
             CommitError::Table(_) | CommitError::Arrow(_) => {
@@ -130,8 +140,8 @@ pub fn create<'a>(
     })
 }
 
-/// Adds the columns that `schema` has and the table lacks, and sets its schema version. Does nothing if the
-/// table is there already, so it can be repeated after a lost answer.
+/// Adds the columns that `schema` has and the table lacks, brings the metadata of the others up to date, and sets the
+/// table's schema version. Does nothing if the table is there already, so it can be repeated after a lost answer.
 pub fn evolve<'a>(
     table: &'a mut Table,
     schema: &'a SchemaRef,
@@ -143,14 +153,18 @@ pub fn evolve<'a>(
         }
         let state = table.delta.snapshot()?;
         let old = state.schema();
-        let added: Vec<StructField> = schema
-            .fields()
-            .iter()
-            .filter(|field| old.field(field.name()).is_none())
-            .map(|field| field.as_ref().try_into_kernel())
-            .collect::<Result<_, arrow::error::ArrowError>>()
-            .map_err(|error| table.schema_error(&error))?;
-        let new = StructType::try_new(old.fields().cloned().chain(added.iter().cloned()))
+        let (mut kept, mut added): (Vec<StructField>, Vec<StructField>) = (old.fields().cloned().collect(), Vec::new());
+        for field in schema.fields() {
+            let new: StructField = field
+                .as_ref()
+                .try_into_kernel()
+                .map_err(|error: arrow::error::ArrowError| table.schema_error(&error))?;
+            match kept.iter_mut().find(|known| known.name == new.name) {
+                Some(known) => known.metadata = new.metadata,
+                None => added.push(new),
+            }
+        }
+        let new = StructType::try_new(kept.into_iter().chain(added.iter().cloned()))
             .map_err(|error| table.schema_error(&error))?;
         let metadata = state
             .metadata()
@@ -174,11 +188,41 @@ pub async fn commit_main(
 ) -> Result<Outcome, CommitError> {
     let name = Arc::clone(table.name());
     let ends: Positions = moves.iter().map(|(lane, step)| (lane.clone(), step.end)).collect();
+    swap(table, adds, moves, transactions(&name, &ends), |table| table.positions_of(&name), stop).await
+}
+
+/// Appends `adds` to a table that gives numbers, and moves the number of `app_id` on from `start` to `end` in the same
+/// commit: by compare-and-swap, so that of two who want a number one gets it. Returns once the outcome is known;
+/// [`Outcome::Adopted`] says that the number stands at `end`, whoever moved it there.
+pub async fn commit_number(
+    table: &mut Table,
+    app_id: &str,
+    adds: &[Add],
+    start: i64,
+    end: i64,
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
+    let only = TopicPartition { topic: app_id.into(), incarnation: 0, partition: 0 };
+    let moves = Moves::from([(only.clone(), Move { start, end, young: start == 0 })]);
+    let number = |table: &Table| table.number(app_id).map(|number| (only.clone(), number)).into_iter().collect();
+    swap(table, adds, moves, vec![Transaction::new(app_id, end)], number, stop).await
+}
+
+/// Carries out a compare-and-swap: `read` tells where what `moves` names stands, `txns` is what the commit sets.
+async fn swap(
+    table: &mut Table,
+    adds: &[Add],
+    moves: Moves,
+    txns: Vec<Transaction>,
+    read: impl Fn(&Table) -> Positions,
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
+    let name = Arc::clone(table.name());
     let mut machine = MainCommit::new(moves, rand::random());
-    let mut next = machine.start(&table.positions_of(&name));
+    let mut next = machine.start(&read(table));
     loop {
         next = match next {
-            Do::Commit => match append(table, adds, transactions(&name, &ends)).await {
+            Do::Commit => match append(table, adds, txns.clone()).await {
                 Ok(()) => machine.step(Saw::Committed),
                 Err(error) => {
                     table.warn("commit not confirmed, looking whether it landed", &error);
@@ -186,7 +230,7 @@ pub async fn commit_main(
                 }
             },
             Do::Refresh => match table.refresh().await {
-                Ok(()) => machine.step(Saw::Table(&table.positions_of(&name))),
+                Ok(()) => machine.step(Saw::Table(&read(table))),
                 Err(error) => {
                     table.warn("table cannot be read, asking again", &error);
                     machine.step(Saw::Unreachable)

@@ -13,20 +13,20 @@ use crate::lake::positions::{Move, Moves, Positions, TopicPartition};
 type Identity = (TopicPartition, i64);
 
 #[derive(Clone, Default)]
-struct Commit {
-    txns: Positions,
-    rows: Vec<Identity>,
+pub(super) struct Commit {
+    pub txns: Positions,
+    pub rows: Vec<Identity>,
 }
 
 /// A Delta table as delta-rs lets us see it: commits conflict when application ids overlap.
 #[derive(Default)]
-struct Table {
-    commits: Vec<Commit>,
+pub(super) struct Table {
+    pub commits: Vec<Commit>,
     late_puts: Vec<(usize, Commit)>,
 }
 
 impl Table {
-    fn positions(&self) -> Positions {
+    pub fn positions(&self) -> Positions {
         let mut all = Positions::new();
         for commit in &self.commits {
             all.extend(commit.txns.clone());
@@ -39,7 +39,7 @@ impl Table {
     }
 
     /// PUT-if-absent of version `read + 1…`, after the conflict check. The version, if the caller hears of success.
-    fn commit(&mut self, read: usize, commit: Commit, rng: &mut StdRng) -> Option<usize> {
+    pub fn commit(&mut self, read: usize, commit: Commit, rng: &mut StdRng) -> Option<usize> {
         let overlaps = |other: &Commit| other.txns.keys().any(|lane| commit.txns.contains_key(lane));
         if self.commits[read..].iter().any(overlaps) {
             return None;
@@ -62,7 +62,7 @@ impl Table {
     }
 
     /// PUTs still under way arrive, or not: each only if its version is still free.
-    fn time_passes(&mut self, rng: &mut StdRng) {
+    pub fn time_passes(&mut self, rng: &mut StdRng) {
         let mut waiting = std::mem::take(&mut self.late_puts);
         waiting.retain(|(version, commit)| {
             if rng.random_bool(0.7) {

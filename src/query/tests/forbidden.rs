@@ -81,7 +81,10 @@ async fn nothing_that_touches_files_is_registered() {
     let session = service(&Fixture::fleet()).session();
     let functions =
         session.planned_state().table_functions().keys().cloned().collect::<std::collections::BTreeSet<_>>();
-    assert_eq!(functions.iter().map(String::as_str).collect::<Vec<_>>(), ["generate_series", "range"]);
+    assert_eq!(
+        functions.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["at_time", "at_version", "generate_series", "range"]
+    );
     assert!(session.planned_state().table_factories().is_empty());
     for format in ["csv", "parquet", "json", "arrow"] {
         assert!(session.planned_state().get_file_format_factory(format).is_none(), "{format}");

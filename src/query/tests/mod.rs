@@ -1,6 +1,7 @@
 //! The service over tables in memory.
 
 mod forbidden;
+mod logical;
 mod running;
 mod slt;
 mod sql;
@@ -17,7 +18,6 @@ use datafusion::datasource::MemTable;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::error::Result;
 
 /// A catalog whose state can be changed between statements.
 #[derive(Default)]

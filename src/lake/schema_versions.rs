@@ -1,0 +1,74 @@
+//! `system.schema_versions`: gives the schema versions of all tables their numbers, and keeps what they are.
+//!
+//! The commit that appends the rows of a table's new versions moves `txn` `schema/<table>` from the number before them
+//! to the last of them, by compare-and-swap: a number is given once. It comes before the commit that applies the
+//! version to the table, and that before the first row that carries it; so a version that any row names is here.
+
+use arrow::record_batch::RecordBatch;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use super::commit::machine::Outcome;
+use super::commit::{self, CommitError};
+use super::flush;
+use super::table::{Table, TableError};
+use super::txns::TxnError;
+use crate::task::Shutdown;
+
+/// The recorded schema versions of the lake. One commit at a time.
+pub struct SchemaVersions {
+    table: Mutex<Table>,
+}
+
+impl SchemaVersions {
+    /// Over the opened Delta table.
+    pub fn new(table: Table) -> Self {
+        Self { table: Mutex::new(table) }
+    }
+
+    /// All rows.
+    pub async fn rows(&self) -> Result<Vec<RecordBatch>, TableError> {
+        read(&*self.table.lock().await).await
+    }
+
+    /// Appends `rows`, the versions of table `fed` that follow number `before`, up to `last`. Returns once the
+    /// outcome is known; [`Outcome::Adopted`] says that the number is given, but not that the rows are these.
+    pub async fn append(
+        &self,
+        fed: &str,
+        before: u32,
+        last: u32,
+        rows: RecordBatch,
+        stop: &Shutdown,
+    ) -> Result<Outcome, CommitError> {
+        let mut table = self.table.lock().await;
+        let schema = rows.schema();
+        let adds = loop {
+            match table.stage(std::slice::from_ref(&rows), &schema).await {
+                Ok(adds) => break adds,
+                Err(error) => warn!(table = %table.name(), error = %error, "schema version not written, trying again"),
+            }
+            flush::pause(stop).await?;
+        };
+        commit::commit_number(&mut table, &format!("schema/{fed}"), &adds, before.into(), last.into(), stop).await
+    }
+}
+
+async fn read(table: &Table) -> Result<Vec<RecordBatch>, TableError> {
+    let fault = |error: parquet::errors::ParquetError| table.schema_error(&error);
+    let snapshot = table.snapshot()?;
+    let files: Vec<String> = snapshot.log_data().iter().map(|file| file.path().to_string()).collect();
+    let mut rows = Vec::new();
+    for file in files {
+        let path = Path::from_url_path(&file).map_err(|error| table.schema_error(&error))?;
+        let bytes = table.data().get(&path).await.map_err(TxnError::from)?.bytes().await.map_err(TxnError::from)?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?.build().map_err(fault)?;
+        for batch in reader {
+            rows.push(batch?);
+        }
+    }
+    Ok(rows)
+}
