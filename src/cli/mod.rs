@@ -12,6 +12,7 @@ macro_rules! say {
 }
 
 mod check;
+mod dead_letters;
 mod demo;
 mod ingest;
 mod init;
@@ -76,6 +77,9 @@ enum Command {
     /// Try where news and alerts are sent to
     #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
     Sink(sink::SinkCommand),
+    /// Records that could not become rows: look, retry, discard, export
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
             Command::Ingest(command) => ingest::run(command).await,
             Command::Schema(command) => schema::run(command).await,
             Command::Sink(command) => sink::run(command).await,
+            Command::DeadLetters(command) => dead_letters::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

@@ -2,15 +2,20 @@
 //!
 //! The table is a log of events: decoding writes `dead`; what happens to a record later is another row.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray, new_null_array,
+    },
+    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
 };
+use bytes::Bytes;
+use serde::Deserialize;
 
-use super::{Header, Record, Records, scan::Fault};
+use super::{Header, Record, Records, RecordsBuilder, scan::Fault};
 use crate::schema::{ColumnType, push_json_string};
 
 /// Why a record is a dead letter. The codes are stable: people filter by them.
@@ -115,7 +120,30 @@ impl DeadLetter {
     }
 }
 
-/// The schema of `system.dead_letters`. All columns are nullable, as in every table.
+/// What happens to a record that could not become a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// It could not become a row.
+    Dead,
+    /// It was decoded again, and its rows are in the table.
+    Retried,
+    /// A person gave it up.
+    Discarded,
+}
+
+impl Event {
+    /// The stable code, as the column `event` has it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Event::Dead => "dead",
+            Event::Retried => "retried",
+            Event::Discarded => "discarded",
+        }
+    }
+}
+
+/// The schema of `system.dead_letters`. All columns are nullable, as in every table; a null `event` is `dead`.
+/// `event_at` is when a person had something done; decoding knows no clock and leaves it null.
 pub fn dead_letters_schema() -> SchemaRef {
     let timestamp = ColumnType::Timestamp.arrow_type();
     let fields = [
@@ -133,6 +161,7 @@ pub fn dead_letters_schema() -> SchemaRef {
         ("reason", DataType::Utf8),
         ("message", DataType::Utf8),
         ("schema_version", DataType::Int32),
+        ("event_at", ColumnType::Timestamp.arrow_type()),
     ];
     Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind, true)).to_vec()))
 }
@@ -157,7 +186,7 @@ pub fn dead_letters_batch(table: &str, letters: &[DeadLetter]) -> Result<RecordB
     let timestamps = TimestampMicrosecondArray::from_iter_values(letters.iter().map(|letter| letter.timestamp_us));
     let headers: StringArray = letters.iter().map(|letter| headers_json(&letter.headers)).collect();
     let columns: Vec<ArrayRef> = vec![
-        same("dead"),
+        same(Event::Dead.code()),
         same(table),
         texts(|letter| &letter.topic),
         ints(|letter| letter.incarnation as i32),
@@ -171,8 +200,66 @@ pub fn dead_letters_batch(table: &str, letters: &[DeadLetter]) -> Result<RecordB
         texts(|letter| letter.reason.code()),
         texts(|letter| &letter.message),
         ints(|letter| letter.schema_version as i32),
+        new_null_array(&ColumnType::Timestamp.arrow_type(), letters.len()),
     ];
     RecordBatch::try_new(dead_letters_schema(), columns)
+}
+
+/// One `event` at `at_us` (microseconds since 1970) per row of `letters`, which are rows of the dead letters' table.
+/// Of the record only its identity and the reason are repeated.
+pub fn events_batch(event: Event, at_us: i64, letters: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    const KEPT: [&str; 8] =
+        ["table_name", "_topic", "_incarnation", "_partition", "_offset", "_row", "_timestamp", "reason"];
+    let rows = letters.num_rows();
+    let schema = dead_letters_schema();
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, ArrowError> {
+        let name = field.name().as_str();
+        match name {
+            "event" => Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(event.code(), rows)))),
+            "event_at" => Ok(Arc::new(TimestampMicrosecondArray::from_value(at_us, rows).with_timezone("UTC"))),
+            _ if KEPT.contains(&name) => letters.column_by_name(name).cloned().ok_or_else(|| missing(name)),
+            _ => Ok(new_null_array(field.data_type(), rows)),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(schema, columns)
+}
+
+/// The records that rows of the dead letters' table keep, per partition in offset order, for decoding them again.
+pub fn records_of(letters: &RecordBatch) -> Result<Vec<Records>, ArrowError> {
+    let column = |name: &str| letters.column_by_name(name).ok_or_else(|| missing(name));
+    let (topics, offsets) = (column("_topic")?.as_string::<i32>(), column("_offset")?.as_primitive::<Int64Type>());
+    let incarnations = column("_incarnation")?.as_primitive::<Int32Type>();
+    let partitions = column("_partition")?.as_primitive::<Int32Type>();
+    let timestamps = column("_timestamp")?.as_primitive::<TimestampMicrosecondType>();
+    let (keys, payloads) = (column("key")?.as_binary::<i32>(), column("payload")?.as_binary::<i32>());
+    let headers = column("headers")?.as_string::<i32>();
+    let mut lanes: BTreeMap<(&str, i32, i32), Vec<usize>> = BTreeMap::new();
+    for row in 0..letters.num_rows() {
+        let lane = (topics.value(row), incarnations.value(row), partitions.value(row));
+        lanes.entry(lane).or_default().push(row);
+    }
+    let records = lanes.into_iter().map(|((topic, incarnation, partition), mut rows)| {
+        rows.sort_by_key(|row| offsets.value(*row));
+        rows.dedup_by_key(|row| offsets.value(*row));
+        let mut builder = RecordsBuilder::new(rows.first().map_or(0, |row| offsets.value(*row)));
+        for row in rows {
+            let headers = if headers.is_valid(row) { headers_of(headers.value(row))? } else { Vec::new() };
+            builder.push(Record {
+                offset: offsets.value(row),
+                timestamp_us: timestamps.value(row),
+                key: keys.is_valid(row).then(|| keys.value(row)),
+                payload: payloads.is_valid(row).then(|| payloads.value(row)),
+                headers: &headers,
+            });
+        }
+        Ok(builder.finish(topic.into(), incarnation.cast_unsigned(), partition))
+    });
+    records.collect()
+}
+
+fn missing(column: &str) -> ArrowError {
+    ArrowError::SchemaError(format!("dead letters without the column {column}"))
 }
 
 fn headers_json(headers: &[Header]) -> Option<String> {
@@ -194,6 +281,32 @@ fn headers_json(headers: &[Header]) -> Option<String> {
     (!headers.is_empty()).then_some(json)
 }
 
+/// The inverse of [`headers_json`].
+fn headers_of(json: &str) -> Result<Vec<Header>, ArrowError> {
+    #[derive(Deserialize)]
+    struct Shown {
+        name: String,
+        value: Option<String>,
+        hex: Option<String>,
+    }
+    let fault = |reason: &dyn std::fmt::Display| ArrowError::JsonError(format!("headers of a dead letter: {reason}"));
+    let shown: Vec<Shown> = serde_json::from_str(json).map_err(|error| fault(&error))?;
+    let header = |Shown { name, value, hex }: Shown| {
+        let bytes = match (value, hex) {
+            (Some(text), _) => Some(text.into_bytes()),
+            (None, Some(hex)) => Some(unhex(&hex).ok_or_else(|| fault(&"a value is no hexadecimal number"))?),
+            (None, None) => None,
+        };
+        Ok(Header { name, value: bytes.map(Bytes::from) })
+    };
+    shown.into_iter().map(header).collect()
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
 /// Two lower-case digits per byte.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -201,9 +314,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]
@@ -239,5 +349,39 @@ mod tests {
         );
         assert!(batch["headers"].is_null(1) && batch["key"].is_null(0));
         assert_eq!(batch["payload"].as_binary::<i32>().value(0), [0xff, 0]);
+    }
+
+    #[test]
+    fn letters_give_back_their_records_and_events_only_name_them() {
+        let letter = |partition: i32, offset: i64, value: Option<&'static [u8]>| DeadLetter {
+            topic: "fleet".into(),
+            incarnation: 2,
+            partition,
+            offset,
+            timestamp_us: offset * 10,
+            key: (offset % 2 == 0).then(|| vec![0, 0xfe]),
+            payload: (offset != 7).then(|| offset.to_string().into_bytes()),
+            headers: vec![Header { name: "h\n".into(), value: value.map(Bytes::from_static) }],
+            reason: Reason::KeyMissing,
+            message: "no key".into(),
+            schema_version: 1,
+        };
+        let letters =
+            [letter(1, 9, Some(b"\xff\x01")), letter(0, 4, Some(b"te\"xt")), letter(1, 7, None), letter(1, 9, None)];
+        let batch = dead_letters_batch("t", &letters).unwrap();
+        let records = records_of(&batch).unwrap();
+        let lanes: Vec<_> = records.iter().map(|r| (r.incarnation, r.partition, r.start, r.end, r.len())).collect();
+        assert_eq!(lanes, [(2, 0, 4, 5, 1), (2, 1, 7, 10, 2)], "a record that is there twice is tried once");
+        for (record, letter) in records.iter().flat_map(Records::iter).zip([&letters[1], &letters[2], &letters[0]]) {
+            assert_eq!((record.offset, record.timestamp_us), (letter.offset, letter.timestamp_us));
+            assert_eq!((record.key, record.payload), (letter.key.as_deref(), letter.payload.as_deref()));
+            assert_eq!(record.headers, letter.headers);
+        }
+        let events = events_batch(Event::Retried, 77, &batch).unwrap();
+        assert_eq!((events.num_rows(), events.schema()), (4, dead_letters_schema()));
+        assert_eq!(events["event"].as_string::<i32>().value(3), "retried");
+        assert_eq!(&events["_offset"], &batch["_offset"]);
+        assert_eq!(events["payload"].null_count(), 4);
+        assert_eq!(batch["event_at"].null_count(), 4);
     }
 }

@@ -38,7 +38,7 @@ mod trie;
 mod walk;
 mod writer;
 
-pub use dead::{DeadLetter, Reason, dead_letters_batch, dead_letters_schema};
+pub use dead::{DeadLetter, Event, Reason, dead_letters_batch, dead_letters_schema, events_batch, records_of};
 pub use decoder::{Child, Decoded, Decoder, Skip};
 pub use fit::is_value;
 pub use records::{Header, Record, Records, RecordsBuilder};

@@ -129,6 +129,13 @@ impl Records {
         let below = self.slots[self.held.clone()].partition_point(|slot| slot.offset < position);
         Self { start: self.start.max(position), held: self.held.start + below..self.held.end, ..self.clone() }
     }
+
+    /// The same batch without the records at or above `position`.
+    #[must_use]
+    pub fn below_position(&self, position: i64) -> Self {
+        let below = self.slots[self.held.clone()].partition_point(|slot| slot.offset < position);
+        Self { end: self.end.min(position), held: self.held.start..self.held.start + below, ..self.clone() }
+    }
 }
 
 /// Builds [`Records`] from messages in offset order.
@@ -245,6 +252,9 @@ mod tests {
         assert_eq!(payloads(&part), ["9", "10"]);
         assert!(part.from_position(11).is_empty());
         assert_eq!(payloads(&whole.from_position(0)), ["3", "4", "9", "10"]);
+        assert_eq!(payloads(&whole.below_position(9)), ["3", "4"]);
+        assert_eq!((whole.below_position(9).end, whole.below_position(99).len()), (9, 4));
+        assert!(whole.below_position(3).is_empty() && part.below_position(6).is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::outbound;
+use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
@@ -46,6 +47,8 @@ pub struct EngineCatalog {
     pub waiting: RwLock<Option<String>>,
     /// Readers' states, by topic.
     pub readers: RwLock<BTreeMap<String, ReaderHandle>>,
+    /// The tables' ingest tasks, for dead letters to be tried again.
+    pub retries: RwLock<BTreeMap<String, Retries>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
     /// What the platform told about itself.
@@ -527,6 +530,7 @@ mod tests {
             readers: RwLock::new(
                 topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
             ),
+            retries: RwLock::default(),
             ingest_budget: Budget::new(0),
             news: News::default(),
             sinks: Sinks::default(),

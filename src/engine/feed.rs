@@ -11,12 +11,14 @@ use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::ingest::Ingest;
+use super::retry::Retries;
 use super::schemas;
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    self, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table, TableError, TopicPartition,
+    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table,
+    TableError, TopicPartition,
 };
 use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, VersionRecord, fixed};
@@ -134,7 +136,6 @@ impl Feed {
 
     async fn start(&mut self) -> Result<Started> {
         let dead_letters = Arc::new(self.dead_letters().await?);
-        let _ = self.catalog.dead_letters.set(Arc::clone(&dead_letters));
         let versions = self.versions().await?;
         let mut topics: BTreeMap<String, Vec<Arc<Contract>>> = BTreeMap::new();
         for contract in &self.contracts {
@@ -179,8 +180,12 @@ impl Feed {
             live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);
+            let (sender, retries) = mpsc::channel(1);
+            let registry = self.registry.clone().filter(|_| contract.format.needs_registry());
+            let ask = Retries::new(sender, registry.clone());
+            self.catalog.retries.write().insert(contract.table.clone(), ask);
             let name = contract.table.clone();
-            if let Some(registry) = self.registry.clone().filter(|_| contract.format.needs_registry()) {
+            if let Some(registry) = registry {
                 // One batch at a time is known to be readable: nothing is gained by more.
                 let (resolved, rest) = mpsc::channel(1);
                 let from = std::mem::replace(&mut deliveries, rest);
@@ -195,6 +200,7 @@ impl Feed {
                 versions: Arc::clone(&versions),
                 edits: edits.clone(),
                 deliveries,
+                retries,
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
                 status: Arc::clone(status),
@@ -204,6 +210,8 @@ impl Feed {
             };
             ingests.spawn(async move { (name, ingest.run().await.map_err(Error::from)) });
         }
+        // From now on they can be retried, too.
+        let _ = self.catalog.dead_letters.set(dead_letters);
         let mut readers = Vec::new();
         for (topic, contracts) in &topics {
             let incarnation = incarnations.get(topic).copied().unwrap_or(0);
@@ -288,12 +296,12 @@ impl Feed {
 
     async fn create(&self, contract: &Contract, positions: &Positions) -> Result<Table> {
         let schema = SchemaVersion::declared(contract).arrow_schema();
-        self.make(PUBLIC, &contract.table, &schema, &[fixed::DAY], positions).await
+        self.make(PUBLIC, &contract.table, &schema, 0, &[fixed::DAY], positions).await
     }
 
     async fn dead_letters(&self) -> Result<DeadLetters> {
         let schema = dead_letters_schema();
-        let table = self.make(SYSTEM, DEAD_LETTERS, &schema, &[], &Positions::new()).await?;
+        let table = self.make(SYSTEM, DEAD_LETTERS, &schema, DEAD_LETTERS_VERSION, &[], &Positions::new()).await?;
         DeadLetters::new(table, schema).map_err(unreadable)
     }
 
@@ -301,7 +309,7 @@ impl Feed {
     async fn versions(&self) -> Result<Arc<Versions>> {
         let versions = Arc::clone(&self.catalog.versions);
         if !versions.is_open() {
-            let table = self.make(SYSTEM, SCHEMA_VERSIONS, &VersionRecord::schema(), &[], &Positions::new()).await?;
+            let table = self.make(SYSTEM, SCHEMA_VERSIONS, &VersionRecord::schema(), 0, &[], &Positions::new()).await?;
             versions.open(SchemaVersions::new(table));
         }
         Ok(versions)
@@ -313,12 +321,13 @@ impl Feed {
         folder: &str,
         name: &str,
         schema: &arrow::datatypes::SchemaRef,
+        schema_version: u32,
         partition_by: &[&str],
         positions: &Positions,
     ) -> Result<Table> {
         loop {
             let (log, data) = self.lake.table_stores(folder, name).map_err(unreadable)?;
-            match lake::create(name, log, data, schema, partition_by, 0, positions).await {
+            match lake::create(name, log, data, schema, partition_by, schema_version, positions).await {
                 Ok(table) => {
                     self.wait_for(None);
                     return Ok(table);

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::facts;
+use super::retry::{Answer, Retry, plan};
 use super::status::TableStatus;
 use super::versions::Versions;
-use crate::decode::{Decoder, Records, dead_letters_batch};
-use crate::lake::{
-    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Outcome, Table, TopicPartition, Window,
-};
+use crate::decode::{Decoded, Decoder, Records, dead_letters_batch};
+use crate::error::{Error, Kind};
+use crate::lake::{self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Table, TopicPartition, Window};
 use crate::news::News;
 use crate::schema::{Cause, Change, ChangeKind, Contract, Found, Place, SchemaVersion, first_finds};
 use crate::source::Delivery;
@@ -52,6 +52,8 @@ pub struct Ingest {
     pub edits: watch::Receiver<Arc<Contract>>,
     /// Batches from all topics of the table.
     pub deliveries: mpsc::Receiver<Delivery>,
+    /// Dead letters to be tried again.
+    pub retries: mpsc::Receiver<Retry>,
     /// What hot rows are charged to.
     pub budget: Budget,
     /// What commits take for their files, shared by all tables.
@@ -66,7 +68,12 @@ pub struct Ingest {
     pub abort: Shutdown,
 }
 
-type Flushed = (Table, Result<Outcome, CommitError>);
+/// The table after a commit, and who waits for it to be seen.
+struct Flushed {
+    table: Table,
+    outcome: Result<(), CommitError>,
+    answer: Option<Answer>,
+}
 
 struct State {
     ingest: Ingest,
@@ -111,8 +118,13 @@ impl Ingest {
                 _ = ticks.tick() => state.start_flush(),
                 flushed = finished(&mut state.flushing) => {
                     state.finish_flush(flushed).await?;
-                    state.flush_early();
+                    // Before the next flush: under load one follows the other.
+                    match state.ingest.retries.try_recv() {
+                        Ok(retry) => state.start_retry(retry),
+                        Err(_) => state.flush_early(),
+                    }
                 }
+                Some(retry) = state.ingest.retries.recv(), if state.flushing.is_none() => state.start_retry(retry),
                 () = until(deadline) => state.first_version()?,
                 () = edited(&mut state.ingest.edits) => {
                     state.edit();
@@ -244,19 +256,7 @@ impl State {
     }
 
     fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
-        let Some((decoder, _)) = &mut self.decoder else { return Ok(()) };
-        let mut decoded = decoder.decode(&records)?;
-        for _ in 0..MOST_VERSIONS {
-            let found = [&decoded.found[..], &decoded.misfits[..]].concat();
-            let Some((_, version)) = &self.decoder else { break };
-            let Some(first) = found.iter().min_by_key(|find| find.offset) else { break };
-            let Some(next) = version.evolve(&self.ingest.contract, &found) else { break };
-            announce(&self.ingest.contract.table, &next, &decoded.found);
-            self.adopt(next, &found, first.into());
-            if let Some((decoder, _)) = &mut self.decoder {
-                decoded = decoder.decode(&records)?;
-            }
-        }
+        let Some(decoded) = self.decoded(&records)? else { return Ok(()) };
         let lane = TopicPartition {
             topic: Arc::clone(&records.topic),
             incarnation: records.incarnation,
@@ -281,6 +281,58 @@ impl State {
             charge: hot,
         });
         Ok(())
+    }
+
+    /// Decodes `records`, with newer schema versions if they bring what the newest does not hold; `None` before the
+    /// first version.
+    fn decoded(&mut self, records: &Records) -> Result<Option<Decoded>, CommitError> {
+        let Some((decoder, _)) = &mut self.decoder else { return Ok(None) };
+        let mut decoded = decoder.decode(records)?;
+        for _ in 0..MOST_VERSIONS {
+            let found = [&decoded.found[..], &decoded.misfits[..]].concat();
+            let Some((_, version)) = &self.decoder else { break };
+            let Some(first) = found.iter().min_by_key(|find| find.offset) else { break };
+            let Some(next) = version.evolve(&self.ingest.contract, &found) else { break };
+            announce(&self.ingest.contract.table, &next, &decoded.found);
+            self.adopt(next, &found, first.into());
+            if let Some((decoder, _)) = &mut self.decoder {
+                decoded = decoder.decode(records)?;
+            }
+        }
+        Ok(Some(decoded))
+    }
+
+    /// Decodes dead letters again and commits what becomes of them; for a moment when no commit is under way.
+    fn start_retry(&mut self, retry: Retry) {
+        if self.decoder.is_none() {
+            return retry.refuse(Error::new(
+                Kind::Unavailable,
+                format!("table {} has no columns yet", self.ingest.contract.table),
+            ));
+        }
+        let positions = self.ingest.live.pin().positions.clone();
+        let planned = tokio::task::block_in_place(|| plan(&retry, &positions, |records| self.decoded(records)));
+        let healed = match planned {
+            Ok(healed) => healed,
+            Err(error) => return retry.refuse(error.into()),
+        };
+        let (Some((_, version)), Some(mut table)) = (&self.decoder, self.table.take()) else { return };
+        let version = Arc::clone(version);
+        let charge = self.ingest.budget.charge(healed.size_bytes());
+        let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
+        let versions = Arc::clone(&self.ingest.versions);
+        let work = async move {
+            let committed = match versions.record(table.name(), version.number, &abort).await {
+                Ok(()) => healed.commit(&mut table, &version, &dead_letters, &abort).await,
+                Err(error) => Err(error),
+            };
+            drop(charge);
+            match committed {
+                Ok(retried) => Flushed { table, outcome: Ok(()), answer: Some(retry.answer(retried)) },
+                Err(error) => Flushed { table, outcome: Err(error), answer: None },
+            }
+        };
+        self.flushing = Some(crate::task::spawn("retry", work));
     }
 
     /// Commits before the interval is over once half a window is hot.
@@ -313,20 +365,23 @@ impl State {
                 Ok(()) => lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await,
                 Err(error) => Err(error),
             };
-            (table, outcome)
+            Flushed { table, outcome: outcome.map(drop), answer: None }
         };
         self.flushing = Some(crate::task::spawn("flush", work));
     }
 
     async fn finish_flush(&mut self, flushed: Result<Flushed, tokio::task::JoinError>) -> Result<(), CommitError> {
         self.flushing = None;
-        let (table, outcome) = flushed.map_err(|error| {
+        let Flushed { table, outcome, answer } = flushed.map_err(|error| {
             error!(table = self.ingest.contract.table, error = %error, "commit task failed");
             CommitError::Stopped
         })?;
         outcome?;
         self.ingest.live.committed(table.snapshot()?, table.positions_of(&self.ingest.contract.table));
         self.ingest.status.committed(table.version());
+        if let Some(answer) = answer {
+            answer.give();
+        }
         if table.version() >= self.checkpoint_version + CHECKPOINT_EVERY {
             self.checkpoint_version = table.version();
             self.checkpoint(table.clone());

@@ -168,6 +168,7 @@ mod tests {
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::default(),
+            retries: RwLock::default(),
             ingest_budget: Budget::new(64),
             news: crate::news::News::default(),
             sinks: crate::deliver::Sinks::default(),

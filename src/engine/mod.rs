@@ -9,12 +9,14 @@
 //! commits or translates; each room does its own work.
 
 mod catalog;
+pub mod dead_letters;
 mod facts;
 mod feed;
 mod ingest;
 mod metrics;
 mod outbound;
 mod reload;
+mod retry;
 mod schemas;
 mod status;
 mod versions;
@@ -33,6 +35,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use self::catalog::{EngineCatalog, SharedCatalog};
+use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, Feed, SCHEMA_VERSIONS};
 use self::reload::Reload;
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
@@ -155,6 +158,7 @@ impl Engine {
             dead_letters: OnceLock::new(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
+            retries: RwLock::default(),
             ingest_budget: budget.clone(),
             news: news.clone(),
             sinks: sinks.clone(),
@@ -190,7 +194,8 @@ impl Engine {
         };
         let mut servers = Vec::new();
         if let Some(flight) = flight {
-            let work = flight.run(service.clone(), stop_servers.clone());
+            let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
+            let work = flight.admin(desk.admin()).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
         }
         if let Some(http) = http {
@@ -444,6 +449,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         dead_letters,
         waiting: RwLock::default(),
         readers: RwLock::new(BTreeMap::new()),
+        retries: RwLock::default(),
         ingest_budget: Budget::new(0),
         news: News::default(),
         sinks: Sinks::default(),

@@ -1,30 +1,35 @@
-//! `system.dead_letters`: a side table that all tables of the lake share. It owns no position: what is
-//! below its own `txn` of a table (after a crash or a lost answer) is left out by identity.
+//! `system.dead_letters`: a log of what happened to records that could not become rows, which all tables of the lake
+//! share. It owns no position: what a crash or a lost answer makes a commit repeat is left out by identity.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::EagerSnapshot;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::commit::{self, CommitError};
-use super::positions::{Positions, TopicPartition};
+use super::flush::evolve;
+use super::identity::{RECORD, RecordId, record_ids, scan};
+use super::positions::Positions;
 use super::table::{Table, TableError};
-use super::txns::TxnError;
 use crate::task::Shutdown;
 
-/// Columns that identify a dead letter, in this order: table, topic, incarnation, partition, offset, row.
-pub const IDENTITY: [&str; 6] = ["table_name", "_topic", "_incarnation", "_partition", "_offset", "_row"];
+/// Version of the table's columns: 0 had no `event_at`.
+pub const DEAD_LETTERS_VERSION: u32 = 1;
 
-type Identity = (String, TopicPartition, i64, i32);
+/// Columns that identify an event: what happened, to whose record.
+const EVENT: &str = "event";
+const FED: &str = "table_name";
+/// An event that is null.
+const DEAD: &str = "dead";
+
+/// What happened, in which table, to which record.
+type Identity = (String, String, RecordId);
 
 /// The dead letters of the lake. One commit at a time.
 pub struct DeadLetters {
@@ -55,57 +60,149 @@ impl DeadLetters {
     ) -> Result<(), CommitError> {
         let rows = concat_batches(&self.schema, batches).map_err(TableError::from)?;
         let mut table = self.table.lock().await;
-        commit::commit_side(&mut table, fed, rows, ends, stop, leave_out).await?;
+        evolve(&mut table, &self.schema, DEAD_LETTERS_VERSION, stop).await?;
+        commit::commit_side(&mut table, fed, rows, ends, stop, without_held_below).await?;
+        self.snapshot.store(table.snapshot()?);
+        Ok(())
+    }
+
+    /// Logs what happened to dead letters of table `fed`, each event once, however often it is said.
+    pub async fn log(&self, fed: &str, events: RecordBatch, stop: &Shutdown) -> Result<(), CommitError> {
+        let mut table = self.table.lock().await;
+        evolve(&mut table, &self.schema, DEAD_LETTERS_VERSION, stop).await?;
+        commit::commit_once(&mut table, &format!("{fed}/events"), events, stop, without_held).await?;
         self.snapshot.store(table.snapshot()?);
         Ok(())
     }
 }
 
-/// `rows` without those that `table` holds already. Rows at or above its own position cannot be there.
-async fn leave_out(table: &Table, own: &Positions, rows: &RecordBatch) -> Result<RecordBatch, TableError> {
-    let wanted = identities(table, rows)?;
-    let below = |id: &Identity| own.get(&id.1).is_some_and(|position| id.2 < *position);
-    if !wanted.iter().any(below) {
+/// `rows` without those that `table` holds already. Rows at or above its `own` positions cannot be there.
+fn without_held_below<'a>(
+    table: &'a Table,
+    own: &'a Positions,
+    rows: &'a RecordBatch,
+) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
+    let below = |(lane, offset): &RecordId| own.get(lane).is_some_and(|position| offset < position);
+    Box::pin(async move { leave_out(table, rows, &record_ids(rows)?.iter().map(below).collect::<Vec<_>>()).await })
+}
+
+/// `rows` without those that `table` holds already, wherever they lie.
+fn without_held<'a>(
+    table: &'a Table,
+    _: &'a Positions,
+    rows: &'a RecordBatch,
+) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
+    Box::pin(async move { leave_out(table, rows, &vec![true; rows.num_rows()]).await })
+}
+
+/// `rows` without those that `table` holds; only those that `may_be_held` are looked for.
+async fn leave_out(table: &Table, rows: &RecordBatch, may_be_held: &[bool]) -> Result<RecordBatch, TableError> {
+    let wanted = identities(rows)?;
+    let asked = wanted.iter().zip(may_be_held).filter(|(_, may)| **may);
+    let asked: Vec<RecordId> = asked.map(|(id, _)| id.2.clone()).collect();
+    if asked.is_empty() {
         return Ok(rows.clone());
     }
-    let held = read_identities(table).await?;
-    let keep: BooleanArray = wanted.iter().map(|id| Some(!(below(id) && held.contains(id)))).collect();
+    let columns = [&[EVENT, FED][..], &RECORD].concat();
+    let mut held: HashSet<Identity> = HashSet::new();
+    scan(table, &columns, &asked, |batch| {
+        held.extend(identities(batch)?);
+        Ok(())
+    })
+    .await?;
+    let keep: BooleanArray =
+        wanted.iter().zip(may_be_held).map(|(id, may)| Some(!(*may && held.contains(id)))).collect();
     Ok(filter_record_batch(rows, &keep)?)
 }
 
-async fn read_identities(table: &Table) -> Result<HashSet<Identity>, TableError> {
-    let fault = |error: parquet::errors::ParquetError| table.schema_error(&error);
-    let snapshot = table.snapshot()?;
-    let files: Vec<String> = snapshot.log_data().iter().map(|file| file.path().to_string()).collect();
-    let mut held = HashSet::new();
-    for file in files {
-        let path = Path::from_url_path(&file).map_err(|error| table.schema_error(&error))?;
-        let bytes = table.data().get(&path).await.map_err(TxnError::from)?.bytes().await.map_err(TxnError::from)?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?;
-        let mask = ProjectionMask::columns(builder.parquet_schema(), IDENTITY);
-        for batch in builder.with_projection(mask).build().map_err(fault)? {
-            held.extend(identities(table, &batch?)?);
-        }
-    }
-    Ok(held)
+fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, TableError> {
+    let text = |name: &str, row: usize| {
+        let column = batch.column_by_name(name).map(|column| column.as_string::<i32>());
+        column.filter(|column| column.is_valid(row)).map_or("", |column| column.value(row))
+    };
+    let event = |row| Some(text(EVENT, row)).filter(|event| !event.is_empty()).unwrap_or(DEAD);
+    let records = record_ids(batch)?.into_iter().enumerate();
+    Ok(records.map(|(row, record)| (event(row).to_owned(), text(FED, row).to_owned(), record)).collect())
 }
 
-fn identities(table: &Table, batch: &RecordBatch) -> Result<Vec<Identity>, TableError> {
-    let column =
-        |name: &str| batch.column_by_name(name).ok_or_else(|| table.schema_error(&format!("column {name} is missing")));
-    let fed = column(IDENTITY[0])?.as_string::<i32>();
-    let topic = column(IDENTITY[1])?.as_string::<i32>();
-    let incarnation = column(IDENTITY[2])?.as_primitive::<Int32Type>();
-    let partition = column(IDENTITY[3])?.as_primitive::<Int32Type>();
-    let offset = column(IDENTITY[4])?.as_primitive::<Int64Type>();
-    let row = column(IDENTITY[5])?.as_primitive::<Int32Type>();
-    let identity = |at: usize| {
-        let lane = TopicPartition {
-            topic: topic.value(at).into(),
-            incarnation: incarnation.value(at).unsigned_abs(),
-            partition: partition.value(at),
-        };
-        (fed.value(at).to_owned(), lane, offset.value(at), row.value(at))
-    };
-    Ok((0..batch.num_rows()).map(identity).collect())
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray, new_null_array};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::lake::positions::TopicPartition;
+    use crate::lake::store::testing::stores;
+    use crate::lake::{Lake, SYSTEM};
+
+    fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
+        let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
+        Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    fn newer() -> SchemaRef {
+        use DataType::{Int32, Int64, Utf8};
+        let columns = [(FED, Utf8), (RECORD[0], Utf8), (RECORD[1], Int32), (RECORD[2], Int32), (RECORD[3], Int64)];
+        schema(&[&columns[..], &[(EVENT, Utf8), ("event_at", Int64)]].concat())
+    }
+
+    fn events(event: &str, offsets: &[i64]) -> RecordBatch {
+        let n = offsets.len();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["cars"; n])),
+            Arc::new(StringArray::from(vec!["t"; n])),
+            Arc::new(Int32Array::from(vec![0; n])),
+            Arc::new(Int32Array::from(vec![0; n])),
+            Arc::new(Int64Array::from(offsets.to_vec())),
+            Arc::new(StringArray::from(vec![event; n])),
+            new_null_array(&DataType::Int64, n),
+        ];
+        RecordBatch::try_new(newer(), columns).unwrap()
+    }
+
+    fn nothing_held<'a>(
+        _: &'a Table,
+        _: &'a Positions,
+        rows: &'a RecordBatch,
+    ) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
+        Box::pin(async { Ok(rows.clone()) })
+    }
+
+    /// A lake made before the log of events goes on: its letters have no event.
+    #[tokio::test]
+    async fn an_older_table_gets_the_new_columns_and_keeps_each_event_once() {
+        let lake = Lake::new(stores(Arc::new(InMemory::new())));
+        let (log, data) = lake.table_stores(SYSTEM, "dead_letters").unwrap();
+        let older = schema(
+            &newer().fields()[..5].iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect::<Vec<_>>(),
+        );
+        let lane = TopicPartition { topic: "t".into(), incarnation: 0, partition: 0 };
+        let mut table = commit::create("dead_letters", log, data, &older, &[], 0, &Positions::new()).await.unwrap();
+        let (old_letter, stop) = (events("dead", &[4]).project(&[0, 1, 2, 3, 4]).unwrap(), Shutdown::new());
+        let ends = |end| Positions::from([(lane.clone(), end)]);
+        commit::commit_side(&mut table, "cars", old_letter, ends(5), &stop, nothing_held).await.unwrap();
+
+        let letters = DeadLetters::new(table, newer()).unwrap();
+        // The window is read again after a crash: 4 is there, without an event.
+        letters.append("cars", &[events("dead", &[4, 6])], ends(7), &stop).await.unwrap();
+        letters.log("cars", events("retried", &[4, 6]), &stop).await.unwrap();
+        letters.log("cars", events("retried", &[6]), &stop).await.unwrap();
+        letters.log("cars", events("discarded", &[6]), &stop).await.unwrap();
+
+        let table = letters.table.lock().await;
+        assert_eq!(table.schema_version(), DEAD_LETTERS_VERSION);
+        assert!(table.arrow_schema().unwrap().column_with_name("event_at").is_some());
+        let mut found = Vec::new();
+        let wanted = [(lane.clone(), 4), (lane.clone(), 6)];
+        scan(&table, &[&[EVENT, FED][..], &RECORD].concat(), &wanted, |batch| {
+            found.extend(identities(batch)?.into_iter().map(|(event, _, (_, offset))| (offset, event)));
+            Ok(())
+        })
+        .await
+        .unwrap();
+        found.sort();
+        let found: Vec<_> = found.iter().map(|(offset, event)| (*offset, event.as_str())).collect();
+        assert_eq!(found, [(4, "dead"), (4, "retried"), (6, "dead"), (6, "discarded"), (6, "retried")]);
+    }
 }

@@ -4,7 +4,8 @@
 //! * `positions`: next Kafka offsets, kept as `txn` actions inside the commits that hold the rows.
 //! * `table`, `txns`, `commit`: a Delta table, all its positions in one pass, and **the only commit**.
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
-//! * `dead_letters`: the side table of records that could not become rows.
+//! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
+//! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
@@ -14,8 +15,10 @@ mod commit;
 mod dead_letters;
 mod flush;
 mod format;
+mod identity;
 mod positions;
 mod probe;
+mod retry;
 mod schema_versions;
 mod store;
 mod table;
@@ -35,11 +38,13 @@ use url::Url;
 pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create};
-pub use dead_letters::DeadLetters;
+pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
 pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
+pub use identity::{RecordId, record_ids};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
+pub use retry::retry;
 pub use schema_versions::SchemaVersions;
 pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
 pub use table::{Past, Table, TableError, conform};

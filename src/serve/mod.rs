@@ -7,5 +7,5 @@ mod address;
 pub mod flight;
 pub mod http;
 
-pub use flight::Flight;
+pub use flight::{Admin, Flight};
 pub use http::Http;

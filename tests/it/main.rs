@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod bad_days;
+mod dead_letters;
 mod deliver;
 mod exactly_once;
 mod memory;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::Action;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::error::{Error, Kind, Result};
 use crate::query::Session;
@@ -75,6 +77,15 @@ impl Remote {
         // A token keeps the session when the connection has to be made again.
         client.handshake("", "").await.map_err(|error| translate(error, url))?;
         Ok(Self { url: url.into(), client })
+    }
+
+    /// Has the server carry out an action; the answer's body.
+    pub async fn act(&mut self, action: &str, body: Bytes) -> Result<Bytes> {
+        let action = Action { r#type: action.to_owned(), body };
+        let answers = self.client.do_action(Request::new(action)).await;
+        let mut answers = answers.map_err(|error| translate(error, &self.url))?;
+        let answer = answers.message().await.map_err(|status| from_status(&status, &self.url))?;
+        answer.map(|answer| answer.body).ok_or_else(|| Error::new(Kind::Internal, "the server gave no answer"))
     }
 }
 

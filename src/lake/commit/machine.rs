@@ -8,7 +8,8 @@
 //! (whoever wrote it); all at the start means it did not; anything else means another writer is alive.
 //!
 //! [`SideCommit`] appends to a table that owns no position (dead letters). What lies below the table's own
-//! position may be there already and is left out by identity, so it can be repeated freely.
+//! position may be there already and is left out by identity, so it can be repeated freely. Without positions (`ends`
+//! is empty: rows of retried dead letters) anything may be there; the caller's commits then conflict by a counter.
 
 use std::time::Duration;
 

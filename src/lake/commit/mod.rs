@@ -8,6 +8,8 @@ pub mod machine;
 #[cfg(test)]
 mod numbering;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod simulation;
 
 use futures::future::BoxFuture;
@@ -249,23 +251,55 @@ async fn swap(
     }
 }
 
-/// Appends `rows` of a window of the table `fed` to a side table. `held` says which rows the table has
-/// already (true = leave out); it is asked only about rows below the side table's own position.
-pub async fn commit_side<F>(
+/// Leaves out of some rows what a table has already; the positions say where the table's own rows end, if that matters.
+pub type LeaveOut =
+    for<'a> fn(&'a Table, &'a Positions, &'a RecordBatch) -> BoxFuture<'a, Result<RecordBatch, TableError>>;
+
+/// Appends `rows` of a window of the table `fed` to a side table. `held` leaves out what the table has already; only
+/// rows below the side table's own positions, which it is given, can be there.
+pub async fn commit_side(
     table: &mut Table,
     fed: &str,
     rows: RecordBatch,
     ends: Positions,
     stop: &Shutdown,
-    held: F,
-) -> Result<Outcome, CommitError>
-where
-    F: AsyncFn(&Table, &Positions, &RecordBatch) -> Result<RecordBatch, TableError>,
-{
-    let mut rows = rows;
+    held: LeaveOut,
+) -> Result<Outcome, CommitError> {
+    let machine = SideCommit::new(ends, rand::random());
+    let own = |table: &Table| table.positions_of(fed);
+    let txns = |_: &Table, machine: &SideCommit| transactions(fed, &machine.txns());
+    append_rest(table, machine, rows, stop, own, txns, held).await
+}
+
+/// Appends `rows` that no position guards. `held` leaves out what the table has already; the number of `app_id`, one
+/// higher with each commit, makes two that race conflict, so what `held` saw is still so when the commit lands.
+pub async fn commit_once(
+    table: &mut Table,
+    app_id: &str,
+    rows: RecordBatch,
+    stop: &Shutdown,
+    held: LeaveOut,
+) -> Result<Outcome, CommitError> {
+    let machine = SideCommit::new(Positions::new(), rand::random());
+    let next = |table: &Table, _: &SideCommit| {
+        let number = table.txns.get(app_id).copied().unwrap_or(0);
+        vec![Transaction::new(app_id.to_owned(), number + 1)]
+    };
+    append_rest(table, machine, rows, stop, |_| Positions::new(), next, held).await
+}
+
+/// Carries out what `machine` says: leave out, commit the rest, and look again after a failure.
+async fn append_rest(
+    table: &mut Table,
+    mut machine: SideCommit,
+    mut rows: RecordBatch,
+    stop: &Shutdown,
+    own: impl Fn(&Table) -> Positions,
+    txns: impl Fn(&Table, &SideCommit) -> Vec<Transaction>,
+    held: LeaveOut,
+) -> Result<Outcome, CommitError> {
     let mut staged: Option<Vec<Add>> = None;
-    let mut machine = SideCommit::new(ends, rand::random());
-    let mut next = machine.start(&table.positions_of(fed));
+    let mut next = machine.start(&own(table));
     loop {
         next = match next {
             Do::LeaveOut => match held(table, machine.own(), &rows).await {
@@ -285,7 +319,8 @@ where
                     if staged.is_none() {
                         staged = Some(table.stage(std::slice::from_ref(&rows), rows.schema_ref()).await?);
                     }
-                    append(table, staged.as_deref().unwrap_or_default(), transactions(fed, &machine.txns())).await
+                    let txns = txns(table, &machine);
+                    append(table, staged.as_deref().unwrap_or_default(), txns).await
                 };
                 match outcome.await {
                     Ok(()) => machine.step(Saw::Committed),
@@ -296,7 +331,7 @@ where
                 }
             }
             Do::Refresh => match table.refresh().await {
-                Ok(()) => machine.step(Saw::Table(&table.positions_of(fed))),
+                Ok(()) => machine.step(Saw::Table(&own(table))),
                 Err(error) => {
                     table.warn("table cannot be read, asking again", &error);
                     machine.step(Saw::Unreachable)

@@ -10,23 +10,23 @@ use rand::{Rng, SeedableRng};
 use super::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
 use crate::lake::positions::{Move, Moves, Positions, TopicPartition};
 
-type Identity = (TopicPartition, i64);
+pub(super) type Identity = (TopicPartition, i64);
 
 #[derive(Clone, Default)]
 pub(super) struct Commit {
-    pub txns: Positions,
-    pub rows: Vec<Identity>,
+    pub(super) txns: Positions,
+    pub(super) rows: Vec<Identity>,
 }
 
 /// A Delta table as delta-rs lets us see it: commits conflict when application ids overlap.
 #[derive(Default)]
 pub(super) struct Table {
-    pub commits: Vec<Commit>,
+    pub(super) commits: Vec<Commit>,
     late_puts: Vec<(usize, Commit)>,
 }
 
 impl Table {
-    pub fn positions(&self) -> Positions {
+    pub(super) fn positions(&self) -> Positions {
         let mut all = Positions::new();
         for commit in &self.commits {
             all.extend(commit.txns.clone());
@@ -39,7 +39,7 @@ impl Table {
     }
 
     /// PUT-if-absent of version `read + 1…`, after the conflict check. The version, if the caller hears of success.
-    pub fn commit(&mut self, read: usize, commit: Commit, rng: &mut StdRng) -> Option<usize> {
+    pub(super) fn commit(&mut self, read: usize, commit: Commit, rng: &mut StdRng) -> Option<usize> {
         let overlaps = |other: &Commit| other.txns.keys().any(|lane| commit.txns.contains_key(lane));
         if self.commits[read..].iter().any(overlaps) {
             return None;
@@ -62,7 +62,7 @@ impl Table {
     }
 
     /// PUTs still under way arrive, or not: each only if its version is still free.
-    pub fn time_passes(&mut self, rng: &mut StdRng) {
+    pub(super) fn time_passes(&mut self, rng: &mut StdRng) {
         let mut waiting = std::mem::take(&mut self.late_puts);
         waiting.retain(|(version, commit)| {
             if rng.random_bool(0.7) {
@@ -282,6 +282,11 @@ fn judge(world: &World) -> Result<(), String> {
 /// Invariant 1: a row is in Delta exactly once, whatever crashes, retries or rival writers happen.
 #[test]
 fn invariant_1_every_row_is_committed_exactly_once_under_seeded_faults() {
+    over_seeds(simulate);
+}
+
+/// Runs `simulate` with the seeds that the environment asks for, or all.
+pub(super) fn over_seeds(simulate: fn(u64) -> Result<(), String>) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("MILLPOND_SIM_SEED") {
         Some(seed) => seed..seed + 1,

@@ -32,6 +32,9 @@ const ACTIONS: [(&str, &str); 7] = [
     ("CloseSession", "forgets this session"),
 ];
 
+/// How the names of actions begin that change something; the engine carries them out.
+const ADMIN: &str = "millpond.";
+
 /// The actions offered.
 pub(super) fn list() -> impl Iterator<Item = ActionType> {
     ACTIONS.into_iter().map(|(name, does)| ActionType { r#type: name.to_owned(), description: does.to_owned() })
@@ -96,6 +99,11 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
             Ok(plain(CloseSessionResult { status: CLOSED }))
         }
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
+        name if name.starts_with(ADMIN) => {
+            let refused = || Status::permission_denied("this server is read-only: it carries out no such action");
+            let admin = service.admin().ok_or_else(refused)?;
+            Ok(vec![admin(name.to_owned(), body).await.map_err(status::status)?])
+        }
         "CreatePreparedSubstraitPlan" => Err(Status::unimplemented("Substrait plans are not accepted")),
         other => Err(Status::unimplemented(format!("the action {other} is not offered"))),
     }

@@ -22,9 +22,12 @@ mod status;
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -47,14 +50,24 @@ const PING: Duration = Duration::from_secs(30);
 pub struct Flight {
     listener: TcpListener,
     address: SocketAddr,
+    admin: Option<Admin>,
 }
+
+/// Carries out an action that changes something: its name, its body, the answer's body.
+pub type Admin = Arc<dyn Fn(String, Bytes) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
 
 impl Flight {
     /// Binds `[serve] flight_sql`.
     pub async fn bind(address: SocketAddr) -> Result<Self> {
         let listener = address::bind(address, "flight_sql").await?;
         let address = listener.local_addr().map_err(broken)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, admin: None })
+    }
+
+    /// Also offers the actions `millpond.…`, which `admin` carries out. Without it they are refused.
+    #[must_use]
+    pub fn admin(self, admin: Admin) -> Self {
+        Self { admin: Some(admin), ..self }
     }
 
     /// The address it is bound to.
@@ -64,7 +77,7 @@ impl Flight {
 
     /// Serves until told to stop; statements that run then have ten seconds to end.
     pub async fn run(self, queries: Service, shutdown: Shutdown) -> Result<()> {
-        let service = service::FlightSql::new(queries);
+        let service = service::FlightSql::new(queries, self.admin);
         let shelves = service.clone();
         let sweep = async {
             loop {

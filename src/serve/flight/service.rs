@@ -25,7 +25,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::shelf::{Keep, Shelf};
-use super::{actions, metadata, parameters, status};
+use super::{Admin, actions, metadata, parameters, status};
 use crate::query::{Query, ScalarValue, Service, Session, Statement, wire};
 use crate::task::Shutdown;
 
@@ -50,6 +50,7 @@ pub(super) struct FlightSql {
 
 struct Inner {
     queries: Service,
+    admin: Option<Admin>,
     sessions: Shelf<Session>,
     prepared: Shelf<Arc<Prepared>>,
     tickets: Shelf<Query>,
@@ -63,9 +64,10 @@ pub(super) struct Prepared {
 }
 
 impl FlightSql {
-    pub(super) fn new(queries: Service) -> Self {
+    pub(super) fn new(queries: Service, admin: Option<Admin>) -> Self {
         let inner = Inner {
             queries,
+            admin,
             sessions: Shelf::new(SESSIONS, Keep::FromUse(SESSION_IDLE)),
             prepared: Shelf::new(PREPARED, Keep::FromUse(PREPARED_IDLE)),
             tickets: Shelf::new(TICKETS, Keep::FromStart(TICKET)),
@@ -90,6 +92,11 @@ impl FlightSql {
             self.inner.sessions.put_at(name, session.clone());
             session
         })
+    }
+
+    /// What carries out actions that change something, if anything does.
+    pub(super) fn admin(&self) -> Option<&Admin> {
+        self.inner.admin.as_ref()
     }
 
     /// Forgets the session of a request.

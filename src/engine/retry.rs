@@ -1,0 +1,166 @@
+//! One page of dead letters that is tried again: what the ingest task of their table is asked, and what it does.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::status::now_us;
+use crate::decode::{Decoded, Event, Records, events_batch, records_of};
+use crate::error::{Error, Kind, Result};
+use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, conform, record_ids};
+use crate::schema::SchemaVersion;
+use crate::source::Registry;
+use crate::task::Shutdown;
+
+/// What became of dead letters, in records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    /// Their rows are in the table now.
+    pub retried: u64,
+    /// They still do not become rows.
+    pub dead: u64,
+    /// The stream has yet to come to them.
+    pub later: u64,
+}
+
+/// How the ingest task of a table is asked to try its dead letters again.
+#[derive(Clone)]
+pub struct Retries {
+    tasks: mpsc::Sender<Retry>,
+    registry: Option<Registry>,
+}
+
+/// Rows of the dead letters' table to be tried again, and who waits for the answer.
+pub struct Retry {
+    letters: RecordBatch,
+    records: Vec<Records>,
+    reply: oneshot::Sender<Result<Retried>>,
+}
+
+/// What to tell once statements see the rows.
+pub struct Answer {
+    reply: oneshot::Sender<Result<Retried>>,
+    retried: Retried,
+}
+
+impl Retries {
+    /// Asks the task at the other end of `tasks`; the payloads' schemas come from `registry`, if they name any.
+    pub fn new(tasks: mpsc::Sender<Retry>, registry: Option<Registry>) -> Self {
+        Self { tasks, registry }
+    }
+
+    /// Has `letters`, rows of the dead letters of `table`, tried again.
+    pub async fn retry(&self, table: &str, letters: RecordBatch) -> Result<Retried> {
+        let unreadable = |error| Error::new(Kind::Internal, "dead letters cannot be read").because(error);
+        let mut records = records_of(&letters).map_err(unreadable)?;
+        if let Some(registry) = &self.registry {
+            for batch in &mut records {
+                let known = registry.with_schemas(batch.clone()).await.map_err(|(_, trouble)| {
+                    Error::new(Kind::Unavailable, "the schemas of the dead letters cannot be had").because(trouble)
+                })?;
+                *batch = known;
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.tasks.send(Retry { letters, records, reply }).await.map_err(|_| not_fed(table))?;
+        answer.await.map_err(|_| {
+            Error::new(Kind::Unavailable, "stopped before the retry was done")
+                .hint("retry again: what was done is not done twice")
+        })?
+    }
+}
+
+/// Says that nobody is there to try dead letters of `table` again.
+pub fn not_fed(table: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("table {table} is not fed, so its dead letters cannot be retried"))
+        .hint("its contract in schemas/ is what they are decoded with; /readyz says what ingest waits for")
+}
+
+impl Retry {
+    /// Answers that it cannot be.
+    pub fn refuse(self, error: Error) {
+        // Who asked may be gone.
+        let _ = self.reply.send(Err(error));
+    }
+
+    /// The answer, to be given later.
+    pub fn answer(self, retried: Retried) -> Answer {
+        Answer { reply: self.reply, retried }
+    }
+}
+
+impl Answer {
+    /// Gives it.
+    pub fn give(self) {
+        let _ = self.reply.send(Ok(self.retried));
+    }
+}
+
+/// What decoding made of dead letters: rows to append, and what to log then.
+pub struct Healed {
+    rows: Vec<RecordBatch>,
+    events: RecordBatch,
+    retried: Retried,
+}
+
+/// Decodes those of the letters that lie below `positions`: the stream brings the others.
+pub fn plan(
+    retry: &Retry,
+    positions: &Positions,
+    mut decode: impl FnMut(&Records) -> Result<Option<Decoded>, CommitError>,
+) -> Result<Healed, CommitError> {
+    // What today's contract skips stays open too: it may be another table's.
+    let (mut rows, mut alive): (_, HashSet<RecordId>) = (Vec::new(), HashSet::new());
+    for records in &retry.records {
+        let lane = TopicPartition {
+            topic: Arc::clone(&records.topic),
+            incarnation: records.incarnation,
+            partition: records.partition,
+        };
+        let position = positions.get(&lane).copied().unwrap_or(0);
+        let Some(decoded) = decode(&records.below_position(position))? else { continue };
+        alive.extend(record_ids(&decoded.rows)?);
+        rows.push(decoded.rows);
+    }
+    let letters = &retry.letters;
+    let records = record_ids(letters)?;
+    let below = |(lane, offset): &RecordId| positions.get(lane).is_some_and(|position| offset < position);
+    let settled: BooleanArray = records.iter().map(|record| Some(alive.contains(record))).collect();
+    let healed = filter_record_batch(letters, &settled)?;
+    let later = records.iter().filter(|record| !below(record)).count() as u64;
+    let retried = healed.num_rows() as u64;
+    Ok(Healed {
+        rows,
+        events: events_batch(Event::Retried, now_us(), &healed)?,
+        retried: Retried { retried, dead: records.len() as u64 - retried - later, later },
+    })
+}
+
+impl Healed {
+    /// Memory of the rows, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.rows.iter().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Appends the rows that are not there yet, then logs the records as retried. A crash between the two is healed
+    /// by the next retry, which finds the rows.
+    pub async fn commit(
+        self,
+        table: &mut Table,
+        version: &SchemaVersion,
+        dead_letters: &DeadLetters,
+        stop: &Shutdown,
+    ) -> Result<Retried, CommitError> {
+        let schema = version.arrow_schema();
+        let rows = self.rows.iter().map(|rows| conform(rows, &schema)).collect::<Result<Vec<_>, _>>()?;
+        lake::retry(table, concat_batches(&schema, &rows)?, version.number, stop).await?;
+        if self.events.num_rows() > 0 {
+            dead_letters.log(table.name(), self.events, stop).await?;
+        }
+        Ok(self.retried)
+    }
+}

@@ -1,0 +1,116 @@
+//! Which records a Delta table holds: what a commit that may repeat another leaves out.
+//!
+//! Only files whose statistics do not rule the wanted offsets out are read, and of those only the named columns.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use chrono::DateTime;
+use deltalake_core::kernel::EagerSnapshot;
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+use object_store::buffered::BufReader;
+use object_store::path::Path;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use serde::Deserialize;
+
+use super::positions::TopicPartition;
+use super::table::{Table, TableError};
+
+/// A Kafka record.
+pub type RecordId = (TopicPartition, i64);
+
+/// The columns that name a record, in every table that is fed by Kafka.
+pub(super) const RECORD: [&str; 4] = ["_topic", "_incarnation", "_partition", "_offset"];
+
+/// The record of each row of `batch`, which has the columns of [`RECORD`].
+pub fn record_ids(batch: &RecordBatch) -> Result<Vec<RecordId>, ArrowError> {
+    let column = |name: &str| {
+        let missing = || ArrowError::SchemaError(format!("column {name} is missing"));
+        batch.column_by_name(name).ok_or_else(missing)
+    };
+    let topic = column(RECORD[0])?.as_string::<i32>();
+    let incarnation = column(RECORD[1])?.as_primitive::<Int32Type>();
+    let partition = column(RECORD[2])?.as_primitive::<Int32Type>();
+    let offset = column(RECORD[3])?.as_primitive::<Int64Type>();
+    let record = |at: usize| {
+        let lane = TopicPartition {
+            topic: topic.value(at).into(),
+            incarnation: incarnation.value(at).cast_unsigned(),
+            partition: partition.value(at),
+        };
+        (lane, offset.value(at))
+    };
+    Ok((0..batch.num_rows()).map(record).collect())
+}
+
+/// Hands `visit` the `columns` of all rows of `table` that may be of `wanted` records, and of some others.
+pub(super) async fn scan(
+    table: &Table,
+    columns: &[&str],
+    wanted: &[RecordId],
+    mut visit: impl FnMut(&RecordBatch) -> Result<(), TableError> + Send,
+) -> Result<(), TableError> {
+    let fault = |error: parquet::errors::ParquetError| table.schema_error(&error);
+    let mut offsets: Vec<i64> = wanted.iter().map(|(_, offset)| *offset).collect();
+    offsets.sort_unstable();
+    for (file, size) in files(&*table.snapshot()?, &offsets) {
+        let path = Path::from_url_path(&file).map_err(|error| table.schema_error(&error))?;
+        let meta = ObjectMeta { location: path, last_modified: DateTime::UNIX_EPOCH, size, e_tag: None, version: None };
+        let reader = BufReader::new(Arc::clone(table.data()), &meta);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(fault)?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        let mut batches = builder.with_projection(mask).build().map_err(fault)?;
+        while let Some(batch) = batches.try_next().await.map_err(fault)? {
+            visit(&batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Path and size of the files that may hold one of `offsets`, which are sorted.
+fn files(snapshot: &EagerSnapshot, offsets: &[i64]) -> Vec<(String, u64)> {
+    let files = snapshot.log_data().into_iter().filter(|file| may_hold(file.stats().as_deref(), offsets));
+    files.map(|file| (file.path().to_string(), file.size().unsigned_abs())).collect()
+}
+
+fn may_hold(stats: Option<&str>, offsets: &[i64]) -> bool {
+    #[derive(Deserialize)]
+    struct Bound {
+        #[serde(rename = "_offset")]
+        offset: i64,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stats {
+        min_values: Bound,
+        max_values: Bound,
+    }
+    match stats.map(serde_json::from_str::<Stats>) {
+        Some(Ok(stats)) => {
+            let first = offsets.partition_point(|offset| *offset < stats.min_values.offset);
+            offsets.get(first).is_some_and(|offset| *offset <= stats.max_values.offset)
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_unless_its_statistics_rule_it_out() {
+        let stats = r#"{"numRecords":3,"minValues":{"car":"a","_offset":10},"maxValues":{"car":"b","_offset":20}}"#;
+        for (offsets, read) in
+            [(&[10][..], true), (&[20], true), (&[3, 15, 99], true), (&[9, 21], false), (&[], false), (&[21], false)]
+        {
+            assert_eq!(may_hold(Some(stats), offsets), read, "{offsets:?}");
+        }
+        for unknown in [None, Some("{}"), Some(r#"{"minValues":{"_offset":1},"maxValues":{}}"#), Some("garbage")] {
+            assert!(may_hold(unknown, &[5]), "{unknown:?}");
+        }
+    }
+}
