@@ -11,7 +11,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use clap::Args;
 
-use super::serve::{embedded, stop_signal};
+use super::serve::{embedded, inside, stop_signal};
 use crate::config::{Interval, LoadOptions, Project};
 use crate::demo::{SimulateOptions, Simulator, fleet::FleetOptions, project_files};
 use crate::engine::{self, Engine, EngineOptions, Monitor, now_us};
@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::query::Service;
 use crate::task::Shutdown;
 
+/// How often news are looked for.
+const LOOK: Duration = Duration::from_millis(250);
 /// How often the status is written to something that is no terminal.
 const PLAIN_STATUS: Duration = Duration::from_secs(5);
 /// How long what was sent may take to be decoded: a young table waits up to 10 s for its first schema version.
@@ -54,7 +56,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         Error::new(Kind::Usage, "the project in this folder has no embedded broker").hint("give an empty --dir")
     })?;
     let brokers = broker.brokers();
-    let start = EngineOptions { embedded: Some(brokers.clone()), variables: options.vars.clone(), reload: None };
+    let start = EngineOptions { embedded: Some(inside(&broker)), variables: options.vars.clone(), reload: None };
     let engine = Engine::start(&project, start).await?;
     let (service, monitor) = (engine.service().clone(), engine.monitor());
     greet(&engine, &project, &brokers);
@@ -175,12 +177,12 @@ async fn after(limit: Option<Duration>) {
 /// Writes what happens, every second on a terminal. Never ends.
 async fn status(monitor: &Monitor, began: Instant) {
     let terminal = std::io::stdout().is_terminal();
-    let mut ticks = tokio::time::interval(if terminal { Duration::from_secs(1) } else { PLAIN_STATUS });
+    let every = if terminal { Duration::from_secs(1) } else { PLAIN_STATUS };
+    let mut looks = tokio::time::interval(LOOK);
     let (mut last_rows, mut last_at) = (0, Instant::now());
     let mut last_news = None;
-    ticks.tick().await;
     loop {
-        ticks.tick().await;
+        looks.tick().await;
         let news = monitor.news();
         let said = news.iter().rposition(|message| Some(&message.id) == last_news.as_ref());
         for message in news.iter().skip(said.map_or(0, |said| said + 1)) {
@@ -188,6 +190,9 @@ async fn status(monitor: &Monitor, began: Instant) {
             println!("News: {}", message.payload.get("message").and_then(|text| text.as_str()).unwrap_or_default());
         }
         last_news = news.last().map(|message| message.id.clone()).or(last_news);
+        if last_at.elapsed() < every {
+            continue;
+        }
         let tables = monitor.counters();
         let rows: u64 = tables.values().flat_map(|table| table.lanes.values()).map(|lane| lane.rows).sum();
         let rate = (rows - last_rows) as f64 / last_at.elapsed().as_secs_f64();

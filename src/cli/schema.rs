@@ -99,7 +99,7 @@ pub(super) struct HistoryArgs {
 
 pub(super) async fn run(command: SchemaCommand) -> Result<ExitCode> {
     match command {
-        SchemaCommand::Preview(args) => preview::run(&args),
+        SchemaCommand::Preview(args) => preview::run(&args).await,
         SchemaCommand::List(args) => {
             let newest = newest(records(&args.asked, None).await?);
             let rows = newest.iter().map(|record| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -9,7 +10,7 @@ use super::ProjectArgs;
 use crate::config::{Brokers, Project};
 use crate::deliver::SinkOptions;
 use crate::demo::{Broker, TOPICS};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Embedded, Engine, EngineOptions};
 use crate::error::{Error, Kind, Result};
 use crate::task::failpoint;
 
@@ -31,11 +32,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
         failpoint::arm(spec)?;
     }
     let broker = embedded(&project)?;
-    let start = EngineOptions {
-        embedded: broker.as_ref().map(Broker::brokers),
-        variables: options.vars.clone(),
-        reload: Some(options),
-    };
+    let start =
+        EngineOptions { embedded: broker.as_ref().map(inside), variables: options.vars.clone(), reload: Some(options) };
     let engine = Engine::start(&project, start).await?;
     say!("lake        {}", project.config.lake.url);
     if let Some(address) = engine.flight_sql() {
@@ -68,6 +66,11 @@ pub(super) fn embedded(project: &Project) -> Result<Option<Broker>> {
     }
     let topics: Vec<(&str, i32)> = topics.into_iter().collect();
     Broker::start(&topics).map(Some)
+}
+
+/// The broker as the engine sees it.
+pub(super) fn inside(broker: &Broker) -> Embedded {
+    Embedded { brokers: broker.brokers(), make_topic: Arc::new(broker.topic_maker(EMBEDDED_PARTITIONS)) }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second ends the process at once.

@@ -77,7 +77,7 @@ pub(super) fn read(
     let (columns, dropped) = columns(&root, timezone);
     let arrays = arrays(&root);
     let key = key(&root, &columns, &strip);
-    Some(Contract {
+    let contract = Contract {
         table: table.to_owned(),
         topics: topics?,
         format: format?,
@@ -93,9 +93,23 @@ pub(super) fn read(
         matches,
         first_of: Vec::new(),
         infer_timestamps: root.boolean("infer_timestamps").unwrap_or(false),
+        raw: root.boolean("raw").unwrap_or(false),
         commit_interval,
         timezone,
-    })
+    };
+    tables_of_its_own(&root, &contract);
+    Some(contract)
+}
+
+/// Complains of tables beside the main one that would have one name.
+fn tables_of_its_own(root: &Section, contract: &Contract) {
+    let mut names: BTreeSet<String> = contract.raw_table().into_iter().collect();
+    for child in contract.family().into_iter().skip(1) {
+        if !names.insert(child.table.clone()) {
+            let complaint = Complaint::new(format!("two tables would be called `{}`", child.table));
+            root.complain("arrays", complaint.hint("leave `raw` out, or make one of the arrays `json`"));
+        }
+    }
 }
 
 /// Says for each topic which table has the records that nobody can read as dead letters: a table that takes all
@@ -305,7 +319,7 @@ fn arrays(root: &Section) -> Vec<ArrayContract> {
     let mut arrays: Vec<ArrayContract> = Vec::new();
     for entry in &section.table.entries {
         let Some(array) = section.section(&entry.key, &events::ARRAY) else { continue };
-        array.require("as", "what becomes of the array: json, list, pivot or first");
+        array.require("as", "what becomes of the array: json, list, pivot, first or child");
         let shape = array_shape(&array);
         match payload_path(&entry.key) {
             Ok(path) if arrays.iter().any(|other| other.path == path) => {
@@ -320,9 +334,14 @@ fn arrays(root: &Section) -> Vec<ArrayContract> {
 
 fn array_shape(section: &Section) -> Option<ArrayShape> {
     let pivot = ArrayShape::Pivot { by: String::new(), value: None };
-    let shapes =
-        [("json", &ArrayShape::Json), ("list", &ArrayShape::List), ("pivot", &pivot), ("first", &ArrayShape::First)];
-    let shape = section.choice("as", &shapes, events::SHAPES_LATER)?.clone();
+    let shapes = [
+        ("json", &ArrayShape::Json),
+        ("list", &ArrayShape::List),
+        ("pivot", &pivot),
+        ("first", &ArrayShape::First),
+        ("child", &ArrayShape::Child),
+    ];
+    let shape = section.choice("as", &shapes, &[])?.clone();
     let member = |text: &str| Ok::<_, Complaint>(text.to_owned());
     if shape == pivot {
         section.require("by", "the member that names an element, such as \"name\"");

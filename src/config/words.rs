@@ -82,11 +82,12 @@ pub(super) mod events {
             "on_type_conflict",
             "infer_timestamps",
             "commit_interval",
+            "raw",
             "match",
             "columns",
             "arrays",
         ],
-        later: &["topic_pattern", "raw", "retention", "description"],
+        later: &["topic_pattern", "retention", "description"],
     };
     pub const TIME: Words = Words { keys: &["path", "format"], later: &["allowed_lateness"] };
     pub const COLUMN: Words =
@@ -101,8 +102,6 @@ pub(super) mod events {
     pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
     /// Values of `format` that come later.
     pub const FORMATS_LATER: &[&str] = &["debezium-json", "debezium-avro", "dms-json"];
-    /// Values of an array's `as` that come later.
-    pub const SHAPES_LATER: &[&str] = &["child"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -262,7 +262,8 @@ fn missing(column: &str) -> ArrowError {
     ArrowError::SchemaError(format!("dead letters without the column {column}"))
 }
 
-fn headers_json(headers: &[Header]) -> Option<String> {
+/// A JSON array of `{"name", "value"}`, with `"hex"` for a value that is not UTF-8; `None` if there are none.
+pub(super) fn headers_json(headers: &[Header]) -> Option<String> {
     let mut json = String::from("[");
     for header in headers {
         json.push_str(if json.len() > 1 { ",{\"name\":" } else { "{\"name\":" });

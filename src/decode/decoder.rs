@@ -17,6 +17,7 @@ use super::{
     draft::{Draft, Origin, sample},
     fit::{EXACT, observe, observe_misfit},
     plan::Plan,
+    raw::RawRows,
     rows::Rows,
     scan::{Cursor, Fault, Kind},
     trie::PAYLOAD,
@@ -72,6 +73,15 @@ pub struct Decoded {
     pub rescued: u64,
     /// Rows of the child tables, in the order of [`Decoder::with_children`].
     pub children: Vec<Child>,
+    /// The records as they came, all but those that `match` leaves out; `None` unless the contract wants them.
+    pub raw: Option<RecordBatch>,
+}
+
+impl Decoded {
+    /// All that was decoded for child tables, parents before their children, as in [`Contract::family`].
+    pub fn descendants(&self) -> Vec<&Child> {
+        self.children.iter().flat_map(Child::family).collect()
+    }
 }
 
 /// Rows of a child table, from the same records: each has the `_offset` and `_row` of the row around it.
@@ -87,6 +97,12 @@ pub struct Child {
     pub rescued: u64,
     /// Rows of the child's own children.
     pub children: Vec<Child>,
+}
+
+impl Child {
+    fn family(&self) -> Vec<&Child> {
+        std::iter::once(self).chain(self.children.iter().flat_map(Child::family)).collect()
+    }
 }
 
 /// Decodes records of one table with one schema version. Reusable; it learns the messages' layout.
@@ -114,7 +130,7 @@ enum Fate<'a> {
 }
 
 impl Decoder {
-    /// A decoder for `version` of the table with `contract`; arrays that are declared children are json columns.
+    /// A decoder for `version` of the table with `contract`; arrays that are declared children are values like any other.
     pub fn new(contract: Arc<Contract>, version: Arc<SchemaVersion>) -> Self {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
@@ -131,6 +147,16 @@ impl Decoder {
         self
     }
 
+    /// The decoder of `contract` with those of its descendants, as in [`Contract::family`]; `versions` are theirs. `None`
+    /// if there are too few.
+    pub fn of_family(contract: Arc<Contract>, versions: &mut impl Iterator<Item = Arc<SchemaVersion>>) -> Option<Self> {
+        let children = contract.children();
+        let decoder = Self::new(contract, versions.next()?);
+        let children = children.into_iter().map(|child| Self::of_family(Arc::new(child), versions));
+        let children = children.collect::<Option<Vec<_>>>()?;
+        Some(decoder.with_children(children))
+    }
+
     /// The schema version that rows get.
     pub fn version(&self) -> &Arc<SchemaVersion> {
         &self.plan.version
@@ -141,19 +167,35 @@ impl Decoder {
         let mut sheet = Sheet::new(self, records.len());
         let mut dead = Vec::new();
         let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
-        self.read(records, |decoder, record, fate| match fate {
-            Fate::Rows(text) => decoder.commit(&mut sheet, record, text),
-            Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
-            Fate::Dead(fault) => dead.push(DeadLetter::new(records, record, fault, decoder.plan.version.number)),
+        let mut raw = self.contract.raw.then(|| RawRows::new(self.contract.timezone));
+        self.read(records, |decoder, record, fate| {
+            if let Some(raw) = raw.as_mut().filter(|_| !matches!(fate, Fate::Skipped(Skip::NotMatched))) {
+                raw.push(record);
+            }
+            match fate {
+                Fate::Rows(text) => decoder.commit(&mut sheet, record, text),
+                Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+                Fate::Dead(fault) => dead.push(DeadLetter::new(records, record, fault, decoder.plan.version.number)),
+            }
         });
+        let raw = raw.map(|raw| raw.finish(records)).transpose()?;
         let Child { rows, found, misfits, rescued, children } = self.finish(sheet, records)?;
-        Ok(Decoded { rows, dead, skipped, found, misfits, rescued, children })
+        Ok(Decoded { rows, dead, skipped, found, misfits, rescued, children, raw })
     }
 
-    /// What decoding would find, without making rows.
-    pub(crate) fn look(&mut self, records: &Records) -> Vec<Found> {
+    /// What decoding would find, without making rows: for this table and all its descendants, parents before their
+    /// children.
+    pub(crate) fn look(&mut self, records: &Records) -> Vec<Vec<Found>> {
         self.read(records, |_, _, _| {});
-        self.finds.take()
+        let mut finds = Vec::new();
+        self.take_finds(&mut finds);
+        finds
+    }
+
+    fn take_finds(&mut self, finds: &mut Vec<Vec<Found>>) {
+        self.misfits.take();
+        finds.push(self.finds.take());
+        self.children.iter_mut().for_each(|child| child.take_finds(finds));
     }
 
     /// Reads the records one by one; `take` gets what became of each while it is in the drafts.

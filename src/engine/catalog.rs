@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
@@ -22,19 +23,28 @@ use crate::error::{Error, Kind, Result};
 use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
 use crate::news::News;
 use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::{Cause, Change, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, type_name};
+use crate::schema::{Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, type_name};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// The life of the topic that is read, and how to ask its reader.
 pub type ReaderHandle = (u32, Arc<dyn Fn() -> TopicStatus + Send + Sync>);
 
+/// The tables that SQL sees, and what feeds them.
+#[derive(Default)]
+pub struct Fed {
+    /// View per table, those included that nothing feeds.
+    pub tables: BTreeMap<String, Arc<LiveView>>,
+    /// Counters per table that has a contract.
+    pub statuses: Statuses,
+    /// The contracts.
+    pub contracts: Vec<Arc<Contract>>,
+}
+
 /// The tables of the engine, as they come to be.
 pub struct EngineCatalog {
-    /// View per table.
-    pub tables: BTreeMap<String, Arc<LiveView>>,
-    /// Counters per table.
-    pub statuses: Statuses,
+    /// Replaced as a whole when contracts come or go.
+    pub fed: ArcSwap<Fed>,
     /// SQL text per view, as it is edited.
     pub views: RwLock<BTreeMap<String, String>>,
     /// Where tables lie.
@@ -64,6 +74,31 @@ pub struct EngineCatalog {
 }
 
 impl EngineCatalog {
+    /// Tables that no process feeds.
+    pub fn of(fed: Fed) -> Self {
+        Self {
+            fed: ArcSwap::from_pointee(fed),
+            views: RwLock::default(),
+            lake: None,
+            versions: Arc::default(),
+            dead_letters: OnceLock::new(),
+            waiting: RwLock::default(),
+            readers: RwLock::default(),
+            retries: RwLock::default(),
+            ingest_budget: Budget::new(0),
+            news: News::default(),
+            sinks: Sinks::default(),
+            query_memory: OnceLock::new(),
+            brokers: String::new(),
+            embedded: false,
+        }
+    }
+
+    /// The tables of this moment.
+    pub fn fed(&self) -> Arc<Fed> {
+        self.fed.load_full()
+    }
+
     /// Why the engine is not ready to be relied on; nothing when it is.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -83,7 +118,7 @@ impl EngineCatalog {
                 }
             }
         }
-        for (table, status) in &self.statuses {
+        for (table, status) in &self.fed().statuses {
             let counters = status.counters();
             if let Some(error) = counters.error {
                 reasons.push(format!("table {table}: stopped: {error}"));
@@ -106,7 +141,9 @@ impl Catalog for SharedCatalog {
     fn pin(&self) -> Pinned {
         let catalog = &self.0;
         let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        for (name, live) in &catalog.tables {
+        let views = catalog.views.read().clone();
+        // A view may have the name of a table that has no contract any more.
+        for (name, live) in catalog.fed().tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
@@ -120,11 +157,11 @@ impl Catalog for SharedCatalog {
             system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
-        Pinned { schemas, views: catalog.views.read().clone() }
+        Pinned { schemas, views }
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
-        let known = self.0.tables.contains_key(table);
+        let known = self.0.fed().tables.contains_key(table);
         let (lake, name) = (self.0.lake.clone(), table.to_owned());
         Box::pin(async move {
             let Some(lake) = lake.filter(|_| known) else { return Ok(None) };
@@ -233,8 +270,11 @@ struct IngestRow {
 fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let topics: Topics =
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
+    // Tables beside others are fed with them, and own no position.
+    let fed = catalog.fed();
+    let tables = fed.tables.iter().filter(|(name, _)| kind(name) == EVENTS);
     let rows: Vec<IngestRow> =
-        catalog.tables.iter().flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
+        tables.flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
     let count = |pick: fn(&LaneCounters) -> u64| {
         numbers(rows.iter().map(|row| Some(row.counters.as_ref().map_or(0, pick) as i64)).collect::<Vec<_>>())
@@ -269,7 +309,7 @@ type Topics = BTreeMap<String, (u32, TopicStatus)>;
 
 /// One table's rows of `system.ingest`: partitions, and topics that have none yet.
 fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &View) -> Vec<IngestRow> {
-    let counters = catalog.statuses.get(table).map(|status| status.counters()).unwrap_or_default();
+    let counters = catalog.fed().statuses.get(table).map(|status| status.counters()).unwrap_or_default();
     let row = |topic: Option<&str>, reader: Option<&ReaderStatus>, without: &str| IngestRow {
         table: table.to_owned(),
         lane: None,
@@ -340,13 +380,14 @@ fn tables_schema() -> SchemaRef {
 }
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let views: Vec<_> = catalog.tables.iter().map(|(name, live)| (name, live.pin())).collect();
+    let fed = catalog.fed();
+    let views: Vec<_> = fed.tables.iter().map(|(name, live)| (name, live.pin())).collect();
     let files = |view: &View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
     RecordBatch::try_new(
         tables_schema(),
         vec![
             texts(views.iter().map(|(name, _)| Some(name.as_str()))),
-            texts(views.iter().map(|_| Some("events"))),
+            texts(views.iter().map(|(name, _)| Some(kind(name)))),
             small(views.iter().map(|(_, view)| Some(view.schema_version.cast_signed()))),
             numbers(views.iter().map(|(_, view)| view.table_version().map(|version| version as i64))),
             numbers(views.iter().map(|(_, view)| files(view))),
@@ -354,6 +395,17 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             numbers(views.iter().map(|(_, view)| Some(view.hot_bytes() as i64))),
         ],
     )
+}
+
+const EVENTS: &str = "events";
+
+/// What a table is. Names with `__` are those of tables beside others.
+fn kind(table: &str) -> &'static str {
+    match table.split_once("__") {
+        None => EVENTS,
+        Some((_, "raw")) => "raw",
+        Some(_) => "child",
+    }
 }
 
 fn columns_schema() -> SchemaRef {
@@ -368,7 +420,7 @@ fn columns_schema() -> SchemaRef {
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
-    for (name, live) in &catalog.tables {
+    for (name, live) in &catalog.fed().tables {
         for column in LogicalColumn::all(&live.pin().schema) {
             let word = |key: &str| column.newest().metadata().get(key).cloned();
             let kind = type_name(column.newest().data_type());
@@ -519,24 +571,13 @@ mod tests {
             consumers: BTreeMap::from([("late".to_owned(), None)]),
         };
         let topics = [("cars", cars), ("trips", trips)];
+        let tables = ["fresh", "late", "lost", "unread"].map(|name| (name.to_owned(), live(name, schema(&[])))).into();
         let catalog = EngineCatalog {
-            tables: ["fresh", "late", "lost", "unread"].map(|name| (name.to_owned(), live(name, schema(&[])))).into(),
-            statuses: BTreeMap::new(),
-            views: RwLock::default(),
-            lake: None,
-            versions: Arc::default(),
-            dead_letters: OnceLock::new(),
             waiting: RwLock::new(Some("kafka is away".to_owned())),
             readers: RwLock::new(
                 topics.map(|(topic, status)| (topic.to_owned(), (0, Arc::new(move || status.clone()) as _))).into(),
             ),
-            retries: RwLock::default(),
-            ingest_budget: Budget::new(0),
-            news: News::default(),
-            sinks: Sinks::default(),
-            query_memory: OnceLock::new(),
-            brokers: String::new(),
-            embedded: false,
+            ..EngineCatalog::of(Fed { tables, ..Fed::default() })
         };
         let rows = ingest(&catalog).unwrap();
         let text = |column: &str, row| {

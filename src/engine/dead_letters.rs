@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::catalog::EngineCatalog;
-use super::ingest::Ingest;
+use super::ingest::{Beside, Ingest};
 use super::retry::{Retried, Retries, not_fed};
 use super::status::{TableStatus, now_us};
 use super::{
@@ -129,7 +129,7 @@ impl Desk {
 
     /// Carries out `request`, to its end.
     pub async fn run(&self, request: &Request) -> Result<Done> {
-        if !self.catalog.tables.contains_key(&request.table) {
+        if !self.catalog.fed().tables.contains_key(&request.table) {
             return Err(Error::new(Kind::NotFound, format!("there is no table `{}`", request.table)));
         }
         let log = self.catalog.dead_letters.get().ok_or_else(|| {
@@ -240,7 +240,8 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         };
         let contract = project.tables.iter().find(|contract| contract.table == request.table);
         let table = open_table(&lake, PUBLIC, &request.table).await?;
-        let (Some(contract), Some(table), Some(live)) = (contract, table, catalog.tables.get(&request.table)) else {
+        let fed = catalog.fed();
+        let (Some(contract), Some(table), Some(live)) = (contract, table, fed.tables.get(&request.table)) else {
             return desk.run(request).await;
         };
         let (nothing_to_read, deliveries) = mpsc::channel(1);
@@ -248,11 +249,20 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         let registry = registry(&project.config)?.filter(|_| contract.format.needs_registry());
         catalog.retries.write().insert(request.table.clone(), Retries::new(retries, registry));
         let contract = Arc::new(contract.clone());
+        let mut beside = Vec::new();
+        for (name, _) in super::beside(&contract) {
+            let (Some(table), Some(live)) = (open_table(&lake, PUBLIC, &name).await?, fed.tables.get(&name)) else {
+                return Err(Error::new(Kind::Unavailable, format!("table {name} is not there yet"))
+                    .hint("`millpond serve` makes it"));
+            };
+            beside.push(Beside { live: Arc::clone(live), table });
+        }
         let (_unedited, edits) = watch::channel(Arc::clone(&contract));
         let ingest = Ingest {
             contract,
             live: Arc::clone(live),
             table,
+            beside,
             dead_letters: Arc::<DeadLetters>::clone(dead_letters),
             versions: Arc::clone(&catalog.versions),
             edits,

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
-use super::ingest::Ingest;
+use super::ingest::{Beside, Ingest};
 use super::retry::Retries;
 use super::schemas;
 use super::versions::Versions;
@@ -26,7 +26,7 @@ use crate::source::{self, Consumer, Delivery, Kafka, Reader, Registry, resolve_s
 use crate::task::{self, Budget, Shutdown};
 
 /// Pause between attempts while a component is away.
-const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_secs(1);
 /// How long the broker may take to answer at start-up before it is called unreachable.
 /// (It is asked twice, and again every [`RETRY`]; connecting goes on in between.)
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -53,8 +53,10 @@ pub struct Feed {
     pub kafka: Kafka,
     /// Where schemas are, for the tables whose format needs them.
     pub registry: Option<Registry>,
-    /// The embedded broker forgets: each start is a new life of its topics.
+    /// The embedded broker forgets: with each start of the process a new life of its topics begins.
     pub embedded: bool,
+    /// The lives that have begun in this process, by topic.
+    pub lives: BTreeMap<String, u32>,
     /// `[lake] commit_interval`.
     pub commit_interval: Duration,
     /// What ingest may hold.
@@ -70,33 +72,16 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Runs until stopped and everything is committed; an error ends the process.
-    pub async fn run(mut self) -> Result<()> {
-        let Some(()) = self.stop.clone().run_until_cancelled(self.connect()).await.transpose()? else { return Ok(()) };
+    /// Waits for Kafka and starts to read; `None` if stopped before. Also tells the life of each topic that is read.
+    pub async fn begin(mut self) -> Result<Option<(Running, BTreeMap<String, u32>)>> {
         let stop = self.stop.clone();
-        let Some(started) = stop.run_until_cancelled(self.start()).await.transpose()? else { return Ok(()) };
-        let Started { readers, mut ingests } = started;
+        let begun = stop.run_until_cancelled(async {
+            self.connect().await?;
+            self.start().await
+        });
+        let Some(begun) = begun.await.transpose()? else { return Ok(None) };
         self.wait_for(None);
-        let mut result = Ok(());
-        while let Some(ended) = ingests.join_next().await {
-            let (table, outcome) = match ended {
-                Ok(ended) => ended,
-                Err(error) => (String::new(), Err(Error::new(Kind::Internal, "an ingest task failed").because(error))),
-            };
-            if let Err(error) = outcome {
-                if let Some(status) = self.catalog.statuses.get(&table) {
-                    status.stopped(error.to_string());
-                }
-                // One writer that is out of step must not go on with other tables either, nor wait for the store.
-                self.stop.cancel();
-                self.abort.cancel();
-                if result.is_ok() {
-                    result = Err(error);
-                }
-            }
-        }
-        tokio::task::spawn_blocking(move || drop(readers)).await.ok();
-        result
+        Ok(Some((begun, self.lives)))
     }
 
     /// Waits for the cluster, and makes sure that it is the one the lake was fed from.
@@ -134,8 +119,8 @@ impl Feed {
         *self.catalog.waiting.write() = reason;
     }
 
-    async fn start(&mut self) -> Result<Started> {
-        let dead_letters = Arc::new(self.dead_letters().await?);
+    async fn start(&mut self) -> Result<Running> {
+        let dead_letters = self.dead_letters().await?;
         let versions = self.versions().await?;
         let mut topics: BTreeMap<String, Vec<Arc<Contract>>> = BTreeMap::new();
         for contract in &self.contracts {
@@ -143,12 +128,14 @@ impl Feed {
                 topics.entry(topic.clone()).or_default().push(Arc::clone(contract));
             }
         }
+        // Of a feed before this one.
+        self.catalog.readers.write().clear();
+        self.catalog.retries.write().clear();
         // Every table's position on every topic, resolved before anything is read.
-        let mut incarnations = BTreeMap::new();
         let mut starts: BTreeMap<String, Positions> = BTreeMap::new();
         for (topic, contracts) in &topics {
             let incarnation = self.incarnation(topic);
-            incarnations.insert(topic.clone(), incarnation);
+            self.lives.insert(topic.clone(), incarnation);
             let partitions = self.partitions(topic).await?;
             for contract in contracts {
                 let positions = self.resolve(contract, topic, incarnation, &partitions).await?;
@@ -168,16 +155,19 @@ impl Feed {
                 table
                     .positions_of(&contract.table)
                     .into_iter()
-                    .filter(|(lane, _)| incarnations.get(&*lane.topic) == Some(&lane.incarnation)),
+                    .filter(|(lane, _)| self.lives.get(&*lane.topic) == Some(&lane.incarnation)),
             );
+            let fed = self.catalog.fed();
             let (Some(live), Some(status), Some(edits)) = (
-                self.catalog.tables.get(&contract.table),
-                self.catalog.statuses.get(&contract.table),
-                self.edits.get(&contract.table),
+                fed.tables.get(&contract.table).cloned(),
+                fed.statuses.get(&contract.table).cloned(),
+                self.edits.get(&contract.table).cloned(),
             ) else {
                 continue;
             };
-            live.committed(table.snapshot().map_err(unreadable)?, table.positions_of(&contract.table));
+            let committed = table.positions_of(&contract.table);
+            live.committed(table.snapshot().map_err(unreadable)?, committed.clone());
+            let beside = self.beside(&contract, &committed).await?;
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);
             let (sender, retries) = mpsc::channel(1);
@@ -189,21 +179,22 @@ impl Feed {
                 // One batch at a time is known to be readable: nothing is gained by more.
                 let (resolved, rest) = mpsc::channel(1);
                 let from = std::mem::replace(&mut deliveries, rest);
-                let (status, stop) = (Arc::clone(status), self.stop.clone());
+                let (status, stop) = (Arc::clone(&status), self.stop.clone());
                 task::spawn("schemas", schemas::resolve(registry, name.clone(), from, resolved, status, stop));
             }
             let ingest = Ingest {
                 commit_interval: self.commit_interval,
-                live: Arc::clone(live),
+                live,
                 table,
+                beside,
                 dead_letters: Arc::clone(&dead_letters),
                 versions: Arc::clone(&versions),
-                edits: edits.clone(),
+                edits,
                 deliveries,
                 retries,
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
-                status: Arc::clone(status),
+                status,
                 news: self.news.clone(),
                 abort: self.abort.clone(),
                 contract,
@@ -214,7 +205,7 @@ impl Feed {
         let _ = self.catalog.dead_letters.set(dead_letters);
         let mut readers = Vec::new();
         for (topic, contracts) in &topics {
-            let incarnation = incarnations.get(topic).copied().unwrap_or(0);
+            let incarnation = self.lives.get(topic).copied().unwrap_or(0);
             let consumers = contracts.iter().filter_map(|contract| {
                 let lanes = starts.get(&contract.table)?.iter();
                 let of_topic = lanes.filter(|(lane, _)| *lane.topic == **topic && lane.incarnation == incarnation);
@@ -231,11 +222,16 @@ impl Feed {
             self.catalog.readers.write().insert(topic.clone(), (incarnation, Arc::new(move || asked.status())));
             readers.push(reader);
         }
-        Ok(Started { readers, ingests })
+        let (catalog, stop, abort) = (Arc::clone(&self.catalog), self.stop.clone(), self.abort.clone());
+        Ok(Running { readers, ingests, catalog, stop, abort })
     }
 
-    /// The life of `topic` that is read now: the newest any table knows; with the embedded broker the next.
+    /// The life of `topic` that is read now: the newest any table knows; with the embedded broker the next, unless that
+    /// has begun in this process.
     fn incarnation(&self, topic: &str) -> u32 {
+        if let Some(life) = self.lives.get(topic) {
+            return *life;
+        }
         let known = self.open.iter().flat_map(|(name, table)| table.positions_of(name).into_keys());
         let newest = known.filter(|lane| &*lane.topic == topic).map(|lane| lane.incarnation).max();
         match newest {
@@ -299,10 +295,28 @@ impl Feed {
         self.make(PUBLIC, &contract.table, &schema, 0, &[fixed::DAY], positions).await
     }
 
-    async fn dead_letters(&self) -> Result<DeadLetters> {
+    /// The tables beside the contract's own, which stands at `committed`.
+    async fn beside(&mut self, contract: &Contract, committed: &Positions) -> Result<Vec<Beside>> {
+        let mut beside = Vec::new();
+        for (name, schema) in super::beside(contract) {
+            let Some(live) = self.catalog.fed().tables.get(&name).cloned() else { continue };
+            let table = match self.open.remove(&name) {
+                Some(table) => table,
+                None => self.make(PUBLIC, &name, &schema, 0, &[fixed::DAY], &Positions::new()).await?,
+            };
+            live.committed_beside(table.snapshot().map_err(unreadable)?, table.positions_of(&name), committed);
+            beside.push(Beside { live, table });
+        }
+        Ok(beside)
+    }
+
+    async fn dead_letters(&self) -> Result<Arc<DeadLetters>> {
+        if let Some(open) = self.catalog.dead_letters.get() {
+            return Ok(Arc::clone(open));
+        }
         let schema = dead_letters_schema();
         let table = self.make(SYSTEM, DEAD_LETTERS, &schema, DEAD_LETTERS_VERSION, &[], &Positions::new()).await?;
-        DeadLetters::new(table, schema).map_err(unreadable)
+        DeadLetters::new(table, schema).map(Arc::new).map_err(unreadable)
     }
 
     /// The schema versions, with somewhere to record them.
@@ -343,9 +357,40 @@ impl Feed {
     }
 }
 
-struct Started {
+/// Readers and the ingest tasks that they feed.
+pub struct Running {
     readers: Vec<Arc<Reader>>,
     ingests: JoinSet<(String, Result<()>)>,
+    catalog: Arc<EngineCatalog>,
+    stop: Shutdown,
+    abort: Shutdown,
+}
+
+impl Running {
+    /// Runs until stopped and everything is committed; an error ends the process.
+    pub async fn run(mut self) -> Result<()> {
+        let mut result = Ok(());
+        while let Some(ended) = self.ingests.join_next().await {
+            let (table, outcome) = match ended {
+                Ok(ended) => ended,
+                Err(error) => (String::new(), Err(Error::new(Kind::Internal, "an ingest task failed").because(error))),
+            };
+            if let Err(error) = outcome {
+                if let Some(status) = self.catalog.fed().statuses.get(&table) {
+                    status.stopped(error.to_string());
+                }
+                // One writer that is out of step must not go on with other tables either, nor wait for the store.
+                self.stop.cancel();
+                self.abort.cancel();
+                if result.is_ok() {
+                    result = Err(error);
+                }
+            }
+        }
+        let readers = self.readers;
+        tokio::task::spawn_blocking(move || drop(readers)).await.ok();
+        result
+    }
 }
 
 fn unreadable(error: TableError) -> Error {

@@ -1,4 +1,5 @@
-//! The task that feeds one events table: batches in, hot rows at once, a commit every interval.
+//! The task that feeds one events table and those beside it (child tables, records as they came): batches in, hot rows
+//! at once, a commit every interval.
 //!
 //! Decoding runs here, commits run beside it: while one is under way rows go on becoming visible. What is
 //! held is charged to the ingest budget, so a store that is away pauses the readers and nothing else.
@@ -9,17 +10,20 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::facts;
+use super::family::Family;
 use super::retry::{Answer, Retry, plan};
 use super::status::TableStatus;
 use super::versions::Versions;
-use crate::decode::{Decoded, Decoder, Records, dead_letters_batch};
+use crate::decode::{Records, dead_letters_batch};
 use crate::error::{Error, Kind};
-use crate::lake::{self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, Table, TopicPartition, Window};
+use crate::lake::{
+    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, SideRows, Table, TopicPartition, Window,
+};
 use crate::news::News;
-use crate::schema::{Cause, Change, ChangeKind, Contract, Found, Place, SchemaVersion, first_finds};
+use crate::schema::Contract;
 use crate::source::Delivery;
 use crate::task::{Budget, Charge, Shutdown};
 
@@ -33,8 +37,6 @@ const WINDOW_BYTES: usize = 128 * 1024 * 1024;
 const WINDOW_PART: usize = 8;
 /// A checkpoint of the Delta log is written in the background each time this many table versions were added.
 const CHECKPOINT_EVERY: u64 = 64;
-/// A batch is decoded again for so many new schema versions; what is left over is rescued, and news to the next one.
-const MOST_VERSIONS: usize = 3;
 
 /// What a table's ingest needs.
 pub struct Ingest {
@@ -42,8 +44,10 @@ pub struct Ingest {
     pub contract: Arc<Contract>,
     /// What statements see of the table.
     pub live: Arc<LiveView>,
-    /// The Delta table; taken while a commit is under way.
+    /// The Delta table.
     pub table: Table,
+    /// The tables beside it: those of [`Contract::family`] but the first, then [`Contract::raw_table`].
+    pub beside: Vec<Beside>,
     /// Where records go that could not become rows.
     pub dead_letters: Arc<DeadLetters>,
     /// The schema versions of all tables.
@@ -68,22 +72,44 @@ pub struct Ingest {
     pub abort: Shutdown,
 }
 
-/// The table after a commit, and who waits for it to be seen.
+/// The tables after a commit, and who waits for it to be seen.
 struct Flushed {
-    table: Table,
+    tables: Tables,
     outcome: Result<(), CommitError>,
     answer: Option<Answer>,
 }
 
+/// A table that gets rows of the same records.
+pub struct Beside {
+    /// What statements see of it.
+    pub live: Arc<LiveView>,
+    /// The Delta table.
+    pub table: Table,
+}
+
+/// The Delta tables, while no commit is under way.
+struct Tables {
+    main: Table,
+    beside: Vec<Table>,
+}
+
+impl Tables {
+    fn all(&mut self) -> impl Iterator<Item = &mut Table> {
+        std::iter::once(&mut self.main).chain(&mut self.beside)
+    }
+}
+
 struct State {
     ingest: Ingest,
-    decoder: Option<(Decoder, Arc<SchemaVersion>)>,
+    family: Family,
     first_window: Vec<(Records, Charge)>,
     first_record_at: Option<Instant>,
-    table: Option<Table>,
+    tables: Option<Tables>,
+    beside: Vec<Arc<LiveView>>,
     flushing: Option<JoinHandle<Flushed>>,
     checkpointing: Option<JoinHandle<()>>,
-    checkpoint_version: u64,
+    /// Of each table, the version of its last checkpoint.
+    checkpoints: Vec<u64>,
     reopen: bool,
 }
 
@@ -91,14 +117,20 @@ impl Ingest {
     /// Runs until the readers are stopped and everything is committed. An error means that writing must end:
     /// another writer is at work, or the rows cannot be written.
     pub async fn run(mut self) -> Result<(), CommitError> {
-        let decoder = self.resume().await?;
+        let (beside, tables): (Vec<_>, Vec<_>) =
+            self.beside.drain(..).map(|Beside { live, table }| (live, table)).unzip();
+        let mut tables = Tables { main: self.table.clone(), beside: tables };
+        let lives = std::iter::once(&self.live).chain(&beside).cloned();
+        let (versions, news) = (Arc::clone(&self.versions), self.news.clone());
+        let mut family = Family::new(&self.contract, lives, versions, news, self.abort.clone());
+        family.resume(&mut tables.all().collect::<Vec<_>>()).await?;
         let mut ticks = self.ticks();
-        let table = self.table.clone();
         let mut state = State {
-            checkpoint_version: table.version(),
-            table: Some(table),
+            checkpoints: tables.all().map(|table| table.version()).collect(),
+            tables: Some(tables),
+            beside,
             ingest: self,
-            decoder,
+            family,
             first_window: Vec::new(),
             first_record_at: None,
             flushing: None,
@@ -125,7 +157,7 @@ impl Ingest {
                     }
                 }
                 Some(retry) = state.ingest.retries.recv(), if state.flushing.is_none() => state.start_retry(retry),
-                () = until(deadline) => state.first_version()?,
+                () = until(deadline) => state.decide()?,
                 () = edited(&mut state.ingest.edits) => {
                     state.edit();
                     ticks = state.ingest.ticks();
@@ -135,48 +167,17 @@ impl Ingest {
         state.drain().await
     }
 
-    /// The version that the table goes on with: the newest recorded one, applied if the table lags behind it, and
-    /// what the contract declares by now. A recorded version is never inferred again.
-    async fn resume(&mut self) -> Result<Option<(Decoder, Arc<SchemaVersion>)>, CommitError> {
-        let name = self.contract.table.clone();
-        let there = self.table.schema_version();
-        if there > self.versions.newest(&name).map_or(0, |newest| newest.number()) {
-            let schema = self.table.arrow_schema()?;
-            let version = SchemaVersion::from_arrow(&schema, there, self.contract.key.len())
-                .map_err(|error| lake::TableError::Schema { table: name.clone(), reason: error.to_string() })?;
-            self.versions.add(&name, &Arc::new(version), &[], Cause::Adopted);
-        }
-        let Some(newest) = self.versions.newest(&name) else { return Ok(None) };
-        let mut version = Arc::clone(&newest.version);
-        if let Some(next) = version.evolve(&self.contract, &[]) {
-            version = Arc::new(next);
-            self.versions.add(&name, &version, &[], self.edited());
-        }
-        // Descriptions are no change of a table: they follow the contract.
-        let version = Arc::new(SchemaVersion::clone(&version).described(&self.contract));
-        let schema = version.arrow_schema();
-        self.live.evolve(Arc::clone(&schema), version.number);
-        self.versions.record(&name, version.number, &self.abort).await?;
-        lake::evolve(&mut self.table, &schema, version.number, &self.abort).await?;
-        self.live.committed(self.table.snapshot()?, self.table.positions_of(&name));
-        Ok(Some((Decoder::new(Arc::clone(&self.contract), Arc::clone(&version)), version)))
-    }
-
     fn ticks(&self) -> tokio::time::Interval {
         let mut ticks = tokio::time::interval(self.contract.commit_interval.unwrap_or(self.commit_interval));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks
-    }
-
-    fn edited(&self) -> Cause {
-        Cause::Edit(format!("schemas/{}.toml", self.contract.table))
     }
 }
 
 impl State {
     fn take(&mut self, delivery: Delivery) -> Result<(), CommitError> {
         let Delivery { records, charge } = delivery;
-        if self.decoder.is_some() {
+        if self.family.is_decided() {
             return tokio::task::block_in_place(|| self.decode(records, charge));
         }
         self.first_record_at.get_or_insert_with(Instant::now);
@@ -184,79 +185,32 @@ impl State {
         let waiting: usize = self.first_window.iter().map(|(records, _)| records.len()).sum();
         self.ingest.status.deciding(waiting as u64);
         if waiting >= FIRST_WINDOW_RECORDS {
-            self.first_version()?;
+            self.decide()?;
         }
         Ok(())
     }
 
     /// Decides the first schema version from the records waiting for it, and decodes them.
-    fn first_version(&mut self) -> Result<(), CommitError> {
+    fn decide(&mut self) -> Result<(), CommitError> {
         self.first_record_at = None;
         self.ingest.status.deciding(0);
         let window = std::mem::take(&mut self.first_window);
         let records: Vec<&Records> = window.iter().map(|(records, _)| records).collect();
-        let found = first_finds(&self.ingest.contract, &records);
-        let version = SchemaVersion::first(&self.ingest.contract, &found);
-        info!(table = self.ingest.contract.table, columns = version.columns.len(), "first schema version");
-        let first = records.iter().min_by_key(|records| records.start);
-        let cause = first.map_or_else(|| self.ingest.edited(), |first| Cause::Record(place(first)));
-        self.adopt(version, &found, cause);
+        self.family.decide(&records);
         tokio::task::block_in_place(|| {
             window.into_iter().try_for_each(|(records, charge)| self.decode(records, charge))
         })
     }
 
-    /// Rows get `version` from now on. It is recorded in the background; the next commit waits for that.
-    fn adopt(&mut self, version: SchemaVersion, found: &[Found], cause: Cause) {
-        let (version, table) = (Arc::new(version), self.ingest.contract.table.clone());
-        let record = self.ingest.versions.add(&table, &version, found, cause);
-        record.changes.iter().for_each(|change| tell(&table, version.number, change));
-        if let Some((_, before)) = &self.decoder
-            && let Some(event) = facts::schema_change(&table, before, &version, found, self.ingest.status.rows())
-        {
-            self.ingest.news.tell(event);
-        }
-        self.ingest.live.evolve(version.arrow_schema(), version.number);
-        let (versions, number) = (Arc::clone(&self.ingest.versions), version.number);
-        let abort = self.ingest.abort.clone();
-        self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version));
-        crate::task::spawn("record-version", async move {
-            if let Err(error) = versions.record(&table, number, &abort).await {
-                warn!(table, error = %error, "schema version not recorded, trying again with the next commit");
-            }
-        });
-    }
-
-    /// Takes over an edited contract between two batches, or says why the old one goes on.
+    /// Takes over an edited contract between two batches.
     fn edit(&mut self) {
         let next = Arc::clone(&self.ingest.edits.borrow_and_update());
-        let table = next.table.clone();
-        let version = self.decoder.as_ref().map(|(_, version)| Arc::clone(version));
-        let suits = version.as_ref().map_or(Ok(()), |version| next.suits(version));
-        if let Err(refusal) = suits.and(self.ingest.contract.may_become(&next)) {
-            let (reason, hint) = (refusal.reason, refusal.hint);
-            warn!(table, reason, hint, "contract not taken over, the one before goes on");
-            return;
-        }
-        self.ingest.contract = next;
-        info!(table, "contract taken over");
-        let Some(version) = version else {
-            let declared = SchemaVersion::declared(&self.ingest.contract);
-            self.ingest.live.evolve(declared.arrow_schema(), declared.number);
-            return;
-        };
-        match version.evolve(&self.ingest.contract, &[]) {
-            Some(next) => self.adopt(next.described(&self.ingest.contract), &[], self.ingest.edited()),
-            None => {
-                let version = Arc::new(SchemaVersion::clone(&version).described(&self.ingest.contract));
-                self.ingest.live.evolve(version.arrow_schema(), version.number);
-                self.decoder = Some((Decoder::new(Arc::clone(&self.ingest.contract), Arc::clone(&version)), version))
-            }
-        }
+        self.family.edit(&next);
+        self.ingest.contract = Arc::clone(self.family.contract());
     }
 
     fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
-        let Some(decoded) = self.decoded(&records)? else { return Ok(()) };
+        let Some(decoded) = self.family.decode(&records)? else { return Ok(()) };
         let lane = TopicPartition {
             topic: Arc::clone(&records.topic),
             incarnation: records.incarnation,
@@ -269,67 +223,52 @@ impl State {
         let dead = (!decoded.dead.is_empty())
             .then(|| dead_letters_batch(&self.ingest.contract.table, &decoded.dead))
             .transpose()?;
-        let bytes = decoded.rows.get_array_memory_size() + dead.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-        let hot = self.ingest.budget.charge(bytes);
+        let (start, end) = (records.start, records.end);
+        let hot = |rows: RecordBatch, dead: Option<RecordBatch>, beside| {
+            let dead_bytes = dead.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+            let charge = self.ingest.budget.charge(rows.get_array_memory_size() + dead_bytes);
+            Arc::new(HotBatch { lane: lane.clone(), start, end, rows, dead, beside, charge })
+        };
+        let children = decoded.descendants().into_iter().map(|child| child.rows.clone());
+        let beside: Vec<_> = children.chain(decoded.raw.clone()).map(|rows| hot(rows, None, Vec::new())).collect();
+        self.beside.iter().zip(&beside).for_each(|(live, batch)| live.push(Arc::clone(batch)));
+        self.ingest.live.push(hot(decoded.rows, dead, beside));
         drop(charge);
-        self.ingest.live.push(HotBatch {
-            lane,
-            start: records.start,
-            end: records.end,
-            rows: decoded.rows,
-            dead,
-            charge: hot,
-        });
         Ok(())
-    }
-
-    /// Decodes `records`, with newer schema versions if they bring what the newest does not hold; `None` before the
-    /// first version.
-    fn decoded(&mut self, records: &Records) -> Result<Option<Decoded>, CommitError> {
-        let Some((decoder, _)) = &mut self.decoder else { return Ok(None) };
-        let mut decoded = decoder.decode(records)?;
-        for _ in 0..MOST_VERSIONS {
-            let found = [&decoded.found[..], &decoded.misfits[..]].concat();
-            let Some((_, version)) = &self.decoder else { break };
-            let Some(first) = found.iter().min_by_key(|find| find.offset) else { break };
-            let Some(next) = version.evolve(&self.ingest.contract, &found) else { break };
-            announce(&self.ingest.contract.table, &next, &decoded.found);
-            self.adopt(next, &found, first.into());
-            if let Some((decoder, _)) = &mut self.decoder {
-                decoded = decoder.decode(records)?;
-            }
-        }
-        Ok(Some(decoded))
     }
 
     /// Decodes dead letters again and commits what becomes of them; for a moment when no commit is under way.
     fn start_retry(&mut self, retry: Retry) {
-        if self.decoder.is_none() {
+        if !self.family.is_decided() {
             return retry.refuse(Error::new(
                 Kind::Unavailable,
                 format!("table {} has no columns yet", self.ingest.contract.table),
             ));
         }
         let positions = self.ingest.live.pin().positions.clone();
-        let planned = tokio::task::block_in_place(|| plan(&retry, &positions, |records| self.decoded(records)));
+        let planned = tokio::task::block_in_place(|| plan(&retry, &positions, |records| self.family.decode(records)));
         let healed = match planned {
             Ok(healed) => healed,
             Err(error) => return retry.refuse(error.into()),
         };
-        let (Some((_, version)), Some(mut table)) = (&self.decoder, self.table.take()) else { return };
-        let version = Arc::clone(version);
+        let Some(mut tables) = self.tables.take() else { return };
+        let schema_versions = self.family.schema_versions();
         let charge = self.ingest.budget.charge(healed.size_bytes());
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
         let versions = Arc::clone(&self.ingest.versions);
         let work = async move {
-            let committed = match versions.record(table.name(), version.number, &abort).await {
-                Ok(()) => healed.commit(&mut table, &version, &dead_letters, &abort).await,
-                Err(error) => Err(error),
+            let committed = async {
+                for (table, version) in tables.all().zip(&schema_versions) {
+                    versions.record(table.name(), version.number, &abort).await?;
+                }
+                let family = tables.all().zip(schema_versions).collect();
+                healed.commit(family, &dead_letters, &abort).await
             };
+            let committed = committed.await;
             drop(charge);
             match committed {
-                Ok(retried) => Flushed { table, outcome: Ok(()), answer: Some(retry.answer(retried)) },
-                Err(error) => Flushed { table, outcome: Err(error), answer: None },
+                Ok(retried) => Flushed { tables, outcome: Ok(()), answer: Some(retry.answer(retried)) },
+                Err(error) => Flushed { tables, outcome: Err(error), answer: None },
             }
         };
         self.flushing = Some(crate::task::spawn("retry", work));
@@ -337,7 +276,7 @@ impl State {
 
     /// Commits before the interval is over once half a window is hot.
     fn flush_early(&mut self) {
-        if self.flushing.is_none() && self.ingest.live.pin().hot_bytes() >= self.window_bytes() / 2 {
+        if self.flushing.is_none() && self.ingest.live.pin().uncommitted_bytes() >= self.window_bytes() / 2 {
             self.start_flush();
         }
     }
@@ -351,63 +290,84 @@ impl State {
         if self.flushing.is_some() {
             return;
         }
-        let Some(window) = Window::freeze(&self.ingest.live.pin(), self.window_bytes()) else { return };
-        let Some(mut table) = self.table.take() else { return };
+        let beside: Vec<_> = self.beside.iter().map(|live| live.pin()).collect();
+        let Some(window) = Window::freeze(&self.ingest.live.pin(), &beside, self.window_bytes()) else { return };
+        let Some(mut tables) = self.tables.take() else { return };
         let (dead_letters, abort) = (Arc::clone(&self.ingest.dead_letters), self.ingest.abort.clone());
         let (versions, encoding) = (Arc::clone(&self.ingest.versions), Arc::clone(&self.ingest.encoding));
         let reopen = std::mem::take(&mut self.reopen);
         let work = async move {
-            if reopen && let Err(error) = table.reopen().await {
-                table.warn("table not reopened from its checkpoint", &error);
+            for table in tables.all().filter(|_| reopen) {
+                if let Err(error) = table.reopen().await {
+                    table.warn("table not reopened from its checkpoint", &error);
+                }
             }
-            let name = Arc::clone(table.name());
-            let outcome = match versions.record(&name, window.schema_version(), &abort).await {
-                Ok(()) => lake::flush(&mut table, window, &dead_letters, &encoding, &abort).await,
-                Err(error) => Err(error),
+            let committed = async {
+                let numbers =
+                    std::iter::once(window.schema_version()).chain(window.sides().iter().map(SideRows::schema_version));
+                for (table, number) in tables.all().zip(numbers) {
+                    versions.record(table.name(), number, &abort).await?;
+                }
+                lake::flush(&mut tables.main, &mut tables.beside, window, &dead_letters, &encoding, &abort).await
             };
-            Flushed { table, outcome: outcome.map(drop), answer: None }
+            let outcome = committed.await.map(drop);
+            Flushed { tables, outcome, answer: None }
         };
         self.flushing = Some(crate::task::spawn("flush", work));
     }
 
     async fn finish_flush(&mut self, flushed: Result<Flushed, tokio::task::JoinError>) -> Result<(), CommitError> {
         self.flushing = None;
-        let Flushed { table, outcome, answer } = flushed.map_err(|error| {
+        let Flushed { mut tables, outcome, answer } = flushed.map_err(|error| {
             error!(table = self.ingest.contract.table, error = %error, "commit task failed");
             CommitError::Stopped
         })?;
         outcome?;
-        self.ingest.live.committed(table.snapshot()?, table.positions_of(&self.ingest.contract.table));
-        self.ingest.status.committed(table.version());
+        let main = tables.main.positions_of(&self.ingest.contract.table);
+        self.ingest.live.committed(tables.main.snapshot()?, main.clone());
+        for (table, live) in tables.beside.iter().zip(&self.beside) {
+            live.committed_beside(table.snapshot()?, table.positions_of(table.name()), &main);
+        }
+        self.ingest.status.committed(tables.main.version());
         if let Some(answer) = answer {
             answer.give();
-        }
-        if table.version() >= self.checkpoint_version + CHECKPOINT_EVERY {
-            self.checkpoint_version = table.version();
-            self.checkpoint(table.clone());
         }
         if self.checkpointing.as_ref().is_some_and(JoinHandle::is_finished) {
             (self.checkpointing, self.reopen) = (None, true);
         }
-        self.table = Some(table);
+        self.checkpoint(&mut tables);
+        self.tables = Some(tables);
         Ok(())
     }
 
-    fn checkpoint(&mut self, table: Table) {
-        if self.checkpointing.is_none() {
-            let work = async move {
+    fn checkpoint(&mut self, tables: &mut Tables) {
+        if self.checkpointing.is_some() {
+            return;
+        }
+        let mut due = Vec::new();
+        for (table, last) in tables.all().zip(&mut self.checkpoints) {
+            if table.version() >= *last + CHECKPOINT_EVERY {
+                *last = table.version();
+                due.push(table.clone());
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        let work = async move {
+            for table in due {
                 if let Err(error) = table.checkpoint().await {
                     table.warn("checkpoint not written, trying again later", &error);
                 }
-            };
-            self.checkpointing = Some(crate::task::spawn("checkpoint", work));
-        }
+            }
+        };
+        self.checkpointing = Some(crate::task::spawn("checkpoint", work));
     }
 
     /// The readers have stopped: commits all that is left.
     async fn drain(mut self) -> Result<(), CommitError> {
         if !self.first_window.is_empty() {
-            self.first_version()?;
+            self.decide()?;
         }
         loop {
             if let Some(flushing) = self.flushing.take() {
@@ -423,39 +383,6 @@ impl State {
             checkpointing.abort();
         }
         Ok(())
-    }
-}
-
-fn announce(table: &str, version: &SchemaVersion, found: &[Found]) {
-    for find in found {
-        info!(
-            table,
-            schema_version = version.number,
-            path = %find.path,
-            partition = find.partition,
-            offset = find.offset,
-            sample = find.sample,
-            "new field"
-        );
-    }
-}
-
-fn place(records: &Records) -> Place {
-    Place { topic: records.topic.to_string(), partition: records.partition, offset: records.start }
-}
-
-/// Says what else is new in a schema version: new fields are announced with what was found.
-fn tell(table: &str, schema_version: u32, change: &Change) {
-    let place = change.place.as_ref();
-    let (partition, offset) = (place.map(|place| place.partition), place.map(|place| place.offset));
-    let (column, kind, sample) = (&*change.column, &*change.kind, change.sample.as_deref());
-    match change.change {
-        ChangeKind::Widen | ChangeKind::Conflict => {
-            let was = change.was.as_deref();
-            info!(table, schema_version, column, was, r#type = kind, partition, offset, sample, "column widened");
-        }
-        ChangeKind::Contract => info!(table, schema_version, column, r#type = kind, "column declared"),
-        ChangeKind::Add | ChangeKind::Bind | ChangeKind::Range => {}
     }
 }
 

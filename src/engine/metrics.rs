@@ -74,11 +74,11 @@ impl Collector for Metrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let tables: Vec<_> = self
-            .0
+        let fed = self.0.fed();
+        let tables: Vec<_> = fed
             .tables
             .iter()
-            .filter_map(|(name, live)| Some((name.as_str(), self.0.statuses.get(name)?.counters(), live.pin())))
+            .filter_map(|(name, live)| Some((name.as_str(), fed.statuses.get(name)?.counters(), live.pin())))
             .collect();
         let per_partition = PER_PARTITION.iter().map(|(name, help, pick)| {
             let lanes = tables.iter().flat_map(|(table, counters, _)| {
@@ -136,13 +136,12 @@ fn metric(name: &str, labels: &[(&str, &str)], value: i64) -> Metric {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::OnceLock;
 
     use arrow::datatypes::Schema;
-    use parking_lot::RwLock;
     use prometheus::TextEncoder;
 
     use super::*;
+    use crate::engine::catalog::Fed;
     use crate::engine::status::TableStatus;
     use crate::lake::LiveView;
     use crate::task::Budget;
@@ -159,23 +158,12 @@ mod tests {
         };
         let status = TableStatus::default();
         status.committed(7);
-        let catalog = EngineCatalog {
+        let fed = Fed {
             tables: BTreeMap::from([("trips".to_owned(), Arc::new(LiveView::new(view)))]),
             statuses: BTreeMap::from([("trips".to_owned(), Arc::new(status))]),
-            views: RwLock::default(),
-            lake: None,
-            versions: Arc::default(),
-            dead_letters: OnceLock::new(),
-            waiting: RwLock::default(),
-            readers: RwLock::default(),
-            retries: RwLock::default(),
-            ingest_budget: Budget::new(64),
-            news: crate::news::News::default(),
-            sinks: crate::deliver::Sinks::default(),
-            query_memory: OnceLock::new(),
-            brokers: String::new(),
-            embedded: false,
+            contracts: Vec::new(),
         };
+        let catalog = EngineCatalog { ingest_budget: Budget::new(64), ..EngineCatalog::of(fed) };
         let families = registry(Arc::new(catalog)).unwrap().gather();
         let text = TextEncoder::new().encode_to_string(&families).unwrap();
         for line in [

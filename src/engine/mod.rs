@@ -11,7 +11,9 @@
 mod catalog;
 pub mod dead_letters;
 mod facts;
+mod family;
 mod feed;
+mod feeder;
 mod ingest;
 mod metrics;
 mod outbound;
@@ -23,6 +25,8 @@ mod versions;
 mod views;
 mod watch;
 
+use arc_swap::ArcSwap;
+use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -31,18 +35,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use self::catalog::{EngineCatalog, SharedCatalog};
+use self::catalog::{EngineCatalog, Fed, SharedCatalog};
 use self::dead_letters::Desk;
-use self::feed::{DEAD_LETTERS, Feed, SCHEMA_VERSIONS};
-use self::reload::Reload;
+use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
+use self::feeder::Feeder;
+pub use self::feeder::TopicMaker;
+use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::versions::Versions;
 use self::watch::Watch;
 use crate::config::{Config, LoadOptions, Problems, Project, SchemaRegistry};
-use crate::decode::dead_letters_schema;
+use crate::decode::{dead_letters_schema, raw_schema};
 use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
@@ -51,9 +58,9 @@ use crate::lake::{
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
-use crate::schema::{Contract, SchemaVersion};
+use crate::schema::{Contract, SchemaVersion, fixed};
 use crate::serve::{Flight, Http};
-use crate::source::{Kafka, KafkaOptions, PartitionStatus, Registry, RegistryOptions};
+use crate::source::{KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
 
 /// What the process takes with nothing to do: its code, its threads, the clients of Kafka and the store.
@@ -80,12 +87,20 @@ pub type Variables = BTreeMap<String, String>;
 
 /// How to start.
 pub struct EngineOptions {
-    /// The broker inside the process, if it runs one: its address.
-    pub embedded: Option<String>,
+    /// The broker inside the process, if it runs one.
+    pub embedded: Option<Embedded>,
     /// Environment variables (`AWS_ACCESS_KEY_ID` and company).
     pub variables: Variables,
     /// How to load the project again when its files are edited; `None` takes no edits over.
     pub reload: Option<LoadOptions>,
+}
+
+/// A broker inside the process.
+pub struct Embedded {
+    /// Its address.
+    pub brokers: String,
+    /// Makes topics that it does not have yet.
+    pub make_topic: TopicMaker,
 }
 
 /// A running project.
@@ -130,28 +145,16 @@ impl Engine {
         let versions = versions(&lake).await?;
         let swept = lake.clone();
         task::spawn("sweep", async move { swept.sweep(began).await });
-        let contracts: Vec<_> = project.tables.iter().cloned().map(Arc::new).collect();
+        let contracts = Contracts::new(project.tables.iter().cloned());
+        let plan = contracts.plan();
+        let (fed, open) = feeder::open(&lake, &plan.contracts, &versions, &Fed::default()).await?;
         let budget = Budget::new(share(INGEST_PERCENT));
-        let (mut open, mut tables, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (mut senders, mut edits) = (BTreeMap::new(), BTreeMap::new());
-        for contract in &contracts {
-            let table = open_table(&lake, PUBLIC, &contract.table).await?;
-            let declared = SchemaVersion::declared(contract).arrow_schema();
-            let view = view_of(&contract.table, table.as_ref(), declared, &versions)?;
-            suits(contract, &view, &versions)?;
-            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
-            let (sender, edited) = tokio::sync::watch::channel(Arc::clone(contract));
-            senders.insert(contract.table.clone(), sender);
-            edits.insert(contract.table.clone(), edited);
-            statuses.insert(contract.table.clone(), Arc::new(TableStatus::default()));
-            open.extend(table.map(|table| (contract.table.clone(), table)));
-        }
-        let cluster = cluster(config, options.embedded.as_deref());
+        let embedded = options.embedded.as_ref();
+        let cluster = cluster(config, embedded.map(|broker| broker.brokers.as_str()));
         let sinks = Sinks::start(&config.sinks, &cluster, lake.stores().commit()).await?;
         let news = News::start(config.notify.clone(), sinks.clone());
         let catalog = Arc::new(EngineCatalog {
-            tables,
-            statuses,
+            fed: ArcSwap::from_pointee(fed),
             views: RwLock::new(views(project)),
             lake: Some(lake.clone()),
             versions,
@@ -164,33 +167,31 @@ impl Engine {
             sinks: sinks.clone(),
             query_memory: OnceLock::new(),
             brokers: cluster.brokers.clone(),
-            embedded: options.embedded.is_some(),
+            embedded: embedded.is_some(),
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(&project.views, &service, &catalog).await;
 
-        let kafka = Kafka::new(KafkaOptions {
-            brokers: cluster.brokers,
-            properties: cluster.properties,
-            queued_bytes: share(KAFKA_PERCENT) / topics(project).max(1),
-            ..KafkaOptions::default()
-        })?;
-        let watch = Watch::new(Arc::clone(&catalog), news.clone(), &contracts, config.lake.commit_interval);
-        let feed = Feed {
+        let watch =
+            Watch { catalog: Arc::clone(&catalog), news: news.clone(), commit_interval: config.lake.commit_interval };
+        let feeder = Feeder {
             lake,
-            contracts,
-            edits,
-            open,
             catalog: Arc::clone(&catalog),
-            kafka,
+            kafka: KafkaOptions {
+                brokers: cluster.brokers,
+                properties: cluster.properties,
+                queued_bytes: share(KAFKA_PERCENT),
+                ..KafkaOptions::default()
+            },
             registry: registry(config)?,
-            embedded: options.embedded.is_some(),
+            embedded: options.embedded.map(|broker| broker.make_topic),
             commit_interval: config.lake.commit_interval,
             budget,
             encoding: Arc::new(Encoding::new(share(ENCODING_PERCENT))),
             news: news.clone(),
             stop: stop_feed.clone(),
             abort: abort.clone(),
+            lives: BTreeMap::new(),
         };
         let mut servers = Vec::new();
         if let Some(flight) = flight {
@@ -207,12 +208,13 @@ impl Engine {
             );
             servers.push(("http", task::spawn("http", work)));
         }
+        let (plans, planned) = mpsc::channel(1);
         if let Some(options) = options.reload {
-            let reload =
-                Reload { dir: project.dir.clone(), options, contracts: senders, catalog: Arc::clone(&catalog) };
+            let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
+            let reload = Reload { dir, options, contracts, plans, catalog };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
-        let feed = task::spawn("feed", feed.run());
+        let feed = task::spawn("feed", feeder.run(plan, open, planned));
         let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {
             service,
@@ -320,7 +322,7 @@ impl Engine {
     }
 
     fn hot_rows(&self) -> usize {
-        self.catalog.tables.values().map(|live| live.pin().hot_rows()).sum()
+        self.catalog.fed().tables.values().map(|live| live.pin().hot_rows()).sum()
     }
 }
 
@@ -331,7 +333,7 @@ pub struct Monitor(Arc<EngineCatalog>);
 impl Monitor {
     /// Counters per table.
     pub fn counters(&self) -> BTreeMap<String, TableCounters> {
-        self.0.statuses.iter().map(|(name, status)| (name.clone(), status.counters())).collect()
+        self.0.fed().statuses.iter().map(|(name, status)| (name.clone(), status.counters())).collect()
     }
 
     /// Why the engine is not ready; nothing when it is.
@@ -346,7 +348,7 @@ impl Monitor {
 
     /// Rows in memory that are not committed yet.
     pub fn hot_rows(&self) -> usize {
-        self.0.tables.values().map(|live| live.pin().hot_rows()).sum()
+        self.0.fed().tables.values().map(|live| live.pin().hot_rows()).sum()
     }
 
     /// Records that Kafka holds and no table has decoded yet.
@@ -361,7 +363,7 @@ impl Monitor {
 
     /// The position of the slowest table that reads a partition; `None` if none does yet.
     pub fn position(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.0.statuses.values().filter_map(|status| status.position(topic, partition)).min()
+        self.0.fed().statuses.values().filter_map(|status| status.position(topic, partition)).min()
     }
 }
 
@@ -434,28 +436,21 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         }
     }
     for contract in &project.tables {
-        if !tables.contains_key(&contract.table) {
-            let declared = SchemaVersion::declared(contract).arrow_schema();
-            let view = view_of(&contract.table, None, declared, &versions)?;
-            tables.insert(contract.table.clone(), Arc::new(LiveView::new(view)));
+        let main = (contract.table.clone(), SchemaVersion::declared(contract).arrow_schema());
+        for (name, declared) in std::iter::once(main).chain(beside(contract)) {
+            if !tables.contains_key(&name) {
+                let view = view_of(&name, None, declared, &versions)?;
+                tables.insert(name, Arc::new(LiveView::new(view)));
+            }
         }
     }
     Ok(Arc::new(EngineCatalog {
-        tables,
-        statuses: BTreeMap::new(),
         views: RwLock::new(views(project)),
         lake: lake.cloned(),
         versions,
         dead_letters,
-        waiting: RwLock::default(),
-        readers: RwLock::new(BTreeMap::new()),
-        retries: RwLock::default(),
-        ingest_budget: Budget::new(0),
-        news: News::default(),
-        sinks: Sinks::default(),
-        query_memory: OnceLock::new(),
         brokers: cluster(&project.config, None).brokers,
-        embedded: false,
+        ..EngineCatalog::of(Fed { tables, ..Fed::default() })
     }))
 }
 
@@ -499,13 +494,28 @@ async fn versions(lake: &Lake) -> Result<Arc<Versions>> {
     }))
 }
 
-/// Refuses a contract that the rows of its table contradict.
+/// The tables beside a contract's own, with the columns they begin with: child tables, then records as they came.
+fn beside(contract: &Contract) -> Vec<(String, SchemaRef)> {
+    let children = contract.family().into_iter().skip(1);
+    let children = children.map(|child| (SchemaVersion::declared(&child).arrow_schema(), child.table));
+    let raw = contract.raw_table().map(|name| (raw_schema(), name));
+    children.chain(raw).map(|(schema, name)| (name, schema)).collect()
+}
+
+/// Refuses a contract that its table contradicts.
 fn suits(contract: &Contract, view: &View, versions: &Versions) -> Result<()> {
+    let missing = fixed::ALL.iter().find(|name| view.schema.field_with_name(name).is_err());
+    if let (Some(missing), true) = (missing, view.committed.is_some()) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("table {} of the lake is not one that Millpond made: it has no column `{missing}`", contract.table),
+        )
+        .hint("give the schema file another name, or move that table away"));
+    }
     let version = match versions.newest(&contract.table) {
         Some(newest) => Arc::clone(&newest.version),
         None if view.schema_version == 0 => return Ok(()),
-        // Without a record nobody knows the key: it is taken for the contract's. A table that is not one of ours is
-        // told about where it is written.
+        // Without a record nobody knows the key: it is taken for the contract's.
         None => match SchemaVersion::from_arrow(&view.schema, view.schema_version, contract.key.len()) {
             Ok(version) => Arc::new(version),
             Err(_) => return Ok(()),
@@ -550,11 +560,6 @@ fn views(project: &Project) -> BTreeMap<String, String> {
     project.views.iter().map(|view| (view.name.clone(), view.sql.clone())).collect()
 }
 
-fn topics(project: &Project) -> usize {
-    let topics: std::collections::BTreeSet<_> = project.tables.iter().flat_map(|table| &table.topics).collect();
-    topics.len()
-}
-
 /// The project's Kafka; `embedded` is the address of the broker inside the process.
 fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
     let brokers = match &config.kafka.brokers {
@@ -564,7 +569,8 @@ fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
     Cluster { brokers, properties: config.kafka.properties.0.clone() }
 }
 
-fn registry(config: &Config) -> Result<Option<Registry>> {
+/// The schema registry of the project, if it has one.
+pub fn registry(config: &Config) -> Result<Option<Registry>> {
     let SchemaRegistry { url, username, password, ca } = config.kafka.schema_registry.clone();
     url.map(|url| Registry::new(RegistryOptions { url, username, password, ca })).transpose()
 }

@@ -1,5 +1,5 @@
-//! Takes over what is edited in the project folder while it runs: contracts between two batches of their table, views
-//! with the next statement.
+//! Takes over what is edited in the project folder while it runs: contracts between two batches of their table, or with
+//! a new feed if readers and tables must be set up anew; views with the next statement.
 //!
 //! The whole project is loaded anew, so what is taken over is what `millpond check` would accept. If anything in it is
 //! wrong, a syntax error or half of a `git pull`, all of what ran goes on, and the log says why.
@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
+use super::feeder::Plan;
 use crate::config::{LoadOptions, Problems, Project, Watch};
-use crate::schema::Contract;
+use crate::schema::{Contract, Edit, Refusal};
 use crate::task::Shutdown;
 
 /// Hands edits to those who run.
@@ -22,50 +23,106 @@ pub struct Reload {
     pub dir: PathBuf,
     /// What overrides its files.
     pub options: LoadOptions,
-    /// The tables that are fed, by name.
-    pub contracts: BTreeMap<String, watch::Sender<Arc<Contract>>>,
+    /// The contracts of the tables that are fed.
+    pub contracts: Contracts,
+    /// What is to be fed from now on.
+    pub plans: mpsc::Sender<Plan>,
     /// What SQL sees.
     pub catalog: Arc<EngineCatalog>,
 }
 
+/// Contracts of tables, each with those who follow its edits.
+#[derive(Default)]
+pub struct Contracts(BTreeMap<String, watch::Sender<Arc<Contract>>>);
+
+impl Contracts {
+    /// Nobody follows them yet.
+    pub fn new(contracts: impl IntoIterator<Item = Contract>) -> Self {
+        let followed = |contract: Contract| (contract.table.clone(), watch::Sender::new(Arc::new(contract)));
+        Self(contracts.into_iter().map(followed).collect())
+    }
+
+    /// What feeds them and follows their edits.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            contracts: self.0.values().map(|contract| Arc::clone(&contract.borrow())).collect(),
+            edits: self.0.iter().map(|(table, contract)| (table.clone(), contract.subscribe())).collect(),
+        }
+    }
+
+    fn get(&self, table: &str) -> Option<Arc<Contract>> {
+        self.0.get(table).map(|contract| Arc::clone(&contract.borrow()))
+    }
+
+    /// Whoever followed the one before hears no more of it.
+    fn begin(&mut self, contract: Contract) {
+        self.0.insert(contract.table.clone(), watch::Sender::new(Arc::new(contract)));
+    }
+
+    fn edit(&self, contract: Contract) {
+        if let Some(followed) = self.0.get(&contract.table) {
+            followed.send_replace(Arc::new(contract));
+        }
+    }
+}
+
 impl Reload {
     /// Runs until stopped.
-    pub async fn run(self, stop: Shutdown) {
+    pub async fn run(mut self, stop: Shutdown) {
         let mut watch = Watch::new(vec![self.dir.join("schemas"), self.dir.join("queries")]);
         while stop.run_until_cancelled(watch.changed()).await.is_some() {
             let (dir, options) = (self.dir.clone(), self.options.clone());
             match tokio::task::spawn_blocking(move || Project::load(&dir, &options)).await {
-                Ok(Ok(project)) => self.take(project),
+                Ok(Ok(project)) => self.take(project).await,
                 Ok(Err(problems)) => refuse(&problems),
                 Err(error) => warn!(error = %error, "project not read again"),
             }
         }
     }
 
-    fn take(&self, project: Project) {
+    async fn take(&mut self, project: Project) {
         let views = project.views.into_iter().map(|view| (view.name, view.sql)).collect();
         if *self.catalog.views.read() != views {
             info!(views = views.len(), "views taken over");
             *self.catalog.views.write() = views;
         }
-        let mut gone: Vec<&String> = self.contracts.keys().collect();
+        let mut gone: Vec<String> = self.contracts.0.keys().cloned().collect();
+        let mut anew = false;
         for contract in project.tables {
-            gone.retain(|table| **table != contract.table);
-            let Some(fed) = self.contracts.get(&contract.table) else {
-                warn!(table = contract.table, "a new table is fed from the next start on");
+            gone.retain(|table| *table != contract.table);
+            let known = self.contracts.get(&contract.table);
+            if known.as_deref() == Some(&contract) {
                 continue;
-            };
-            fed.send_if_modified(|known| {
-                let edited = **known != contract;
-                if edited {
-                    *known = Arc::new(contract);
+            }
+            match self.judge(known.as_deref(), &contract) {
+                Ok(Edit::Live) => self.contracts.edit(contract),
+                Ok(Edit::Anew) => {
+                    info!(table = contract.table, "contract taken over with a new feed");
+                    self.contracts.begin(contract);
+                    anew = true;
                 }
-                edited
-            });
+                Err(Refusal { reason, hint }) => {
+                    let table = contract.table;
+                    warn!(table, reason, hint, "contract not taken over, the one before goes on");
+                }
+            }
         }
         for table in gone {
-            warn!(table, "the contract is gone: the table is fed until the next stop, its rows stay");
+            info!(table, "the contract is gone: the table is no longer fed, its rows stay");
+            self.contracts.0.remove(&table);
+            anew = true;
         }
+        if anew {
+            // Nobody takes it once all of this ends.
+            let _ = self.plans.send(self.contracts.plan()).await;
+        }
+    }
+
+    fn judge(&self, known: Option<&Contract>, next: &Contract) -> Result<Edit, Refusal> {
+        if let Some(newest) = self.catalog.versions.newest(&next.table) {
+            next.suits(&newest.version)?;
+        }
+        known.map_or(Ok(Edit::Anew), |known| known.change_to(next))
     }
 }
 

@@ -102,7 +102,8 @@ impl Answer {
 
 /// What decoding made of dead letters: rows to append, and what to log then.
 pub struct Healed {
-    rows: Vec<RecordBatch>,
+    /// For each table of the contract's family.
+    rows: Vec<Vec<RecordBatch>>,
     events: RecordBatch,
     retried: Retried,
 }
@@ -114,7 +115,7 @@ pub fn plan(
     mut decode: impl FnMut(&Records) -> Result<Option<Decoded>, CommitError>,
 ) -> Result<Healed, CommitError> {
     // What today's contract skips stays open too: it may be another table's.
-    let (mut rows, mut alive): (_, HashSet<RecordId>) = (Vec::new(), HashSet::new());
+    let (mut rows, mut alive): (Vec<Vec<RecordBatch>>, HashSet<RecordId>) = (Vec::new(), HashSet::new());
     for records in &retry.records {
         let lane = TopicPartition {
             topic: Arc::clone(&records.topic),
@@ -124,7 +125,11 @@ pub fn plan(
         let position = positions.get(&lane).copied().unwrap_or(0);
         let Some(decoded) = decode(&records.below_position(position))? else { continue };
         alive.extend(record_ids(&decoded.rows)?);
-        rows.push(decoded.rows);
+        let children = decoded.descendants().into_iter().map(|child| &child.rows);
+        for (at, batch) in std::iter::once(&decoded.rows).chain(children).enumerate() {
+            rows.resize_with(rows.len().max(at + 1), Vec::new);
+            rows[at].push(batch.clone());
+        }
     }
     let letters = &retry.letters;
     let records = record_ids(letters)?;
@@ -143,22 +148,26 @@ pub fn plan(
 impl Healed {
     /// Memory of the rows, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.rows.iter().map(RecordBatch::get_array_memory_size).sum()
+        self.rows.iter().flatten().map(RecordBatch::get_array_memory_size).sum()
     }
 
-    /// Appends the rows that are not there yet, then logs the records as retried. A crash between the two is healed
-    /// by the next retry, which finds the rows.
+    /// Appends the rows that are not there yet to `family`, the contract's tables with their schema versions, then
+    /// logs the records as retried. A crash in between is healed by the next retry, which finds the rows.
     pub async fn commit(
         self,
-        table: &mut Table,
-        version: &SchemaVersion,
+        mut family: Vec<(&mut Table, Arc<SchemaVersion>)>,
         dead_letters: &DeadLetters,
         stop: &Shutdown,
     ) -> Result<Retried, CommitError> {
-        let schema = version.arrow_schema();
-        let rows = self.rows.iter().map(|rows| conform(rows, &schema)).collect::<Result<Vec<_>, _>>()?;
-        lake::retry(table, concat_batches(&schema, &rows)?, version.number, stop).await?;
-        if self.events.num_rows() > 0 {
+        // The main table last: a record with a row there needs no retry.
+        for ((table, version), rows) in family.iter_mut().zip(&self.rows).rev() {
+            let schema = version.arrow_schema();
+            let rows = rows.iter().map(|rows| conform(rows, &schema)).collect::<Result<Vec<_>, _>>()?;
+            lake::retry(table, concat_batches(&schema, &rows)?, version.number, stop).await?;
+        }
+        if self.events.num_rows() > 0
+            && let Some((table, _)) = family.first()
+        {
             dead_letters.log(table.name(), self.events, stop).await?;
         }
         Ok(self.retried)

@@ -10,7 +10,7 @@ use crate::query::Service;
 /// What is wrong with `views`. Before the first record of every table not all columns are known; a view is then
 /// judged by its syntax and the tables it names.
 pub(super) async fn problems(views: &[View], service: &Service, catalog: &EngineCatalog) -> Problems {
-    let known = catalog.tables.values().all(|live| live.pin().schema_version > 0);
+    let known = catalog.fed().tables.values().all(|live| live.pin().schema_version > 0);
     let session = service.session();
     let mut problems = Problems::default();
     for view in views {

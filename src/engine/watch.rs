@@ -9,7 +9,6 @@ use chrono::{DateTime, Utc};
 
 use super::catalog::EngineCatalog;
 use crate::news::{Event, News, Trouble, TroubleWith};
-use crate::schema::Contract;
 use crate::source::ReaderState;
 use crate::task::Shutdown;
 
@@ -30,9 +29,7 @@ pub struct Watch {
     pub catalog: Arc<EngineCatalog>,
     /// Who is told.
     pub news: News,
-    /// Tables by topic.
-    pub topics: BTreeMap<String, Vec<String>>,
-    /// The longest commit interval.
+    /// `[lake] commit_interval`.
     pub commit_interval: Duration,
 }
 
@@ -61,23 +58,6 @@ struct Standing {
 }
 
 impl Watch {
-    /// The watch over tables of `contracts`.
-    pub fn new(
-        catalog: Arc<EngineCatalog>,
-        news: News,
-        contracts: &[Arc<Contract>],
-        commit_interval: Duration,
-    ) -> Self {
-        let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for contract in contracts {
-            for topic in &contract.topics {
-                topics.entry(topic.clone()).or_default().push(contract.table.clone());
-            }
-        }
-        let intervals = contracts.iter().filter_map(|contract| contract.commit_interval);
-        Self { catalog, news, topics, commit_interval: intervals.max().unwrap_or_default().max(commit_interval) }
-    }
-
     /// Looks until stopped.
     pub async fn run(self, stop: Shutdown) {
         let mut troubles = Troubles::default();
@@ -95,11 +75,16 @@ impl Watch {
     }
 
     fn topics(&self) -> Vec<Finding> {
+        let fed = self.catalog.fed();
+        let mut topics: BTreeMap<&String, Vec<String>> = BTreeMap::new();
+        for contract in &fed.contracts {
+            contract.topics.iter().for_each(|topic| topics.entry(topic).or_default().push(contract.table.clone()));
+        }
         let readers = self.catalog.readers.read();
         let waiting = self.catalog.waiting.read();
-        let finding = |(topic, tables): (&String, &Vec<String>)| {
+        let finding = |(topic, tables): (&String, Vec<String>)| {
             let (tables, reason, patience) = match readers.get(topic) {
-                None => (tables.clone(), waiting.clone()?, SOURCE_PATIENCE),
+                None => (tables, waiting.clone()?, SOURCE_PATIENCE),
                 Some((_, status)) => {
                     let status = status();
                     // A table that is behind has a reader of its own, and troubles of its own.
@@ -127,7 +112,7 @@ impl Watch {
             };
             Some(Finding { with: TroubleWith::Topic(topic.clone()), tables, reason, patience })
         };
-        self.topics.iter().filter_map(finding).collect()
+        topics.into_iter().filter_map(finding).collect()
     }
 
     fn lake(&self, waiting: &mut BTreeMap<String, (u64, Instant)>, now: Instant) -> Option<Finding> {
@@ -136,13 +121,16 @@ impl Watch {
         let patience = if is_half_full { FULL_LAKE_PATIENCE } else { LAKE_PATIENCE };
         let mut stalled = Vec::new();
         let (mut rows, mut longest) = (0, Duration::ZERO);
-        for (name, live) in &self.catalog.tables {
-            let commits = self.catalog.statuses.get(name).map_or(0, |status| status.counters().commits);
+        let fed = self.catalog.fed();
+        let intervals = fed.contracts.iter().filter_map(|contract| contract.commit_interval);
+        let interval = intervals.max().unwrap_or_default().max(self.commit_interval);
+        for (name, live) in &fed.tables {
+            let commits = fed.statuses.get(name).map_or(0, |status| status.counters().commits);
             let hot_rows = live.pin().hot_rows();
             let (at, since) = *waiting.entry(name.clone()).or_insert((commits, now));
             if hot_rows == 0 || at != commits {
                 waiting.insert(name.clone(), (commits, now));
-            } else if now - since >= self.commit_interval + patience {
+            } else if now - since >= interval + patience {
                 stalled.push(name.clone());
                 (rows, longest) = (rows + hot_rows, longest.max(now - since));
             }

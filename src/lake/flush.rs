@@ -1,5 +1,5 @@
-//! Flushing: a frozen window of hot rows becomes a Delta commit. Per window: schema, data files, dead
-//! letters, then the main commit that moves the positions.
+//! Flushing: a frozen window of hot rows becomes a Delta commit. Per window: schema, data files, the tables beside,
+//! dead letters, then the main commit that moves the positions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
 use super::dead_letters::DeadLetters;
 use super::positions::{Move, Moves, Positions};
+use super::side::SideRows;
 use super::table::Table;
 use super::view::View;
 use crate::task::{Shutdown, failpoint};
@@ -52,19 +53,23 @@ pub struct Window {
     schema_version: u32,
     rows: Vec<RecordBatch>,
     dead: Vec<RecordBatch>,
+    sides: Vec<SideRows>,
     moves: Moves,
 }
 
 impl Window {
-    /// What is hot in `view`, oldest first, until `limit_bytes` are reached; `None` if nothing moved.
-    pub fn freeze(view: &View, limit_bytes: usize) -> Option<Self> {
+    /// What is hot in `view` and in the tables `beside` it, oldest first, until `limit_bytes` are reached; `None` if
+    /// nothing moved.
+    pub fn freeze(view: &View, beside: &[Arc<View>], limit_bytes: usize) -> Option<Self> {
         let (mut rows, mut dead, mut moves) = (Vec::new(), Vec::new(), Moves::new());
+        let mut sides: Vec<SideRows> = beside.iter().map(|view| SideRows::of(view)).collect();
         let mut bytes = 0;
         for batch in view.hot.iter().filter(|batch| batch.end > batch.start) {
             if bytes >= limit_bytes {
                 break;
             }
-            bytes += batch.charge.bytes();
+            bytes += batch.bytes();
+            sides.iter_mut().zip(&batch.beside).for_each(|(side, beside)| side.add(&beside.rows));
             if batch.rows.num_rows() > 0 {
                 rows.push(batch.rows.clone());
             }
@@ -77,13 +82,18 @@ impl Window {
             });
         }
         let (schema, schema_version) = (Arc::clone(&view.schema), view.schema_version);
-        let window = Self { bytes, schema, schema_version, rows, dead, moves };
+        let window = Self { bytes, schema, schema_version, rows, dead, sides, moves };
         (!window.moves.is_empty()).then_some(window)
     }
 
     /// The schema version it was frozen at; no row has a later one.
     pub fn schema_version(&self) -> u32 {
         self.schema_version
+    }
+
+    /// What it holds for the tables beside, in the order of [`Self::freeze`].
+    pub fn sides(&self) -> &[SideRows] {
+        &self.sides
     }
 
     /// Rows to write.
@@ -96,11 +106,12 @@ impl Window {
     }
 }
 
-/// Commits `window`; returns once its outcome is known, however long the store is away. `stop` gives up
-/// (nothing is lost: the next start reads the positions and finds out).
+/// Commits `window` to `table` and those `beside` it; returns once its outcome is known, however long the store is
+/// away. `stop` gives up (nothing is lost: the next start reads the positions and finds out).
 pub async fn flush(
     table: &mut Table,
-    window: Window,
+    beside: &mut [Table],
+    mut window: Window,
     dead_letters: &DeadLetters,
     encoding: &Encoding,
     stop: &Shutdown,
@@ -117,10 +128,15 @@ pub async fn flush(
             }
         }
     };
-    drop(room);
     failpoint::hit("after_stage");
+    let ends = window.ends();
+    for (table, rows) in beside.iter_mut().zip(std::mem::take(&mut window.sides)) {
+        rows.append(table, ends.clone(), stop).await?;
+        failpoint::hit("after_side_table");
+    }
+    drop(room);
     if !window.dead.is_empty() {
-        dead_letters.append(table.name(), &window.dead, window.ends(), stop).await?;
+        dead_letters.append(table.name(), &window.dead, ends, stop).await?;
         failpoint::hit("after_dead_letters");
     }
     commit::commit_main(table, &adds, window.moves, stop).await

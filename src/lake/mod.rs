@@ -6,6 +6,7 @@
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
 //! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
 //! * `identity`: which records a table holds, for commits that may repeat another.
+//! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
@@ -20,6 +21,7 @@ mod positions;
 mod probe;
 mod retry;
 mod schema_versions;
+mod side;
 mod store;
 mod table;
 mod txns;
@@ -46,6 +48,7 @@ pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;
 pub use schema_versions::SchemaVersions;
+pub use side::SideRows;
 pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
 pub use table::{Past, Table, TableError, conform};
 pub use txns::TxnError;

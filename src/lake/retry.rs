@@ -4,16 +4,13 @@
 //! `<table>/retry` by one, so of two that race from one snapshot only one lands; the other looks again, and leaves out
 //! the records whose rows are there.
 
-use std::collections::HashSet;
-
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 
 use super::commit::{self, CommitError};
 use super::flush::evolve;
-use super::identity::{RECORD, RecordId, record_ids, scan};
 use super::positions::Positions;
+use super::side::without_records;
 use super::table::{Table, TableError};
 use crate::task::{Shutdown, failpoint};
 
@@ -39,17 +36,7 @@ fn without_held<'a>(
     _: &'a Positions,
     rows: &'a RecordBatch,
 ) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
-    Box::pin(async move {
-        let wanted = record_ids(rows)?;
-        let mut held: HashSet<RecordId> = HashSet::new();
-        scan(table, &RECORD, &wanted, |batch| {
-            held.extend(record_ids(batch)?);
-            Ok(())
-        })
-        .await?;
-        let keep: BooleanArray = wanted.iter().map(|record| Some(!held.contains(record))).collect();
-        Ok(filter_record_batch(rows, &keep)?)
-    })
+    Box::pin(without_records(table, rows, |_| true))
 }
 
 #[cfg(test)]
@@ -61,6 +48,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::lake::identity::{RECORD, record_ids, scan};
     use crate::lake::store::testing::stores;
     use crate::lake::{Lake, PUBLIC};
 

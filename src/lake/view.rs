@@ -26,8 +26,17 @@ pub struct HotBatch {
     pub rows: RecordBatch,
     /// Its dead letters, for the side table; `None` if there are none.
     pub dead: Option<RecordBatch>,
+    /// What the same records gave the tables beside this one.
+    pub beside: Vec<Arc<HotBatch>>,
     /// What it holds of the budget; given back when the last View that shows it is gone.
     pub charge: Charge,
+}
+
+impl HotBatch {
+    /// Bytes that a commit of it writes, to all tables.
+    pub fn bytes(&self) -> usize {
+        self.charge.bytes() + self.beside.iter().map(|batch| batch.bytes()).sum::<usize>()
+    }
 }
 
 /// A consistent state of one table.
@@ -62,6 +71,15 @@ impl View {
     pub fn hot_bytes(&self) -> usize {
         self.hot.iter().map(|batch| batch.charge.bytes()).sum()
     }
+
+    /// Bytes that commits of the hot rows write, those of the tables beside it, too.
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.hot.iter().map(|batch| batch.bytes()).sum()
+    }
+
+    fn drop_hot_below(&mut self, positions: &Positions) {
+        self.hot.retain(|batch| positions.get(&batch.lane).is_none_or(|position| batch.end > *position));
+    }
 }
 
 /// The current View of a table. Many read, one task writes.
@@ -80,8 +98,7 @@ impl LiveView {
     }
 
     /// Shows `batch` from now on.
-    pub fn push(&self, batch: HotBatch) {
-        let batch = Arc::new(batch);
+    pub fn push(&self, batch: Arc<HotBatch>) {
         self.change(|view| view.hot.push(batch));
     }
 
@@ -93,8 +110,21 @@ impl LiveView {
     /// Moves on to a newer snapshot: rows that it holds stop being hot in the same instant.
     pub fn committed(&self, snapshot: Arc<EagerSnapshot>, positions: Positions) {
         self.change(|view| {
-            view.hot.retain(|batch| positions.get(&batch.lane).is_none_or(|position| batch.end > *position));
+            view.drop_hot_below(&positions);
             (view.committed, view.positions) = (Some(snapshot), positions);
+        });
+    }
+
+    /// The same for a table beside the main one, which stands at `main`. Its `own` positions may be ahead, after a
+    /// crash: what lies below them is not shown twice, but it is hot until the main table has passed it.
+    pub fn committed_beside(&self, snapshot: Arc<EagerSnapshot>, own: Positions, main: &Positions) {
+        self.change(|view| {
+            view.drop_hot_below(main);
+            view.committed = Some(snapshot);
+            view.positions = own;
+            for (lane, position) in main {
+                view.positions.entry(lane.clone()).and_modify(|own| *own = (*own).max(*position)).or_insert(*position);
+            }
         });
     }
 

@@ -40,6 +40,8 @@ pub struct Contract {
     pub first_of: Vec<String>,
     /// True if strings that read as timestamps make a timestamp column.
     pub infer_timestamps: bool,
+    /// True if every record is also kept as it came, in a table of its own.
+    pub raw: bool,
     /// Overrides `[lake] commit_interval`.
     pub commit_interval: Option<Duration>,
     /// The project's zone: days of `_day`, and timestamps without a zone.
@@ -88,6 +90,17 @@ impl Contract {
         self.child_arrays().map(|child| self.child(child)).collect()
     }
 
+    /// The contracts of its own table and of all that hold `child` arrays, parents before their children.
+    pub fn family(&self) -> Vec<Contract> {
+        let children = self.children();
+        std::iter::once(self.clone()).chain(children.iter().flat_map(Contract::family)).collect()
+    }
+
+    /// Name of the table that keeps records as they came, if there is one.
+    pub fn raw_table(&self) -> Option<String> {
+        self.raw.then(|| format!("{}__raw", self.table))
+    }
+
     /// The declared arrays of [`Self::children`]: `child` arrays that lie in no other one.
     pub(crate) fn child_arrays(&self) -> impl Iterator<Item = &ArrayContract> {
         let children = || self.arrays.iter().filter(|array| array.shape == ArrayShape::Child);
@@ -110,6 +123,7 @@ impl Contract {
                 .filter_map(|array| Some(ArrayContract { path: inside(&array.path)?, ..array.clone() }))
                 .collect(),
             matches: Vec::new(),
+            raw: false,
             ..self.clone()
         }
     }

@@ -12,6 +12,15 @@ pub struct Refusal {
     pub hint: String,
 }
 
+/// What an edited contract needs to take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit {
+    /// Nothing: it is taken over between two batches.
+    Live,
+    /// Readers, tables or decoders are set up anew.
+    Anew,
+}
+
 fn refuse(reason: String, hint: impl Into<String>) -> Result<(), Refusal> {
     Err(Refusal { reason, hint: hint.into() })
 }
@@ -60,36 +69,34 @@ impl Contract {
         Ok(())
     }
 
-    /// Refuses to become `next` while the table is fed, where only a restart or a new table would do.
-    pub fn may_become(&self, next: &Contract) -> Result<(), Refusal> {
-        let restart = "stop `millpond serve` and start it again";
-        if self.topics != next.topics {
-            return refuse("its topics changed, and readers are set up at the start".to_owned(), restart);
-        }
-        if self.format != next.format {
-            return refuse("its format changed, and readers are set up at the start".to_owned(), restart);
-        }
-        if self.key != next.key {
-            return refuse("its key changed, and the table is made for the one before".to_owned(), restart);
+    /// What it takes to become `next` while the table is fed, where only a new table or a new start of the process would
+    /// do: a refusal.
+    pub fn change_to(&self, next: &Contract) -> Result<Edit, Refusal> {
+        if self.timezone != next.timezone {
+            return Err(Refusal {
+                reason: "the project's time zone changed, and with it the days of `_day`".to_owned(),
+                hint: "stop `millpond serve` and start it again".to_owned(),
+            });
         }
         if self.time != next.time {
-            let hint =
-                "rows that are there keep their event_time: give the other time a table of its own, in a new file";
-            return refuse("`time` changed, and one table has one kind of event_time".to_owned(), hint);
+            return Err(Refusal {
+                reason: "`time` changed, and one table has one kind of event_time".to_owned(),
+                hint:
+                    "rows that are there keep their event_time: give the other time a table of its own, in a new file"
+                        .to_owned(),
+            });
         }
-        if self.matches != next.matches || self.arrays != next.arrays || self.dropped != next.dropped {
-            return refuse("`match`, `arrays` or what is dropped changed".to_owned(), restart);
-        }
-        for column in &self.columns {
-            let next = next.column(&column.name);
-            if next.is_some_and(|next| (&next.format, next.zone) != (&column.format, column.zone)) {
-                return refuse(format!("`format` or `zone` of column `{}` changed", column.name), restart);
-            }
-        }
-        if self.timezone != next.timezone {
-            return refuse("the project's time zone changed, and with it the days of `_day`".to_owned(), restart);
-        }
-        Ok(())
+        let reading = |contract: &Contract| (contract.topics.clone(), contract.format, contract.matches.clone());
+        let tables = |contract: &Contract| (contract.key.clone(), contract.raw, contract.arrays.clone());
+        let times = |contract: &Contract| {
+            let columns = contract.columns.iter().filter(|column| self.column(&column.name).is_some());
+            columns.map(|column| (column.name.clone(), column.format.clone(), column.zone)).collect::<Vec<_>>()
+        };
+        let same = reading(self) == reading(next)
+            && tables(self) == tables(next)
+            && self.dropped == next.dropped
+            && times(next).iter().all(|time| times(self).contains(time));
+        Ok(if same { Edit::Live } else { Edit::Anew })
     }
 }
 
@@ -101,7 +108,10 @@ fn list(names: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, ColumnContract, ColumnType, EventTime, Format, TimeFormat, tests::contract};
+    use crate::schema::{
+        ArrayContract, ArrayShape, Column, ColumnContract, ColumnType, EventTime, Format, Match, Path, TimeFormat,
+        tests::contract,
+    };
 
     fn version() -> SchemaVersion {
         let column = |name: &str, path: &str, kind| Column::new(name.into(), path.parse().unwrap(), kind);
@@ -151,18 +161,32 @@ mod tests {
     }
 
     #[test]
-    fn some_edits_need_a_restart_or_a_new_table() {
-        let now = contract();
+    fn an_edit_is_taken_live_or_set_up_anew_or_refused() {
+        let now =
+            Contract { columns: vec![ColumnContract { name: "at".into(), ..ColumnContract::default() }], ..contract() };
         let time = Some(EventTime { path: "at".parse().unwrap(), format: TimeFormat::Rfc3339 });
-        assert_eq!(now.may_become(&Contract { commit_interval: None, ..contract() }), Ok(()));
-        for next in [
-            Contract { topics: vec!["b".into()], ..contract() },
-            Contract { format: Format::Avro, ..contract() },
-            Contract { key: vec!["id".into()], ..contract() },
-            Contract { time, ..contract() },
-            Contract { timezone: chrono_tz::Asia::Seoul, ..contract() },
+        let format =
+            ColumnContract { name: "at".into(), format: Some(TimeFormat::UnixMillis), ..ColumnContract::default() };
+        let wider = ColumnContract { name: "n".into(), kind: Some(ColumnType::Double), ..ColumnContract::default() };
+        let array = ArrayContract { path: vec!["legs".into()], shape: ArrayShape::Child };
+        let condition = Match { path: Path::Topic, values: vec!["a".into()] };
+        for (next, expected) in [
+            (now.clone(), Some(Edit::Live)),
+            (Contract { commit_interval: Some(std::time::Duration::ZERO), ..now.clone() }, Some(Edit::Live)),
+            (Contract { columns: [now.columns.clone(), vec![wider]].concat(), ..now.clone() }, Some(Edit::Live)),
+            (Contract { columns: vec![], ..now.clone() }, Some(Edit::Live)),
+            (Contract { columns: vec![format], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { topics: vec!["b".into()], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { format: Format::Avro, ..now.clone() }, Some(Edit::Anew)),
+            (Contract { key: vec!["id".into()], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { raw: true, ..now.clone() }, Some(Edit::Anew)),
+            (Contract { arrays: vec![array], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { matches: vec![condition], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { dropped: vec![vec!["x".into()]], ..now.clone() }, Some(Edit::Anew)),
+            (Contract { time, ..now.clone() }, None),
+            (Contract { timezone: chrono_tz::Asia::Seoul, ..now.clone() }, None),
         ] {
-            assert!(now.may_become(&next).is_err(), "{next:?}");
+            assert_eq!(now.change_to(&next).ok(), expected, "{next:?}");
         }
     }
 }

@@ -11,23 +11,35 @@ use crate::decode::{Decoder, Records};
 /// nothing; the order of `windows` does not matter. A declared column without a type that was not seen, or
 /// that lies inside a declared `json` column, becomes a string, which takes every scalar.
 pub fn infer_first(contract: &Contract, windows: &[&Records]) -> SchemaVersion {
-    SchemaVersion::first(contract, &first_finds(contract, windows))
+    SchemaVersion::first(contract, &family_finds(contract, windows)[0])
 }
 
-/// What the first window holds that the contract does not settle: the input of [`SchemaVersion::first`].
-pub fn first_finds(contract: &Contract, windows: &[&Records]) -> Vec<Found> {
-    // Decoded with the columns whose type is known already: what is left over is what must be inferred.
+/// What the first window holds that the contract does not settle, for the table and all that hold its `child` arrays,
+/// in the order of [`Contract::family`]: the input of [`SchemaVersion::first`].
+pub fn family_finds(contract: &Contract, windows: &[&Records]) -> Vec<Vec<Found>> {
+    let mut decoder = prober(contract);
+    let mut finds: Vec<Vec<Found>> = vec![Vec::new(); contract.family().len()];
+    for window in windows {
+        finds.iter_mut().zip(decoder.look(window)).for_each(|(all, found)| all.extend(found));
+    }
+    finds
+}
+
+/// A decoder with the columns whose type is known already: what is left over is what must be inferred.
+fn prober(contract: &Contract) -> Decoder {
     let known = known(contract);
     let untyped =
         |path: &Path| contract.columns.iter().any(|column| column.path.as_ref() == Some(path) && column.kind.is_none());
     let probe = Contract {
         key: Vec::new(),
+        raw: false,
         time: contract.time.clone().filter(|time| !untyped(&time.path)),
         on_type_conflict: OnTypeConflict::Rescue,
         ..contract.clone()
     };
-    let mut decoder = Decoder::new(Arc::new(probe), Arc::new(SchemaVersion { number: 0, keys: 0, columns: known }));
-    windows.iter().flat_map(|window| decoder.look(window)).collect()
+    let children = contract.children().iter().map(prober).collect();
+    let version = SchemaVersion { number: 0, keys: 0, columns: known };
+    Decoder::new(Arc::new(probe), Arc::new(version)).with_children(children)
 }
 
 /// The declared columns whose path and type need no record to be known, keys first.
@@ -67,6 +79,7 @@ pub(crate) mod tests {
             matches: vec![],
             first_of: vec![],
             infer_timestamps: false,
+            raw: false,
             commit_interval: None,
             timezone: chrono_tz::UTC,
         }

@@ -29,9 +29,9 @@ pub use contract::{
     ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
     OnTypeConflict, Path, Start, TimeFormat,
 };
-pub use edit::Refusal;
+pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};
-pub use infer::{first_finds, infer_first};
+pub use infer::{family_finds, infer_first};
 pub use names::derive as derive_name;
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};

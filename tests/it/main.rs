@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod bad_days;
+mod beside;
+mod come_and_go;
 mod dead_letters;
 mod deliver;
 mod exactly_once;

@@ -101,6 +101,7 @@ drop = true
         ],
         first_of: vec!["fleet.a".into(), "fleet.b".into()],
         infer_timestamps: true,
+        raw: false,
         commit_interval: Some(Duration::from_millis(250)),
         timezone: chrono_tz::Asia::Seoul,
     };
@@ -129,6 +130,7 @@ fn a_topic_is_enough() {
         matches: vec![],
         first_of: vec![],
         infer_timestamps: false,
+        raw: false,
         commit_interval: None,
         timezone: chrono_tz::UTC,
     };
@@ -197,11 +199,17 @@ fn mistakes() {
             ],
         ),
         (
-            "raw = true\nretention = \"400d\"\n[arrays.\"vehicle.sensors\"]\nas = \"child\"",
+            "retention = \"400d\"\nraw = \"yes\"\n[arrays.\"vehicle.sensors\"]\nas = \"child\"",
             vec![
-                "3:1: raw: `raw` is not in this version of Millpond",
-                "4:1: retention: `retention` is not in this version of Millpond",
-                "6:6: arrays.\"vehicle.sensors\".as: `child` is not in this version of Millpond",
+                "3:1: retention: `retention` is not in this version of Millpond",
+                "4:7: raw: expected true or false, found a text",
+            ],
+        ),
+        (
+            "raw = true\n[arrays.raw]\nas = \"child\"\n[arrays.\"a.b\"]\nas = \"child\"\n[arrays.a_b]\nas = \"child\"",
+            vec![
+                "4:2: arrays: two tables would be called `t__raw`\n  hint: leave `raw` out, or make one of the arrays `json`",
+                "4:2: arrays: two tables would be called `t__a_b`\n  hint: leave `raw` out, or make one of the arrays `json`",
             ],
         ),
         (
@@ -217,11 +225,11 @@ fn mistakes() {
         (
             "[arrays]\na = { by = \"x\" }\nb = { as = \"pivot\" }\nc = { as = \"list\", by = \"x\" }\n\"$key.x\" = { as = \"json\" }\nd = { as = \"rows\" }\n'[\"c\"]' = { as = \"first\" }",
             vec![
-                "4:1: arrays.a.as: is missing\n  hint: what becomes of the array: json, list, pivot or first",
+                "4:1: arrays.a.as: is missing\n  hint: what becomes of the array: json, list, pivot, first or child",
                 "5:1: arrays.b.by: is missing\n  hint: the member that names an element, such as \"name\"",
                 "6:25: arrays.c.by: only a pivot has it\n  hint: as = \"pivot\"",
                 "7:1: arrays.\"$key.x\": `$key.x` is not inside the payload",
-                "8:12: arrays.d.as: `rows` is not known here\n  hint: known here: json, list, pivot, first",
+                "8:12: arrays.d.as: `rows` is not known here\n  hint: known here: json, list, pivot, first, child",
                 "9:1: arrays.\"[\"c\"]\": is given twice",
             ],
         ),

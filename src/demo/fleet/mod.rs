@@ -12,7 +12,7 @@
 //! | invalid (0.5 % of messages) | one measured number is `"<invalid>"` |
 //! | undecodable (0.05 % of messages) | the JSON is cut off |
 //! | resent (0.5 % of messages, trips too) | the same bytes again within 3 s |
-//! | new attribute | `Vehicle.Exterior.AirTemperature` appears after `new_attribute_after` messages |
+//! | new firmware | after `new_firmware_after` messages `Vehicle.Exterior.AirTemperature` appears, and tyre pressures, whole numbers so far, have a fraction |
 //!
 //! Times: telemetry is written as `EEE MMM dd HH:mm:ss z yyyy`, by a quarter of the cars in KST, else in UTC; but one
 //! tyre device in fifty writes RFC 3339. Trips are RFC 3339 in three spellings. Message timestamps are the time of sending.
@@ -57,15 +57,15 @@ pub struct FleetOptions {
     pub seed: u64,
     /// Number of cars, at least one.
     pub cars: usize,
-    /// Messages after which the devices have a firmware with a new attribute.
-    pub new_attribute_after: u64,
+    /// Messages after which the devices have the new firmware.
+    pub new_firmware_after: u64,
     /// How often things go wrong.
     pub faults: Faults,
 }
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        Self { seed: 1, cars: 200, new_attribute_after: 20_000, faults: Faults::default() }
+        Self { seed: 1, cars: 200, new_firmware_after: 20_000, faults: Faults::default() }
     }
 }
 
@@ -227,7 +227,7 @@ impl Fleet {
             seq: line.seq,
             time_us: now_us + line.clock_error_us,
             invalid: self.dice.chance(faults.invalid).then(|| self.dice.below(3)),
-            new_attribute: self.sent >= self.options.new_attribute_after,
+            new_firmware: self.sent >= self.options.new_firmware_after,
         };
         line.seq += 1;
         if line.fate == Fate::Missing {

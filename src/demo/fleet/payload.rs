@@ -42,8 +42,8 @@ pub struct Report {
     pub time_us: i64,
     /// Which measured number is `"<invalid>"`.
     pub invalid: Option<usize>,
-    /// New firmware: an attribute nobody has seen before.
-    pub new_attribute: bool,
+    /// It has the new firmware: an attribute nobody has seen before, and tyre pressures with a fraction.
+    pub new_firmware: bool,
 }
 
 /// A telemetry message as JSON.
@@ -61,12 +61,12 @@ pub fn telemetry(car: &Car, report: Report) -> Vec<u8> {
     json.count("seq", report.seq);
     json.text("vin", &format!("KMHTL41MDPU{:06}", car.number));
     json.text("model", ["compact", "sedan", "van"][car.number % 3]);
-    json.text("firmware", if report.new_attribute { "4.2.0" } else { "4.1.7" });
+    json.text("firmware", if report.new_firmware { "4.2.0" } else { "4.1.7" });
     json.object("Vehicle", |json| match report.device {
         Device::Powertrain => powertrain(json, car, report.seq),
-        Device::Position => position(json, car, report.new_attribute),
+        Device::Position => position(json, car, report.new_firmware),
         Device::Body => body(json, car, report.seq),
-        Device::Tyres => tyres(json, car),
+        Device::Tyres => tyres(json, car, report.new_firmware),
     });
     json.finish()
 }
@@ -116,7 +116,7 @@ fn powertrain(json: &mut Json, car: &Car, seq: u64) {
     });
 }
 
-fn position(json: &mut Json, car: &Car, new_attribute: bool) {
+fn position(json: &mut Json, car: &Car, new_firmware: bool) {
     json.real("Speed", car.speed_kmh, 1);
     json.real("TraveledDistance", car.odometer_km, 2);
     json.object("CurrentLocation", |json| {
@@ -146,7 +146,7 @@ fn position(json: &mut Json, car: &Car, new_attribute: bool) {
         json.real("Pitch", -0.01, 2);
         json.real("Yaw", 0.11, 2);
     });
-    if new_attribute {
+    if new_firmware {
         json.object("Exterior", |json| json.real("AirTemperature", 21.5 + (car.lat - 37.5) * 10.0, 1));
     }
 }
@@ -196,7 +196,7 @@ fn body(json: &mut Json, car: &Car, seq: u64) {
     });
 }
 
-fn tyres(json: &mut Json, car: &Car) {
+fn tyres(json: &mut Json, car: &Car, new_firmware: bool) {
     json.object("Chassis", |json| {
         json.object("Axle", |json| {
             for (row, first) in [("Row1", 0), ("Row2", 2)] {
@@ -206,7 +206,11 @@ fn tyres(json: &mut Json, car: &Car) {
                             let kpa = car.tyre_kpa[tyre];
                             json.object(side, |json| {
                                 json.object("Tire", |json| {
-                                    json.whole("Pressure", kpa as i64);
+                                    if new_firmware {
+                                        json.real("Pressure", kpa, 1);
+                                    } else {
+                                        json.whole("Pressure", kpa as i64);
+                                    }
                                     json.flag("IsPressureLow", kpa < 200.0);
                                     json.real("Temperature", 17.0 + car.speed_kmh / 5.0, 1);
                                 });

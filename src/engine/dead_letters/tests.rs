@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::*;
 use crate::config::LoadOptions;
 use crate::demo::Broker;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Embedded, Engine, EngineOptions};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Records; every third does not fit its column, and one is no JSON.
@@ -46,7 +46,8 @@ async fn until(service: &Service, sql: &str, wanted: &[i64]) {
 }
 
 async fn start(project: &Project, broker: &Broker) -> Engine {
-    let options = EngineOptions { embedded: Some(broker.brokers()), variables: Variables::new(), reload: None };
+    let inside = Embedded { brokers: broker.brokers(), make_topic: Arc::new(broker.topic_maker(1)) };
+    let options = EngineOptions { embedded: Some(inside), variables: Variables::new(), reload: None };
     Engine::start(project, options).await.unwrap()
 }
 

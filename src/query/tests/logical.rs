@@ -99,16 +99,24 @@ impl Fed {
         }
         let lane = TopicPartition { topic: "fleet".into(), incarnation: 1, partition: 0 };
         let charge = self.budget.charge(1);
-        self.live.push(HotBatch { lane, start: records.start, end: records.end, rows, dead: None, charge });
+        let (start, end, beside) = (records.start, records.end, Vec::new());
+        self.live.push(Arc::new(HotBatch { lane, start, end, rows, dead: None, beside, charge }));
         self.position = records.end;
     }
 
     /// Commits what is hot; the table version.
     async fn commit(&mut self) -> u64 {
-        let window = Window::freeze(&self.live.pin(), usize::MAX).unwrap();
-        lake::flush(&mut self.table, window, &self.dead_letters, &lake::Encoding::new(1 << 20), &Shutdown::new())
-            .await
-            .unwrap();
+        let window = Window::freeze(&self.live.pin(), &[], usize::MAX).unwrap();
+        lake::flush(
+            &mut self.table,
+            &mut [],
+            window,
+            &self.dead_letters,
+            &lake::Encoding::new(1 << 20),
+            &Shutdown::new(),
+        )
+        .await
+        .unwrap();
         self.live.committed(self.table.snapshot().unwrap(), self.table.positions_of("t"));
         self.table.version()
     }
