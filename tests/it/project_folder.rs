@@ -150,3 +150,52 @@ async fn a_preview_says_what_records_become_and_writes_a_schema_that_is_right() 
     let unknown = project.run(&["schema", "preview", "orders.ndjson", "--project", ".", "--table", "order"]).await;
     assert_eq!((unknown.code, unknown.stderr.contains("there are: orders")), (Some(2), true), "{}", unknown.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_reads_the_newest_records_of_a_topic_and_commits_nothing() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("shop.{}", Kafka::name("orders"));
+    kafka.create(&topic, 3).await;
+    let text = |id: usize| match id {
+        2_999 => "{\"id\": nothing".to_owned(),
+        _ => format!(r#"{{"id":{id},"volts":{},"legs":[{{"km":{id}}},{{"km":0.5}}]}}"#, if id < 2_990 { "0" } else { "12.5" }),
+    };
+    let texts: Vec<String> = (0..3_000).map(text).collect();
+    kafka.send_text(&topic, texts.iter().map(String::as_str));
+    let contract = "[columns.volts]\ntype = \"bigint\"\n[arrays.legs]\nas = \"child\"";
+    let project = Project::new(kafka.brokers(), Lake::Local).events("orders", &topic, contract);
+
+    let seen = project.run(&["schema", "preview", "--topic", &topic]).await;
+    println!("{}", seen.stdout);
+    assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+    for words in [
+        &*format!("Topic {topic} holds 3000 records; these are the newest 1000."),
+        "1000 records: 999 rows of 3 columns, 0 values rescued, 1 dead letters, 0 skipped",
+        "dead letters 1 not_json",
+    ] {
+        assert!(seen.stdout.contains(words), "{words}\n{}", seen.stdout);
+    }
+
+    // With the eyes of the table: a declared bigint goes on as a double, and legs are rows.
+    let seen = project
+        .run(&["schema", "preview", "--topic", &topic, "--table", "orders", "--limit", "5000", "--format", "json"])
+        .await;
+    let seen: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap_or_else(|_| panic!("{}", seen.stderr));
+    assert_eq!((&seen["table"], &seen["records"], &seen["rows"]), (&json!("orders"), &json!(3_000), &json!(2_999)));
+    let volts = json!({"name": "volts", "type": "double", "path": "volts", "rows": 9, "sample": "12.5"});
+    assert!(seen["columns"].as_array().unwrap().contains(&volts), "{seen:#}");
+    let legs = &seen["children"][0];
+    assert_eq!((&legs["table"], &legs["rows"]), (&json!("orders__legs"), &json!(5_998)));
+
+    // What is wrong is said; and nothing was written.
+    for (arguments, code, message) in [
+        (vec!["--topic", "nowhere"], 1, "there is no topic \"nowhere\""),
+        (vec!["--topic", &topic, "--payload", "avro"], 2, "only with the schemas of a registry"),
+        (vec!["--topic", &topic, "orders.ndjson"], 2, "cannot be used with"),
+        (vec![], 2, "required"),
+    ] {
+        let output = project.run(&[&["schema", "preview"], &*arguments].concat()).await;
+        assert_eq!((output.code, output.stderr.contains(message)), (Some(code), true), "{}", output.stderr);
+    }
+    assert!(!project.dir().join("lake").exists());
+}

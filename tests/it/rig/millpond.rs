@@ -171,6 +171,8 @@ impl Project {
         for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("MILLPOND_") || key.starts_with("AWS_")) {
             command.env_remove(key);
         }
+        // Backtraces of the lake's library take a hundred megabytes with the first error.
+        command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
         command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).env("NO_COLOR", "1");
         command.envs(credentials()).env("AWS_EC2_METADATA_DISABLED", "true");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
