@@ -27,7 +27,7 @@ use arrow::{
     json::{ReaderBuilder, reader::infer_json_schema},
 };
 use decode::{Decoder, Record, Records, RecordsBuilder};
-use schema::{ColumnType, Contract, OnNewField, OnTypeConflict, Path, SchemaVersion, Start, infer_first};
+use schema::{ColumnType, Contract, OnTypeConflict, Path, SchemaVersion, infer_first};
 use serde_json::Value;
 
 /// Messages in a batch.
@@ -58,24 +58,7 @@ unsafe impl GlobalAlloc for Counting {
 static GLOBAL: Counting = Counting;
 
 fn contract() -> Contract {
-    Contract {
-        table: "bench".into(),
-        topics: vec!["t".into()],
-        start: Start::Earliest,
-        key: vec![],
-        time: None,
-        strip: vec![],
-        on_new_field: OnNewField::Add,
-        on_type_conflict: OnTypeConflict::Rescue,
-        columns: vec![],
-        dropped: vec![],
-        arrays: vec![],
-        matches: vec![],
-        first_of: vec![],
-        infer_timestamps: false,
-        commit_interval: None,
-        timezone: chrono_tz::UTC,
-    }
+    Contract { on_type_conflict: OnTypeConflict::Rescue, ..Contract::undeclared("bench", "t") }
 }
 
 fn records(messages: &[String]) -> Records {

@@ -21,22 +21,9 @@ use schema::{
 fn contract(variant: usize) -> Contract {
     let array = |path: &str, shape| ArrayContract { path: path.split('.').map(str::to_owned).collect(), shape };
     let plain = Contract {
-        table: "fuzz".into(),
-        topics: vec!["t".into()],
-        start: Start::Earliest,
-        key: vec![],
-        time: None,
-        strip: vec![],
-        on_new_field: OnNewField::Add,
         on_type_conflict: OnTypeConflict::Rescue,
-        columns: vec![],
-        dropped: vec![],
-        arrays: vec![],
-        matches: vec![],
-        first_of: vec![],
-        infer_timestamps: false,
-        commit_interval: None,
         timezone: chrono_tz::Asia::Seoul,
+        ..Contract::undeclared("fuzz", "t")
     };
     let column = |name: &str, kind| ColumnContract {
         name: name.into(),

@@ -161,6 +161,7 @@ fn greet(engine: &Engine, project: &Project, brokers: &str) {
         "SELECT count(*) AS rows, max(_timestamp) AS newest FROM telemetry",
         "SELECT * FROM low_battery LIMIT 10",
         "SELECT table_name, partition, committed_position, position, hot_rows FROM system.ingest",
+        "SELECT version, change, column_name, type, was, sample FROM system.schema_changes WHERE version > 1",
     ] {
         say!("  {program} sql --url {url} -c \"{sql}\"");
     }

@@ -176,7 +176,7 @@ impl Cluster {
 /// There is no such topic.
 pub(super) fn no_topic(topic: &str) -> Error {
     Error::new(Kind::NotFound, format!("there is no topic \"{topic}\""))
-        .hint("create it; the embedded broker has the topics of schemas/ and sinks, from its start on")
+        .hint("create it; the embedded broker has the topics of schemas/ and sinks")
 }
 
 async fn rows(server: &mut Remote, sql: &str) -> Result<Vec<arrow::array::RecordBatch>> {

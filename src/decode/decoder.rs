@@ -204,10 +204,7 @@ impl Decoder {
         let mut announced = Vec::new();
         let mut text_bytes = 0_usize;
         for record in records.iter() {
-            let fate = self.record(&record, records, text_bytes, &mut json, &mut announced);
-            if matches!(fate, Fate::Rows(_)) {
-                text_bytes += self.text_bytes(records);
-            }
+            let fate = self.record(&record, records, &mut text_bytes, &mut json, &mut announced);
             take(self, &record, fate);
         }
         // One large record must not be paid for until the process ends.
@@ -216,12 +213,12 @@ impl Decoder {
         self.json = json;
     }
 
-    /// Reads one record into the drafts; its text may be written to `json`.
+    /// Reads one record into the drafts; its text may be written to `json`. `text_bytes` grows by what its rows hold.
     fn record<'a, 's>(
         &mut self,
         record: &Record<'a>,
         records: &'s Records,
-        text_bytes: usize,
+        text_bytes: &mut usize,
         json: &'a mut String,
         announced: &mut Vec<&'s Shape>,
     ) -> Fate<'a> {
@@ -252,10 +249,12 @@ impl Decoder {
         if let Some(refusal) = self.refusal() {
             return Fate::Dead(refusal);
         }
-        if i32::try_from(text_bytes.saturating_add(self.text_bytes(records))).is_err() {
+        let with_rows = text_bytes.saturating_add(self.text_bytes(records));
+        if i32::try_from(with_rows).is_err() {
             let message = "the batch's text would exceed 2 GiB with this record's rows".to_owned();
             return Fate::Dead(Fault { reason: Reason::TooLarge, message });
         }
+        *text_bytes = with_rows;
         Fate::Rows(text)
     }
 
@@ -401,7 +400,7 @@ impl Decoder {
     fn finish(&mut self, sheet: Sheet, records: &Records) -> Result<Child, ArrowError> {
         let children = self.children.iter_mut().zip(sheet.children).map(|(child, sheet)| child.finish(sheet, records));
         let children = children.collect::<Result<_, _>>()?;
-        let rows = sheet.rows.finish(&self.plan.version, records)?;
+        let rows = sheet.rows.finish(&self.plan.version, &self.plan.schema, records)?;
         beyond_doubles(&self.plan.version, &rows, records, &mut self.misfits);
         Ok(Child {
             children,

@@ -20,6 +20,8 @@ use crate::schema::{ColumnType, Path, push_json_string};
 pub(super) struct Draft {
     /// Columns and values of all rows, row after row.
     cells: Vec<(u32, Value)>,
+    /// Bytes of text in the cells, and elements of lists.
+    cell_bytes: usize,
     rows: Vec<DraftRow>,
     /// Columns and values that every row of the record has: from key, headers, topic, timestamp.
     head: Vec<(u32, Value)>,
@@ -66,6 +68,7 @@ impl Draft {
     /// Begins a record: forgets the last one and reads what stands outside the payload.
     pub fn begin(&mut self, plan: &mut Plan, key_row: &mut Row, record: &Record<'_>, records: &Records) {
         self.cells.clear();
+        self.cell_bytes = 0;
         self.rows.clear();
         self.head.clear();
         self.head_misfits.clear();
@@ -206,7 +209,10 @@ impl Draft {
                 let value = form.fit(slot, text, &mut self.arena);
                 self.met[*column as usize] = (self.row_count, value.is_some());
                 match value {
-                    Some(value) => self.cells.push((*column, value)),
+                    Some(value) => {
+                        self.cell_bytes += self.arena.size(value);
+                        self.cells.push((*column, value));
+                    }
                     None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
                 }
             }
@@ -262,6 +268,7 @@ impl Draft {
             let met = in_row || self.is_in_head(*column) || self.head_misfits.contains(column);
             if !met && let Some(value) = form.fit_text(text, &mut self.arena) {
                 self.met[*column as usize] = (self.row_count, true);
+                self.cell_bytes += self.arena.size(value);
                 self.cells.push((*column, value));
             }
         }
@@ -321,18 +328,9 @@ impl Draft {
 
     /// Bytes of text that the record's rows add to the batch, and elements of lists, which are bounded alike.
     pub fn text_bytes(&self, topic: &str) -> usize {
-        let length = |value: &Value| match value.get() {
-            Held::Input(range) | Held::Text(range) => range.len(),
-            _ => 0,
-        };
-        let total = |value: &Value| match value.get() {
-            Held::List(range) => range.len() + self.arena.elements[range].iter().map(length).sum::<usize>(),
-            _ => length(value),
-        };
-        let every_row = topic.len() + self.head.iter().map(|(_, value)| total(value)).sum::<usize>();
-        let cells: usize = self.cells.iter().map(|(_, value)| total(value)).sum();
+        let every_row = topic.len() + self.head.iter().map(|(_, value)| self.arena.size(*value)).sum::<usize>();
         // The arena bounds `_rescued`, and must itself be addressable.
-        every_row.saturating_mul(self.rows.len()).saturating_add(cells).saturating_add(self.arena.text.len())
+        every_row.saturating_mul(self.rows.len()).saturating_add(self.cell_bytes).saturating_add(self.arena.text.len())
     }
 
     /// Moves the rows to the batch.

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
+
 use super::{
     fit::Form,
     select::Selection,
@@ -29,6 +31,8 @@ pub(super) struct Source {
 pub(super) struct Plan {
     pub format: Format,
     pub version: Arc<SchemaVersion>,
+    /// The version's Arrow form.
+    pub schema: SchemaRef,
     pub trie: Trie,
     pub sources: Vec<Source>,
     /// Sources outside the payload that are one text: `$key`, `$header.…`, `$topic`, `$timestamp`.
@@ -141,6 +145,7 @@ impl Plan {
         let clock = contract.time.as_ref().map_or(Clock::Broken, |time| Clock::new(&time.format));
         Self {
             format: contract.format,
+            schema: version.arrow_schema(),
             version,
             trie,
             sources,

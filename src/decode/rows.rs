@@ -10,6 +10,7 @@ use arrow::{
         TimestampMicrosecondBuilder, new_null_array,
     },
     buffer::OffsetBuffer,
+    datatypes::SchemaRef,
     error::ArrowError,
 };
 
@@ -86,8 +87,13 @@ impl Rows {
         *length = Some(row + 1);
     }
 
-    /// The batch in the version's Arrow form.
-    pub fn finish(self, version: &SchemaVersion, records: &Records) -> Result<RecordBatch, ArrowError> {
+    /// The batch in the version's Arrow form, `schema`.
+    pub fn finish(
+        self,
+        version: &SchemaVersion,
+        schema: &SchemaRef,
+        records: &Records,
+    ) -> Result<RecordBatch, ArrowError> {
         let rows = self.offset.len();
         let ints = |value: i32| -> ArrayRef { Arc::new(Int32Array::from_value(value, rows)) };
         let topic = StringArray::from_iter_values(std::iter::repeat_n(&records.topic, rows));
@@ -107,7 +113,7 @@ impl Rows {
         let mut columns: Vec<ArrayRef> =
             columns.map(|((_, values), column)| values.finish(column.kind, rows)).collect::<Result<_, _>>()?;
         columns.splice(version.keys..version.keys, fixed);
-        RecordBatch::try_new(version.arrow_schema(), columns)
+        RecordBatch::try_new(Arc::clone(schema), columns)
     }
 }
 

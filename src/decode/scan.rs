@@ -5,6 +5,8 @@
 //! no UTF-8 string can hold, is an error. serde_json is not used here because it gives neither the place of a
 //! value nor the digits of a number, and its recursion is what a depth bomb aims at.
 
+use wide::u8x16;
+
 use super::dead::Reason;
 
 /// Containers that may be open at once.
@@ -426,32 +428,26 @@ pub(super) fn digits_value(digits: &[u8]) -> Option<u64> {
 
 /// The first place from `at` on that is a quote, a backslash or a control character, or the end.
 fn plain_run(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    // Long strings go by in steps that the compiler makes vectors of.
-    let special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
-        if chunk.iter().fold(false, |any, byte| any | special(byte)) {
-            break;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let special = special(block);
+        if special != 0 {
+            return at + special.trailing_zeros() as usize;
         }
-        at += 32;
-    }
-    // Eight bytes at a time: a byte's high bit is set where the byte is special. Borrows reach only bytes above
-    // a true hit, so the lowest hit is right.
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let (quote, slash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let hits = (quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash | control) & HIGH;
-        if hits != 0 {
-            return at + (hits.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
+        at += 16;
     }
     while bytes.get(at).is_some_and(|byte| *byte >= b' ' && *byte != b'"' && *byte != b'\\') {
         at += 1;
     }
     at
+}
+
+/// A bit for each byte that is a quote, a backslash or a control character.
+#[inline(always)]
+fn special(block: &[u8; 16]) -> u32 {
+    let block = u8x16::new(*block);
+    let is = |byte: u8| block.simd_eq(u8x16::splat(byte));
+    let control = block.min(u8x16::splat(0x1f)).simd_eq(block);
+    (is(b'"') | is(b'\\') | control).to_bitmask()
 }
 
 /// Appends the content of a checked string to `out`, escapes resolved.

@@ -157,7 +157,12 @@ impl Catalog for SharedCatalog {
             system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
-        Pinned { schemas, views }
+        let fed = catalog.fed();
+        let comments = move |table: &str, column: &str| {
+            let schema = Arc::clone(&fed.tables.get(table)?.pin().schema);
+            schema.field_with_name(column).ok()?.metadata().get(DESCRIPTION_KEY).cloned()
+        };
+        Pinned { schemas, views, comments: Some(Arc::new(comments)) }
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {

@@ -273,6 +273,7 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
             commit_interval: project.config.lake.commit_interval,
             status: Arc::new(TableStatus::default()),
             news: News::default(),
+            stop: Shutdown::new(),
             abort: abort.clone(),
         };
         let ingest = task::spawn("retry-ingest", async move { ingest.run().await.map_err(Error::from) });

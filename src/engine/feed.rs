@@ -67,6 +67,8 @@ pub struct Feed {
     pub news: News,
     /// Stops reading; what is hot is committed then.
     pub stop: Shutdown,
+    /// The same, because the process stops.
+    pub process_stop: Shutdown,
     /// Gives up waiting for the store.
     pub abort: Shutdown,
 }
@@ -196,6 +198,7 @@ impl Feed {
                 encoding: Arc::clone(&self.encoding),
                 status,
                 news: self.news.clone(),
+                stop: self.process_stop.clone(),
                 abort: self.abort.clone(),
                 contract,
             };

@@ -167,6 +167,7 @@ impl Feeder {
             encoding: Arc::clone(&self.encoding),
             news: self.news.clone(),
             stop: stop.clone(),
+            process_stop: self.stop.clone(),
             abort: self.abort.clone(),
         })
     }
@@ -218,13 +219,21 @@ pub async fn open(
         fed.statuses.insert(contract.table.clone(), status);
     }
     for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
-        if !fed.tables.contains_key(&name)
-            && let Some(table) = open_table(lake, PUBLIC, &name).await?
-        {
-            let schema = table.arrow_schema().map_err(unreadable)?;
-            let view = view_of(&name, Some(&table), schema, versions)?;
-            fed.tables.insert(name, Arc::new(LiveView::new(view)));
+        if fed.tables.contains_key(&name) {
+            continue;
+        }
+        // Nothing depends on these: one that cannot be read keeps nobody from starting.
+        match unfed(lake, &name, versions).await {
+            Ok(live) => fed.tables.extend(live.map(|live| (name, Arc::new(live)))),
+            Err(error) => warn!(table = name, error = %error, "a table without a contract cannot be read"),
         }
     }
     Ok((fed, open))
+}
+
+/// A table of the lake that nothing feeds.
+async fn unfed(lake: &Lake, name: &str, versions: &Versions) -> Result<Option<LiveView>> {
+    let Some(table) = open_table(lake, PUBLIC, name).await? else { return Ok(None) };
+    let schema = table.arrow_schema().map_err(unreadable)?;
+    Ok(Some(LiveView::new(view_of(name, Some(&table), schema, versions)?)))
 }

@@ -68,6 +68,8 @@ pub struct Ingest {
     pub status: Arc<TableStatus>,
     /// Who is told of what changes.
     pub news: News,
+    /// The process stops: who reads these records again would be another one.
+    pub stop: Shutdown,
     /// Gives up waiting for the store: what is not committed is read again at the next start.
     pub abort: Shutdown,
 }
@@ -210,13 +212,14 @@ impl State {
     }
 
     fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
+        let began = Instant::now();
         let Some(decoded) = self.family.decode(&records)? else { return Ok(()) };
         let lane = TopicPartition {
             topic: Arc::clone(&records.topic),
             incarnation: records.incarnation,
             partition: records.partition,
         };
-        self.ingest.status.decoded(&lane, &records, &decoded);
+        self.ingest.status.decoded(&lane, &records, &decoded, began.elapsed());
         if let Some(event) = facts::dead_letters(&self.ingest.contract.table, &decoded.dead) {
             self.ingest.news.tell(event);
         }
@@ -366,7 +369,8 @@ impl State {
 
     /// The readers have stopped: commits all that is left.
     async fn drain(mut self) -> Result<(), CommitError> {
-        if !self.first_window.is_empty() {
+        // With another feed the first records are read once more, and it waits for enough of them as this one did.
+        if !self.first_window.is_empty() && self.ingest.stop.is_cancelled() {
             self.decide()?;
         }
         loop {

@@ -30,7 +30,8 @@ const PER_PARTITION: [Described<OfPartition>; 5] = [
 ];
 
 /// Label: table.
-const PER_TABLE: [Described<OfTable>; 5] = [
+const PER_TABLE: [Described<OfTable>; 6] = [
+    ("millpond_decode_busy_us_total", "Microseconds spent decoding since the start", |table, _| table.decode_us as i64),
     ("millpond_lake_commits_total", "Commits confirmed since the start", |table, _| table.commits as i64),
     ("millpond_lake_table_version", "Newest table version", |_, view| view.table_version().unwrap_or(0) as i64),
     ("millpond_lake_hot_rows", "Rows in memory that are not committed yet", |_, view| view.hot_rows() as i64),

@@ -88,9 +88,12 @@ impl Reload {
         }
         let mut gone: Vec<String> = self.contracts.0.keys().cloned().collect();
         let mut anew = false;
+        let fed = self.catalog.fed();
         for contract in project.tables {
             gone.retain(|table| *table != contract.table);
-            let known = self.contracts.get(&contract.table);
+            // One that could not be fed is tried again with the next edit.
+            let is_fed = fed.contracts.iter().any(|fed| fed.table == contract.table);
+            let known = self.contracts.get(&contract.table).filter(|_| is_fed);
             if known.as_deref() == Some(&contract) {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -18,6 +18,8 @@ pub struct TableStatus(Mutex<TableCounters>);
 pub struct TableCounters {
     /// Per partition.
     pub lanes: BTreeMap<TopicPartition, LaneCounters>,
+    /// Time spent decoding, in microseconds.
+    pub decode_us: u64,
     /// Commits confirmed.
     pub commits: u64,
     /// Newest table version written.
@@ -52,10 +54,11 @@ pub struct LaneCounters {
 }
 
 impl TableStatus {
-    /// Counts a decoded batch.
-    pub fn decoded(&self, lane: &TopicPartition, records: &Records, decoded: &Decoded) {
+    /// Counts a decoded batch, and the time that it took.
+    pub fn decoded(&self, lane: &TopicPartition, records: &Records, decoded: &Decoded, time: Duration) {
         let newest = records.iter().map(|record| record.timestamp_us).max();
         let mut counters = self.0.lock();
+        counters.decode_us += u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         counters.freshness_us = newest.map(|newest| now_us() - newest).or(counters.freshness_us);
         let lane = counters.lanes.entry(lane.clone()).or_default();
         lane.position = records.end;

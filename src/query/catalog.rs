@@ -1,6 +1,7 @@
 //! A pinned state as DataFusion's catalog: read-only, for one statement.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,14 +10,20 @@ use datafusion::common::DataFusionError;
 use parking_lot::RwLock;
 
 use super::past::PastTables;
-use super::{CATALOG, PUBLIC, Pinned, SYSTEM};
+use super::{CATALOG, Comments, PUBLIC, Pinned, SYSTEM};
 
 /// The one catalog of a statement.
-#[derive(Debug)]
 pub(super) struct PinnedCatalog {
     schemas: BTreeMap<String, Arc<PinnedSchema>>,
     views: BTreeMap<String, String>,
+    comments: Option<Arc<Comments>>,
     past: Option<Arc<PastTables>>,
+}
+
+impl fmt::Debug for PinnedCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedCatalog").field("schemas", &self.schemas).finish_non_exhaustive()
+    }
 }
 
 impl PinnedCatalog {
@@ -30,12 +37,17 @@ impl PinnedCatalog {
         for always in [PUBLIC, SYSTEM] {
             schemas.entry(always.to_owned()).or_default();
         }
-        Arc::new(Self { schemas, views: pinned.views, past })
+        Arc::new(Self { schemas, views: pinned.views, comments: pinned.comments, past })
     }
 
     /// The tables of the past that the statement names.
     pub(super) fn past(&self) -> Option<&Arc<PastTables>> {
         self.past.as_ref()
+    }
+
+    /// What people should know of a column of a table of schema `public`.
+    pub(super) fn comment(&self, table: &str, column: &str) -> Option<String> {
+        self.comments.as_ref()?(table, column)
     }
 
     /// Schema names, sorted.

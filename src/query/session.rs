@@ -1,8 +1,9 @@
 //! A connection's session: its options, and the way from text to something that can run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{ScalarValue, TableReference};
@@ -24,6 +25,8 @@ use super::threads::Threads;
 use super::{PUBLIC, SYSTEM, error, parse, wire};
 use crate::error::{Error, Kind, Result};
 
+/// What a table of schema `public` is to clients.
+const TABLE: &str = "TABLE";
 const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// A session. Clones share their options.
@@ -56,6 +59,8 @@ pub struct TableInfo {
 pub(super) struct Planned {
     pub(super) plan: LogicalPlan,
     pub(super) state: SessionState,
+    /// What people should know of the columns of its rows, by position.
+    pub(super) comments: Vec<Option<String>>,
 }
 
 impl Session {
@@ -128,7 +133,12 @@ impl Session {
             let (catalog, state) = self.pinned();
             let mut found = Vec::new();
             let mut add = |schema: &str, name: String, kind, columns: &Schema| {
-                found.push(TableInfo { schema: schema.to_owned(), name, kind, columns: wire::schema(columns) });
+                let comment = |field: &FieldRef| match kind {
+                    TABLE => catalog.comment(&name, field.name()),
+                    _ => None,
+                };
+                let columns = wire::with_comments(&wire::schema(columns), columns.fields().iter().map(comment));
+                found.push(TableInfo { schema: schema.to_owned(), name, kind, columns });
             };
             for name in catalog.view_names() {
                 if plan_view(&catalog, &state, name, &mut Vec::new()).await.is_err() {
@@ -140,7 +150,7 @@ impl Session {
                     let kind = match table.table_type() {
                         TableType::View => "VIEW",
                         _ if schema == SYSTEM => "SYSTEM TABLE",
-                        _ => "TABLE",
+                        _ => TABLE,
                     };
                     add(schema, name, kind, &table.schema());
                 }
@@ -176,7 +186,8 @@ impl Session {
         Box::pin(async move {
             let (catalog, state) = self.pinned();
             let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
-            Ok(Planned { plan, state })
+            let comments = comments(&plan, &catalog);
+            Ok(Planned { plan, state, comments })
         })
     }
 
@@ -212,6 +223,30 @@ impl Session {
         now.state = Arc::new(state);
         Ok(())
     }
+}
+
+/// What people should know of the columns that a plan passes on from tables as they are, by position.
+fn comments(plan: &LogicalPlan, catalog: &PinnedCatalog) -> Vec<Option<String>> {
+    let mut tables: HashMap<String, String> = HashMap::new();
+    let mut stack = vec![plan];
+    while let Some(plan) = stack.pop() {
+        match plan {
+            LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|schema| schema == PUBLIC) => {
+                let table = scan.table_name.table().to_owned();
+                tables.insert(table.clone(), table);
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                if let LogicalPlan::TableScan(scan) = &*alias.input {
+                    tables.insert(alias.alias.table().to_owned(), scan.table_name.table().to_owned());
+                }
+            }
+            _ => stack.extend(plan.inputs()),
+        }
+    }
+    let comment = |(qualifier, field): (Option<&TableReference>, &FieldRef)| {
+        catalog.comment(tables.get(qualifier?.table())?, field.name())
+    };
+    plan.schema().iter().map(comment).collect()
 }
 
 /// Plans a statement; first the views it names, and those they name. `inside` holds the views being planned.

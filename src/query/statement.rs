@@ -52,7 +52,7 @@ impl Statement {
         let mut parameters = vec![DataType::Utf8; parsed.parameters];
         let schema = match &ask {
             Ask::Rows(statement) => {
-                let Planned { plan, state } = session.plan(sql, (**statement).clone()).await?;
+                let Planned { plan, state, comments } = session.plan(sql, (**statement).clone()).await?;
                 let types = plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))?;
                 for (name, data_type) in types {
                     let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
@@ -63,7 +63,8 @@ impl Statement {
                 // Types before and after coercion differ (of a UNION, say); with parameters still open coercion may
                 // fail, and then the raw types are the best guess.
                 let coerced = state.optimize(&plan).ok();
-                wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow())
+                let schema = wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow());
+                wire::with_comments(&schema, comments)
             }
             other => answer(&session, other)?.schema(),
         };
@@ -118,7 +119,7 @@ impl Query {
                 let schema = what.schema();
                 return Ok(Self { session, sql, what, schema });
             };
-            let Planned { mut plan, state } = session.plan(&sql, *statement).await?;
+            let Planned { mut plan, state, comments } = session.plan(&sql, *statement).await?;
             if !values.is_empty() {
                 let values: Vec<_> = values.into_iter().map(Into::into).collect();
                 plan =
@@ -126,7 +127,7 @@ impl Query {
             }
             // Optimized here, because only then are the types those of the rows that will come.
             let plan = state.optimize(&plan).map_err(|e| error::from_datafusion(e, &sql))?;
-            let schema = wire::schema(plan.schema().as_arrow());
+            let schema = wire::with_comments(&wire::schema(plan.schema().as_arrow()), comments);
             let what = match plan {
                 LogicalPlan::DescribeTable(asked) => What::Ready(describe(&asked.schema, &schema)?),
                 plan => What::Plan { plan, state: Arc::new(state) },

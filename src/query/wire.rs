@@ -4,6 +4,7 @@
 //! String and binary views and large variants become `Utf8` and `Binary`, dictionaries and runs are hydrated,
 //! small decimals become `Decimal128`, and every field is nullable, nested ones too.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,12 +14,27 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
+use crate::schema::DESCRIPTION_KEY;
+
 /// Bytes of column data in one message; Grafana stops reading at 4 MiB.
 pub const MESSAGE_BYTES: usize = 2 * 1024 * 1024 - 64 * 1024;
 
 /// The wire schema of rows of `schema`.
 pub fn schema(schema: &Schema) -> SchemaRef {
     let fields: Fields = schema.fields().iter().map(|field| nullable(field)).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The same schema with what people should know of its columns, by position, in their metadata.
+pub fn with_comments(schema: &SchemaRef, comments: impl IntoIterator<Item = Option<String>>) -> SchemaRef {
+    let commented = |(field, comment): (&FieldRef, Option<String>)| match comment {
+        Some(comment) => {
+            let metadata = HashMap::from([(DESCRIPTION_KEY.to_owned(), comment)]);
+            Arc::new(field.as_ref().clone().with_metadata(metadata))
+        }
+        None => Arc::clone(field),
+    };
+    let fields: Fields = schema.fields().iter().zip(comments).map(commented).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

@@ -74,6 +74,30 @@ impl Format {
 }
 
 impl Contract {
+    /// The contract of a JSON topic's table that declares nothing.
+    pub fn undeclared(table: &str, topic: &str) -> Self {
+        Self {
+            table: table.to_owned(),
+            topics: vec![topic.to_owned()],
+            format: Format::Json,
+            start: Start::Earliest,
+            key: Vec::new(),
+            time: None,
+            strip: Vec::new(),
+            on_new_field: OnNewField::Add,
+            on_type_conflict: OnTypeConflict::Widen,
+            columns: Vec::new(),
+            dropped: Vec::new(),
+            arrays: Vec::new(),
+            matches: Vec::new(),
+            first_of: Vec::new(),
+            infer_timestamps: false,
+            raw: false,
+            commit_interval: None,
+            timezone: Tz::UTC,
+        }
+    }
+
     /// What is declared about the column `name`.
     pub fn column(&self, name: &str) -> Option<&ColumnContract> {
         self.columns.iter().find(|column| column.name == name)

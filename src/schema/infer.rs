@@ -58,31 +58,12 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         decode::tests::records,
-        schema::{ColumnContract, EventTime, Format, OnNewField, Start, TimeFormat},
+        schema::{ColumnContract, EventTime, TimeFormat},
     };
 
     /// A contract that declares nothing.
     pub(crate) fn contract() -> Contract {
-        Contract {
-            table: "telemetry".into(),
-            topics: vec!["fleet.telemetry".into()],
-            format: Format::Json,
-            start: Start::Earliest,
-            key: vec![],
-            time: None,
-            strip: vec![],
-            on_new_field: OnNewField::Add,
-            on_type_conflict: OnTypeConflict::Rescue,
-            columns: vec![],
-            dropped: vec![],
-            arrays: vec![],
-            matches: vec![],
-            first_of: vec![],
-            infer_timestamps: false,
-            raw: false,
-            commit_interval: None,
-            timezone: chrono_tz::UTC,
-        }
+        Contract { on_type_conflict: OnTypeConflict::Rescue, ..Contract::undeclared("telemetry", "fleet.telemetry") }
     }
 
     fn column(name: &str, path: &str, kind: impl Into<Option<ColumnType>>) -> ColumnContract {

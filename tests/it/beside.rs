@@ -12,6 +12,10 @@ const DEATH: Duration = Duration::from_secs(90);
 /// Records of one life; every tenth has a number that is none, and one is no JSON.
 const SHARE: usize = 300;
 
+/// Fail points that lie between the commits of a window, and which time they are hit.
+pub const POINTS: [(&str, u32); 4] =
+    [("after_side_table", 1), ("after_side_table", 3), ("after_dead_letters", 1), ("before_commit", 1)];
+
 fn payload(n: usize) -> String {
     match n % SHARE {
         7 => format!("{{\"n\":{n}, cut"),
@@ -85,9 +89,7 @@ async fn invariant_1_child_tables_and_raw_records_are_exact_after_kills_between_
     let project = contract(open.clone(), &topic, "dead_letter").commit_interval("200ms");
     // Three tables beside, dead letters, then the main table: a death between any two of these commits.
     let mut sent = 0;
-    for (point, nth) in
-        [("after_side_table", 1), ("after_side_table", 3), ("after_dead_letters", 1), ("before_commit", 1)]
-    {
+    for (point, nth) in POINTS {
         send(kafka, &topic, sent);
         sent += SHARE;
         let millpond = Millpond::start(&project.clone().failpoint(point, nth));

@@ -87,6 +87,23 @@ async fn tables_come_go_and_change_while_others_are_fed_exactly_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_waits_for_its_first_records_goes_on_waiting() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("waits", 1).await;
+    let project = Project::new(kafka.brokers(), Lake::Local).events("waits", &topic, "");
+    let millpond = Millpond::serve(&project).await;
+    kafka.send_text(&topic, std::iter::repeat_n(r#"{"volts":0}"#, 10));
+    until(&millpond, "SELECT count(*) AS n FROM system.ingest WHERE state = 'deciding types'", 1).await;
+    let _ = project.clone().events("other", &topic, "");
+    until(&millpond, "SELECT count(*) AS n FROM system.tables WHERE table_name = 'other'", 1).await;
+    kafka.send_text(&topic, std::iter::repeat_n(r#"{"volts":12.5}"#, 990));
+    // Ten zeros did not decide the type.
+    until(&millpond, "SELECT count(*) AS n FROM waits WHERE arrow_typeof(volts) = 'Float64'", 1_000).await;
+    assert_eq!(millpond.number("SELECT max(version) AS n FROM system.schema_versions").await, Some(1));
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_contract_that_cannot_be_fed_is_given_up_and_the_others_go_on() {
     let kafka = Kafka::shared().await;
     let topic = kafka.topic("stays", 1).await;

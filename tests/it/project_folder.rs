@@ -158,7 +158,10 @@ async fn a_preview_reads_the_newest_records_of_a_topic_and_commits_nothing() {
     kafka.create(&topic, 3).await;
     let text = |id: usize| match id {
         2_999 => "{\"id\": nothing".to_owned(),
-        _ => format!(r#"{{"id":{id},"volts":{},"legs":[{{"km":{id}}},{{"km":0.5}}]}}"#, if id < 2_990 { "0" } else { "12.5" }),
+        _ => format!(
+            r#"{{"id":{id},"volts":{},"legs":[{{"km":{id}}},{{"km":0.5}}]}}"#,
+            if id < 2_990 { "0" } else { "12.5" }
+        ),
     };
     let texts: Vec<String> = (0..3_000).map(text).collect();
     kafka.send_text(&topic, texts.iter().map(String::as_str));
@@ -182,7 +185,7 @@ async fn a_preview_reads_the_newest_records_of_a_topic_and_commits_nothing() {
         .await;
     let seen: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap_or_else(|_| panic!("{}", seen.stderr));
     assert_eq!((&seen["table"], &seen["records"], &seen["rows"]), (&json!("orders"), &json!(3_000), &json!(2_999)));
-    let volts = json!({"name": "volts", "type": "double", "path": "volts", "rows": 9, "sample": "12.5"});
+    let volts = json!({"name": "volts", "type": "double", "path": "volts", "rows": 2_999, "sample": "0.0"});
     assert!(seen["columns"].as_array().unwrap().contains(&volts), "{seen:#}");
     let legs = &seen["children"][0];
     assert_eq!((&legs["table"], &legs["rows"]), (&json!("orders__legs"), &json!(5_998)));
@@ -192,7 +195,8 @@ async fn a_preview_reads_the_newest_records_of_a_topic_and_commits_nothing() {
         (vec!["--topic", "nowhere"], 1, "there is no topic \"nowhere\""),
         (vec!["--topic", &topic, "--payload", "avro"], 2, "only with the schemas of a registry"),
         (vec!["--topic", &topic, "orders.ndjson"], 2, "cannot be used with"),
-        (vec![], 2, "required"),
+        (vec!["orders.ndjson", "--payload", "avro"], 2, "cannot be used with"),
+        (vec![], 2, "nothing to look at"),
     ] {
         let output = project.run(&[&["schema", "preview"], &*arguments].concat()).await;
         assert_eq!((output.code, output.stderr.contains(message)), (Some(code), true), "{}", output.stderr);

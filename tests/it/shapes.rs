@@ -62,6 +62,12 @@ async fn tables_share_a_topic_and_lists_and_pivots_read_alike_hot_committed_and_
         }
     };
     check(&millpond, 4).await;
+    // Descriptions reach clients as metadata of their rows, and of the tables they list.
+    for arguments in [["rows", "SELECT * FROM cars"], ["rows", "SELECT c.speed FROM cars c"], ["tables", "cars"]] {
+        let comments =
+            python::run("adbc_comments.py", &[&[&*project.flight_sql()], &arguments[..]].concat(), &[]).await;
+        assert_eq!(comments.stdout.trim(), r#"{"speed": "km/h"}"#, "{arguments:?}: {}", comments.stderr);
+    }
     assert_eq!(millpond.stop().await, Some(0));
 
     let millpond = Millpond::serve(&project).await;

@@ -36,14 +36,14 @@ const WIDEST: usize = 40;
     millpond schema preview orders.ndjson --format toml > shop/schemas/orders.toml")]
 pub(super) struct PreviewArgs {
     /// A file of JSON records; `-` is standard input
-    #[arg(required_unless_present = "topic", conflicts_with = "topic")]
+    #[arg(conflicts_with = "topic")]
     file: Option<PathBuf>,
     /// A topic of the project's brokers: its newest records
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// How the topic's payloads are written, if no --table says it
-    #[arg(long, value_enum, default_value_t, requires = "topic", conflicts_with = "table")]
-    payload: Payload,
+    /// How the topic's payloads are written, if the table does not say it [default: json]
+    #[arg(long, value_enum, conflicts_with = "file")]
+    payload: Option<Payload>,
     /// The project's folder [default: the working directory]
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
@@ -81,7 +81,10 @@ pub(super) async fn run(args: &PreviewArgs) -> Result<ExitCode> {
     let (contract, batches, from) = match (&args.topic, &args.file) {
         (Some(topic), _) => from_topic(args, topic).await?,
         (None, Some(file)) => from_file(args, file)?,
-        (None, None) => return Err(Error::new(Kind::Usage, "name a file or a topic")),
+        (None, None) => {
+            return Err(Error::new(Kind::Usage, "nothing to look at")
+                .hint("name a file (`-` is standard input), or a topic with --topic"));
+        }
     };
     let outlook = Outlook::of(&contract, &batches)
         .map_err(|error| Error::new(Kind::Internal, "the records cannot be decoded").because(error))?;
@@ -136,10 +139,18 @@ async fn from_topic(args: &PreviewArgs, topic: &str) -> Result<(Arc<Contract>, V
     let registry = engine::registry(&project.config)?;
     let cluster = Cluster::of(&project).await?;
     let contract = match &args.table {
-        Some(table) if project.tables.iter().any(|contract| contract.table == *table) => of_table(project, table)?,
+        Some(table) if project.tables.iter().any(|contract| contract.table == *table) => {
+            if args.payload.is_some() {
+                let text = format!(
+                    "schemas/{table}.toml says how payloads are written: --payload is for topics without a table"
+                );
+                return Err(Error::new(Kind::Usage, text));
+            }
+            of_table(project, table)?
+        }
         table => Contract {
             topics: vec![topic.to_owned()],
-            format: match args.payload {
+            format: match args.payload.unwrap_or_default() {
                 Payload::Json => schema::Format::Json,
                 Payload::Avro => schema::Format::Avro,
                 Payload::Protobuf => schema::Format::Protobuf,

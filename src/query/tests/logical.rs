@@ -36,7 +36,7 @@ impl Catalog for OneTable {
     fn pin(&self) -> Pinned {
         let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(&self.view));
         let public = BTreeMap::from([("t".to_owned(), table)]);
-        Pinned { schemas: BTreeMap::from([("public".to_owned(), public)]), views: BTreeMap::new() }
+        Pinned { schemas: BTreeMap::from([("public".to_owned(), public)]), ..Pinned::default() }
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {

@@ -7,6 +7,7 @@ use rand::seq::SliceRandom;
 
 use super::traffic::Traffic;
 use super::{TABLE, assert_exact, project, random, versions};
+use crate::beside;
 use crate::rig::{Kafka, Lake, Millpond, Minio};
 
 /// Every fail point of the source, and which hit of it. A window with dead letters commits twice: the second hit of
@@ -101,5 +102,6 @@ fn every_fail_point_of_the_source_is_tried() {
         let calls = text.split("failpoint::hit(\"").skip(1);
         named.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
     }
-    assert_eq!(named, POINTS.iter().map(|(point, _)| (*point).to_owned()).collect());
+    let tried = POINTS.iter().map(|(point, _)| point).chain(beside::POINTS.iter().map(|(point, _)| point));
+    assert_eq!(named, tried.map(|point| (*point).to_owned()).collect());
 }

@@ -167,7 +167,7 @@ impl Project {
     /// The executable with `arguments`, in the project folder, seeing nothing of the tester's own settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.write();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+        let mut command = Command::new(executable());
         for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("MILLPOND_") || key.starts_with("AWS_")) {
             command.env_remove(key);
         }
@@ -200,6 +200,11 @@ impl Project {
         );
         std::fs::write(self.dir.join("millpond.toml"), text).unwrap();
     }
+}
+
+/// The executable: that of the build, or for measurements the one that `MILLPOND_EXECUTABLE` names.
+pub fn executable() -> PathBuf {
+    std::env::var_os("MILLPOND_EXECUTABLE").map_or_else(|| env!("CARGO_BIN_EXE_millpond").into(), PathBuf::from)
 }
 
 /// A running `millpond serve`; killed (-9) on drop.
