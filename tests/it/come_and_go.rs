@@ -104,6 +104,35 @@ async fn a_table_that_waits_for_its_first_records_goes_on_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn half_of_a_git_pull_changes_nothing_and_the_rest_of_it_all() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("pull", 1).await;
+    let project = Project::new(kafka.brokers(), Lake::Local).events("cars", &topic, "");
+    let millpond = Millpond::serve(&project).await;
+    send(kafka, &topic, 0..1_000);
+    exact(&millpond, "cars", 1_000).await;
+    // A conflict's marks in one file, a new table and a view of it in the others.
+    let odd = |more: &str| project.clone().events("odd", &topic, &format!("match = {{ kind = \"odd\" }}\n{more}"));
+    let _ = odd("<<<<<<< HEAD\nraw = true");
+    let queries = project.dir().join("queries");
+    std::fs::create_dir_all(&queries).unwrap();
+    std::fs::write(queries.join("last_odd.sql"), "--! kind = \"view\"\nSELECT max(id) AS id FROM odd").unwrap();
+    wait_until("it is refused", SOON, async || {
+        let log = millpond.process().log();
+        log.lines().any(|line| line.contains("what ran before goes on") && line.contains("odd.toml:5")).then_some(())
+    })
+    .await;
+    send(kafka, &topic, 1_000..1_010);
+    exact(&millpond, "cars", 1_010).await;
+    assert_eq!(millpond.number("SELECT id FROM last_odd").await, None);
+    let _ = odd("raw = true");
+    until(&millpond, "SELECT id FROM last_odd", 1_009).await;
+    exact(&millpond, "odd", 505).await;
+    until(&millpond, "SELECT count(*) AS n FROM odd__raw", 505).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_contract_that_cannot_be_fed_is_given_up_and_the_others_go_on() {
     let kafka = Kafka::shared().await;
     let topic = kafka.topic("stays", 1).await;

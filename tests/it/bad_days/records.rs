@@ -183,3 +183,44 @@ async fn invariant_5_a_schema_change_never_stops_a_stream() {
     .await;
     assert_eq!(again.stop().await, Some(0));
 }
+
+/// A topic on which nothing is a record: the other topic's rows go on, each noise is kept and counted, and what comes in
+/// between does not stop it either.
+#[tokio::test]
+async fn a_topic_of_pure_noise_beside_a_good_one() {
+    const NOISE: usize = 60_000;
+    let kafka = Kafka::shared().await;
+    let (good, noisy) = (kafka.topic("good", 1).await, kafka.topic("noisy", 2).await);
+    let project = project_on(&good).await.events("noise", &noisy, "").commit_interval("1s");
+    let millpond = Millpond::serve(&project).await;
+    kafka.send(&good, numbered(0..1_000));
+    until_rows(&millpond, 1_000).await;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = || {
+        // xorshift: no byte means anything, and a first byte that could begin an object is taken away.
+        let bytes = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        });
+        std::iter::once(0xff).chain(bytes.take(40)).collect::<Vec<u8>>()
+    };
+    for part in 0..6 {
+        kafka.send(&noisy, (0..NOISE / 6).map(|_| (None, Some(noise()))));
+        kafka.send(&good, numbered(1_000 + part * 100..1_100 + part * 100));
+        // With noise before, behind and beside them.
+        until_rows(&millpond, 1_100 + part * 100).await;
+    }
+    let counted = "SELECT sum(dead_letters) AS n FROM system.ingest WHERE table_name = 'noise'";
+    until_sql(&millpond, counted, NOISE as i64).await;
+    until_sql(&millpond, "SELECT count(*) AS n FROM system.dead_letters WHERE table_name = 'noise'", NOISE as i64)
+        .await;
+    let kept = "SELECT count(DISTINCT payload) AS n FROM system.dead_letters WHERE reason = 'not_utf8'";
+    assert_eq!(millpond.number(kept).await, Some(NOISE as i64));
+    assert_eq!(millpond.number("SELECT count(*) AS n FROM noise").await, Some(0));
+    // It learns the first good record's columns all the same.
+    kafka.send(&noisy, numbered(7..8));
+    until_sql(&millpond, "SELECT max(id) AS n FROM noise", 7).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}
