@@ -424,22 +424,22 @@ fn columns_schema() -> SchemaRef {
 }
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(String, String, String, Option<String>, Option<String>)> = Vec::new();
+    let mut rows: Vec<(String, LogicalColumn)> = Vec::new();
     for (name, live) in &catalog.fed().tables {
-        for column in LogicalColumn::all(&live.pin().schema) {
-            let word = |key: &str| column.newest().metadata().get(key).cloned();
-            let kind = type_name(column.newest().data_type());
-            rows.push((name.clone(), column.name.clone(), kind, word(PATH_KEY), word(DESCRIPTION_KEY)));
-        }
+        rows.extend(LogicalColumn::all(&live.pin().schema).into_iter().map(|column| (name.clone(), column)));
     }
+    let word = |key: &'static str| {
+        texts(rows.iter().map(|(_, column)| column.newest().metadata().get(key).map(String::as_str)))
+    };
+    let kinds: Vec<String> = rows.iter().map(|(_, column)| type_name(column.newest().data_type())).collect();
     RecordBatch::try_new(
         columns_schema(),
         vec![
-            texts(rows.iter().map(|row| Some(row.0.as_str()))),
-            texts(rows.iter().map(|row| Some(row.1.as_str()))),
-            texts(rows.iter().map(|row| Some(row.2.as_str()))),
-            texts(rows.iter().map(|row| row.3.as_deref())),
-            texts(rows.iter().map(|row| row.4.as_deref())),
+            texts(rows.iter().map(|(table, _)| Some(table.as_str()))),
+            texts(rows.iter().map(|(_, column)| Some(column.name.as_str()))),
+            texts(kinds.iter().map(|kind| Some(kind.as_str()))),
+            word(PATH_KEY),
+            word(DESCRIPTION_KEY),
         ],
     )
 }

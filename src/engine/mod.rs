@@ -438,10 +438,8 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
     for contract in &project.tables {
         let main = (contract.table.clone(), SchemaVersion::declared(contract).arrow_schema());
         for (name, declared) in std::iter::once(main).chain(beside(contract)) {
-            if !tables.contains_key(&name) {
-                let view = view_of(&name, None, declared, &versions)?;
-                tables.insert(name, Arc::new(LiveView::new(view)));
-            }
+            let view = view_of(&name, None, declared, &versions)?;
+            tables.entry(name).or_insert_with(|| Arc::new(LiveView::new(view)));
         }
     }
     Ok(Arc::new(EngineCatalog {

@@ -23,10 +23,14 @@ use crate::lake::Past;
 pub(super) const AT_VERSION: &str = "at_version";
 pub(super) const AT_TIME: &str = "at_time";
 
+/// A table's name and a time of it.
+type Wanted = (String, Past);
+
 /// The tables of the past that one statement names.
 pub(super) struct PastTables {
     catalog: Arc<dyn Catalog>,
-    tables: Mutex<BTreeMap<(String, Past), Option<Arc<dyn TableProvider>>>>,
+    /// `None` until it was read.
+    tables: Mutex<BTreeMap<Wanted, Option<Arc<dyn TableProvider>>>>,
 }
 
 impl PastTables {
@@ -37,7 +41,7 @@ impl PastTables {
 
     /// Reads what is wanted; false if nothing was.
     pub async fn load(&self) -> Result<bool> {
-        let wanted: Vec<(String, Past)> = {
+        let wanted: Vec<Wanted> = {
             let tables = self.tables.lock();
             tables.iter().filter(|(_, table)| table.is_none()).map(|(wanted, _)| wanted.clone()).collect()
         };

@@ -41,7 +41,7 @@ impl Contract {
         }
         for declared in declared(self) {
             let family = || version.columns.iter().enumerate().filter(|(_, column)| column.logical() == declared.name);
-            let Some((at, newest)) = family().last() else { continue };
+            let Some((at, newest)) = family().next_back() else { continue };
             let name = &declared.name;
             if let Some(path) = &declared.path
                 && *path != newest.path

@@ -388,7 +388,8 @@ mod tests {
     #[test]
     fn changes_say_what_is_new_and_what_brought_it() {
         let records = versions();
-        let told: Vec<Vec<(&str, &str, &str, Option<i64>)>> = records
+        type Told<'a> = (&'a str, &'a str, &'a str, Option<i64>);
+        let told: Vec<Vec<Told<'_>>> = records
             .iter()
             .map(|record| {
                 let one = |change: &'_ Change| change.place.as_ref().map(|place| place.offset);

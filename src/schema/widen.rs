@@ -144,7 +144,7 @@ pub(super) fn widen(columns: &mut Vec<Column>, keys: usize, contract: &Contract,
     for declared in &contract.columns {
         let Some(kind) = declared.kind else { continue };
         let family = || columns.iter().enumerate().filter(|(_, column)| column.logical() == declared.name);
-        let Some((newest, column)) = family().last() else { continue };
+        let Some((newest, column)) = family().next_back() else { continue };
         if newest >= keys && loses_nothing(column, kind) && family().all(|(_, column)| column.kind != kind) {
             succeed(columns, newest, kind);
         }

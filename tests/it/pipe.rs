@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::rig::{Kafka, Lake, Millpond, Minio, Project, wait_until};
 
-const RECORDS: usize = 500_000;
+const RECORDS: usize = 1_000_000;
 const PARTITIONS: i32 = 6;
 const ROUNDS: usize = 5;
 const SOON: Duration = Duration::from_secs(300);
@@ -19,9 +19,10 @@ const SOON: Duration = Duration::from_secs(300);
 /// What a process has taken of the processors by now.
 fn cpu(process: &str) -> Duration {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<u64> = text.rsplit(')').next().unwrap().split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    // Behind the state: the 11th and 12th are user and system time in hundredths of a second.
-    Duration::from_millis((fields[10] + fields[11]) * 10)
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    // User and system time, in hundredths of a second.
+    let hundredths: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(hundredths * 10)
 }
 
 /// Reads all of `topic`, and does nothing with it: wall and processor time.
@@ -83,7 +84,7 @@ async fn bench_whole_pipe() {
             million(busy)
         );
         let bucket = Kafka::name("pipe");
-        let project = Project::new(kafka.brokers(), Lake::on(minio, &bucket)).commit_interval("5s");
+        let project = Project::new(kafka.brokers(), Lake::on(minio, &bucket)).commit_interval("500ms");
         let project = project.toml("[project]\ntimezone = \"Asia/Seoul\"").schema("telemetry", &telemetry);
         let began = Instant::now();
         let millpond = Millpond::serve(&project).await;
