@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     Record, Records,
     dead::{Reason, hex},
-    fit::{Arena, Held, Value},
+    fit::{Arena, Held, Value, fit_scalar},
     plan::{Plan, Source},
     rows::{Fixed, Rows},
     scan::{Cursor, Fault, Kind, Slot, compact},
@@ -196,6 +196,14 @@ impl Draft {
         for at in &row.touched {
             let (source, slot) = (&plan.sources[*at as usize], row.slots[*at as usize]);
             if slot.kind == Kind::Null {
+                continue;
+            }
+            if let Some((column, kind)) = source.plain
+                && let Some(value) = fit_scalar(kind, slot, text, &mut self.arena)
+            {
+                self.met[column as usize] = (self.row_count, true);
+                self.cell_bytes += self.arena.size(value);
+                self.cells.push((column, value));
                 continue;
             }
             let mut fits = true;

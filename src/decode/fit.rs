@@ -222,8 +222,9 @@ pub fn is_value(kind: ColumnType, format: Option<&TimeFormat>, zone: Tz, text: &
     form.fit_text(text, &mut Arena::default()).is_some()
 }
 
+/// As [`Form::fit`], as far as no more than the type must be known of the column; `None` says nothing otherwise.
 #[inline(always)]
-fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
+pub(super) fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut Arena) -> Option<Value> {
     match (kind, slot.kind) {
         (ColumnType::Boolean, Kind::True) => Some(Value::boolean(true)),
         (ColumnType::Boolean, Kind::False) => Some(Value::boolean(false)),

@@ -20,6 +20,8 @@ pub(super) struct Source {
     pub text: String,
     /// Columns (index in the version) that hold its value.
     pub columns: Vec<(u32, Form)>,
+    /// The one column, and its type, if all that is to be done with a value that fits is to put it there.
+    pub plain: Option<(u32, ColumnType)>,
     /// True if `event_time` is read from it.
     pub event_time: bool,
     /// True if it is read for `match` alone: then its value is one that no column knows.
@@ -117,6 +119,10 @@ impl Plan {
         let inside_json = |path: &Path| wholes.iter().any(|whole| path.is_below(whole));
         for source in &mut sources {
             source.unknown = source.columns.is_empty() && !source.event_time && !inside_json(&source.path);
+            source.plain = match &source.columns[..] {
+                [(column, form)] if !source.event_time => Some((*column, form.kind)),
+                _ => None,
+            };
         }
         let mut trie = Trie::new();
         let mut heads = Vec::new();
@@ -187,7 +193,7 @@ impl Sources {
         let at = *self.by_path.entry(path.clone()).or_insert(self.list.len());
         if at == self.list.len() {
             let (path, text) = (path.clone(), path.to_string());
-            self.list.push(Source { path, text, columns: Vec::new(), event_time: false, unknown: false });
+            self.list.push(Source { path, text, columns: Vec::new(), plain: None, event_time: false, unknown: false });
         }
         at
     }

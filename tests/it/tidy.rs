@@ -136,6 +136,11 @@ fn for_tests(files: &[(String, String)]) -> Vec<String> {
     found
 }
 
+/// Whether `file` is one of those modules or lies below it.
+fn is_for_tests(modules: &[String], file: &str) -> bool {
+    modules.iter().any(|module| file.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with(['.', '/'])))
+}
+
 /// Whether `word` stands in `code` as whole names.
 fn mentions(code: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
@@ -174,14 +179,33 @@ fn rooms_keep_to_themselves() {
     let files = rust_files(&repository().join("src"));
     assert!(files.len() > 10, "the source was not found");
     let for_tests = for_tests(&files);
-    let product = |file: &str| {
-        !for_tests
-            .iter()
-            .any(|module| file.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with(['.', '/'])))
-    };
-    let product = files.iter().filter(|(file, _)| product(file));
+    let product = files.iter().filter(|(file, _)| !is_for_tests(&for_tests, file));
     let breaches: Vec<_> = product.flat_map(|(file, text)| breaches_of(file, text)).collect();
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+/// Crates that take rooms in by path must name the libraries that these use; `make test` does not build them.
+#[test]
+fn crates_that_borrow_rooms_have_their_libraries() {
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let own = read("Cargo.toml");
+    let own = own.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let libraries: Vec<&str> = own.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    assert!(libraries.contains(&"arrow"));
+    let files = rust_files(&repository().join("src"));
+    let for_tests = for_tests(&files);
+    let rooms = ["decode/", "schema/"];
+    let borrowed = files.iter().filter(|(file, _)| rooms.iter().any(|room| file.starts_with(room)));
+    let borrowed: Vec<_> = borrowed.filter(|(file, _)| !is_for_tests(&for_tests, file)).collect();
+    for crate_of in ["benches/decode", "fuzz"] {
+        let manifest = read(&format!("{crate_of}/Cargo.toml"));
+        for library in &libraries {
+            let word = format!("{}::", library.replace('-', "_"));
+            let used = borrowed.iter().find(|(_, text)| product_code(text).any(|(_, code)| mentions(code, &word)));
+            let named = manifest.lines().any(|line| line.starts_with(&format!("{library} = ")));
+            assert!(used.is_none() || named, "{crate_of} has no `{library}`, but src/{} uses it", used.unwrap().0);
+        }
+    }
 }
 
 #[test]
