@@ -201,9 +201,7 @@ impl Draft {
             if let Some((column, kind)) = source.plain
                 && let Some(value) = fit_scalar(kind, slot, text, &mut self.arena)
             {
-                self.met[column as usize] = (self.row_count, true);
-                self.cell_bytes += self.arena.size(value);
-                self.cells.push((column, value));
+                self.put(column, value);
                 continue;
             }
             let mut fits = true;
@@ -215,13 +213,12 @@ impl Draft {
             }
             for (column, form) in &source.columns {
                 let value = form.fit(slot, text, &mut self.arena);
-                self.met[*column as usize] = (self.row_count, value.is_some());
                 match value {
-                    Some(value) => {
-                        self.cell_bytes += self.arena.size(value);
-                        self.cells.push((*column, value));
+                    Some(value) => self.put(*column, value),
+                    None => {
+                        self.met[*column as usize] = (self.row_count, false);
+                        fits = self.misfit(plan, Some(*column), source, slot.raw(text));
                     }
-                    None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
                 }
             }
             if !fits {
@@ -252,6 +249,14 @@ impl Draft {
         event_us
     }
 
+    /// Sets a column of the row.
+    #[inline(always)]
+    fn put(&mut self, column: u32, value: Value) {
+        self.met[column as usize] = (self.row_count, true);
+        self.cell_bytes += self.arena.size(value);
+        self.cells.push((column, value));
+    }
+
     /// Notes that a value does not fit a column (`None`: `event_time`); returns false, for "does not fit".
     fn misfit(&mut self, plan: &Plan, column: Option<u32>, source: &Source, json: &str) -> bool {
         let column = column.map(|at| (at as usize, &plan.version.columns[at as usize]));
@@ -275,9 +280,7 @@ impl Draft {
             let in_row = self.met[*column as usize].0 == self.row_count;
             let met = in_row || self.is_in_head(*column) || self.head_misfits.contains(column);
             if !met && let Some(value) = form.fit_text(text, &mut self.arena) {
-                self.met[*column as usize] = (self.row_count, true);
-                self.cell_bytes += self.arena.size(value);
-                self.cells.push((*column, value));
+                self.put(*column, value);
             }
         }
     }

@@ -141,9 +141,9 @@ impl Catalog for SharedCatalog {
     fn pin(&self) -> Pinned {
         let catalog = &self.0;
         let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        let views = catalog.views.read().clone();
+        let (views, fed) = (catalog.views.read().clone(), catalog.fed());
         // A view may have the name of a table that has no contract any more.
-        for (name, live) in catalog.fed().tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
+        for (name, live) in fed.tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
@@ -157,10 +157,12 @@ impl Catalog for SharedCatalog {
             system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
-        let fed = catalog.fed();
-        let comments = move |table: &str, column: &str| {
-            let schema = Arc::clone(&fed.tables.get(table)?.pin().schema);
-            schema.field_with_name(column).ok()?.metadata().get(DESCRIPTION_KEY).cloned()
+        let comments = move |table: &str| {
+            let schema = fed.tables.get(table).map(|live| Arc::clone(&live.pin().schema));
+            let fields = schema.iter().flat_map(|schema| schema.fields());
+            fields
+                .filter_map(|field| Some((field.name().clone(), field.metadata().get(DESCRIPTION_KEY)?.clone())))
+                .collect()
         };
         Pinned { schemas, views, comments: Some(Arc::new(comments)) }
     }

@@ -11,11 +11,11 @@ use tracing::{info, warn};
 use super::catalog::{EngineCatalog, Fed};
 use super::feed::{Feed, RETRY};
 use super::versions::Versions;
-use super::{beside, joined, open_table, suits, unreadable, view_of};
+use super::{joined, open_table, suits, tables_of, unreadable, view_of};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Encoding, Lake, LiveView, PUBLIC, Table};
 use crate::news::News;
-use crate::schema::{Contract, SchemaVersion};
+use crate::schema::Contract;
 use crate::source::{Kafka, KafkaOptions, Registry};
 use crate::task::{self, Budget, Shutdown};
 
@@ -202,8 +202,7 @@ pub async fn open(
     let mut fed = Fed { tables: before.tables.clone(), contracts: contracts.to_vec(), ..Fed::default() };
     let mut open = OpenTables::new();
     for contract in contracts {
-        let main = (contract.table.clone(), SchemaVersion::declared(contract).arrow_schema());
-        for (name, declared) in std::iter::once(main).chain(beside(contract)) {
+        for (name, declared) in tables_of(contract) {
             let table = open_table(lake, PUBLIC, &name).await?;
             let live = match before.tables.get(&name) {
                 Some(live) => Arc::clone(live),

@@ -436,8 +436,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         }
     }
     for contract in &project.tables {
-        let main = (contract.table.clone(), SchemaVersion::declared(contract).arrow_schema());
-        for (name, declared) in std::iter::once(main).chain(beside(contract)) {
+        for (name, declared) in tables_of(contract) {
             let view = view_of(&name, None, declared, &versions)?;
             tables.entry(name).or_insert_with(|| Arc::new(LiveView::new(view)));
         }
@@ -492,12 +491,17 @@ async fn versions(lake: &Lake) -> Result<Arc<Versions>> {
     }))
 }
 
-/// The tables beside a contract's own, with the columns they begin with: child tables, then records as they came.
-fn beside(contract: &Contract) -> Vec<(String, SchemaRef)> {
-    let children = contract.family().into_iter().skip(1);
-    let children = children.map(|child| (SchemaVersion::declared(&child).arrow_schema(), child.table));
+/// The tables of a contract with the columns they begin with: its own, child tables, then records as they came.
+fn tables_of(contract: &Contract) -> impl Iterator<Item = (String, SchemaRef)> {
+    let family = contract.family().into_iter();
+    let family = family.map(|member| (SchemaVersion::declared(&member).arrow_schema(), member.table));
     let raw = contract.raw_table().map(|name| (raw_schema(), name));
-    children.chain(raw).map(|(schema, name)| (name, schema)).collect()
+    family.chain(raw).map(|(schema, name)| (name, schema))
+}
+
+/// Those of them beside the contract's own.
+fn beside(contract: &Contract) -> impl Iterator<Item = (String, SchemaRef)> {
+    tables_of(contract).skip(1)
 }
 
 /// Refuses a contract that its table contradicts.

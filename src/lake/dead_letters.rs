@@ -1,12 +1,11 @@
 //! `system.dead_letters`: a log of what happened to records that could not become rows, which all tables of the lake
 //! share. It owns no position: what a crash or a lost answer makes a commit repeat is left out by identity.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::EagerSnapshot;
 use futures::future::BoxFuture;
@@ -14,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::commit::{self, CommitError};
 use super::flush::evolve;
-use super::identity::{RECORD, RecordId, record_ids, scan};
+use super::identity::{RECORD, RecordId, below, leave_out, record_ids};
 use super::positions::Positions;
 use super::table::{Table, TableError};
 use crate::task::Shutdown;
@@ -76,14 +75,13 @@ impl DeadLetters {
     }
 }
 
-/// `rows` without those that `table` holds already. Rows at or above its `own` positions cannot be there.
+/// `rows` without those that `table` holds already.
 fn without_held_below<'a>(
     table: &'a Table,
     own: &'a Positions,
     rows: &'a RecordBatch,
 ) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
-    let below = |(lane, offset): &RecordId| own.get(lane).is_some_and(|position| offset < position);
-    Box::pin(async move { leave_out(table, rows, &record_ids(rows)?.iter().map(below).collect::<Vec<_>>()).await })
+    Box::pin(without_events(table, rows, below(own)))
 }
 
 /// `rows` without those that `table` holds already, wherever they lie.
@@ -92,27 +90,17 @@ fn without_held<'a>(
     _: &'a Positions,
     rows: &'a RecordBatch,
 ) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
-    Box::pin(async move { leave_out(table, rows, &vec![true; rows.num_rows()]).await })
+    Box::pin(without_events(table, rows, |_| true))
 }
 
-/// `rows` without those that `table` holds; only those that `may_be_held` are looked for.
-async fn leave_out(table: &Table, rows: &RecordBatch, may_be_held: &[bool]) -> Result<RecordBatch, TableError> {
-    let wanted = identities(rows)?;
-    let asked = wanted.iter().zip(may_be_held).filter(|(_, may)| **may);
-    let asked: Vec<RecordId> = asked.map(|(id, _)| id.2.clone()).collect();
-    if asked.is_empty() {
-        return Ok(rows.clone());
-    }
+/// `rows` without those that `table` holds; only those of records that `may_be_held` are looked for.
+async fn without_events(
+    table: &Table,
+    rows: &RecordBatch,
+    may_be_held: impl Fn(&RecordId) -> bool + Send,
+) -> Result<RecordBatch, TableError> {
     let columns = [&[EVENT, FED][..], &RECORD].concat();
-    let mut held: HashSet<Identity> = HashSet::new();
-    scan(table, &columns, &asked, |batch| {
-        held.extend(identities(batch)?);
-        Ok(())
-    })
-    .await?;
-    let keep: BooleanArray =
-        wanted.iter().zip(may_be_held).map(|(id, may)| Some(!(*may && held.contains(id)))).collect();
-    Ok(filter_record_batch(rows, &keep)?)
+    leave_out(table, rows, &columns, identities, |(_, _, record)| record, may_be_held).await
 }
 
 fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, TableError> {
@@ -132,6 +120,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::lake::identity::scan;
     use crate::lake::positions::TopicPartition;
     use crate::lake::store::testing::stores;
     use crate::lake::{Lake, SYSTEM};

@@ -2,9 +2,12 @@
 //!
 //! Only files whose statistics do not rule the wanted offsets out are read, and of those only the named columns.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use chrono::DateTime;
@@ -16,7 +19,7 @@ use object_store::path::Path;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use serde::Deserialize;
 
-use super::positions::TopicPartition;
+use super::positions::{Positions, TopicPartition};
 use super::table::{Table, TableError};
 
 /// A Kafka record.
@@ -68,6 +71,36 @@ pub(super) async fn scan(
         }
     }
     Ok(())
+}
+
+/// `rows` without those that `table` holds already, by what `identities` makes of their `columns`; only those of records
+/// that `may_be_held` are looked for, each record being the part `record` of an identity.
+pub(super) async fn leave_out<I: Eq + Hash + Send + Sync>(
+    table: &Table,
+    rows: &RecordBatch,
+    columns: &[&str],
+    identities: fn(&RecordBatch) -> Result<Vec<I>, TableError>,
+    record: fn(&I) -> &RecordId,
+    may_be_held: impl Fn(&RecordId) -> bool + Send,
+) -> Result<RecordBatch, TableError> {
+    let wanted = identities(rows)?;
+    let asked: Vec<RecordId> = wanted.iter().map(record).filter(|record| may_be_held(record)).cloned().collect();
+    if asked.is_empty() {
+        return Ok(rows.clone());
+    }
+    let mut held: HashSet<I> = HashSet::new();
+    scan(table, columns, &asked, |batch| {
+        held.extend(identities(batch)?);
+        Ok(())
+    })
+    .await?;
+    let keep: BooleanArray = wanted.iter().map(|id| Some(!(may_be_held(record(id)) && held.contains(id)))).collect();
+    Ok(filter_record_batch(rows, &keep)?)
+}
+
+/// True of records below a table's `own` positions: what lies at or above them cannot be there.
+pub(super) fn below(own: &Positions) -> impl Fn(&RecordId) -> bool + Send + '_ {
+    move |(lane, offset)| own.get(lane).is_some_and(|position| offset < position)
 }
 
 /// Path and size of the files that may hold one of `offsets`, which are sorted.

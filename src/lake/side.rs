@@ -2,16 +2,14 @@
 //! position, because two Delta tables cannot commit together: they are written first, and what a crash makes them
 //! repeat is left out by identity.
 
-use std::collections::HashSet;
-
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 
 use super::commit::{self, CommitError};
 use super::flush::evolve;
-use super::identity::{RECORD, RecordId, record_ids, scan};
+use super::identity::{RECORD, RecordId, below, leave_out, record_ids};
 use super::positions::Positions;
 use super::table::{Table, TableError, conform};
 use super::view::View;
@@ -56,14 +54,13 @@ impl SideRows {
     }
 }
 
-/// `rows` without those of records that `table` holds already. Rows at or above its `own` positions cannot be there.
+/// `rows` without those of records that `table` holds already.
 fn without_held_below<'a>(
     table: &'a Table,
     own: &'a Positions,
     rows: &'a RecordBatch,
 ) -> BoxFuture<'a, Result<RecordBatch, TableError>> {
-    let below = move |(lane, offset): &RecordId| own.get(lane).is_some_and(|position| offset < position);
-    Box::pin(without_records(table, rows, below))
+    Box::pin(without_records(table, rows, below(own)))
 }
 
 /// `rows` without those of records that `table` holds already; only those that `may_be_held` are looked for. A record's
@@ -73,18 +70,5 @@ pub(super) async fn without_records(
     rows: &RecordBatch,
     may_be_held: impl Fn(&RecordId) -> bool + Send,
 ) -> Result<RecordBatch, TableError> {
-    let records = record_ids(rows)?;
-    let asked: Vec<RecordId> = records.iter().filter(|record| may_be_held(record)).cloned().collect();
-    if asked.is_empty() {
-        return Ok(rows.clone());
-    }
-    let mut held: HashSet<RecordId> = HashSet::new();
-    scan(table, &RECORD, &asked, |batch| {
-        held.extend(record_ids(batch)?);
-        Ok(())
-    })
-    .await?;
-    let keep: BooleanArray =
-        records.iter().map(|record| Some(!(may_be_held(record) && held.contains(record)))).collect();
-    Ok(filter_record_batch(rows, &keep)?)
+    leave_out(table, rows, &RECORD, |batch| Ok(record_ids(batch)?), |record| record, may_be_held).await
 }

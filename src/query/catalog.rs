@@ -1,6 +1,6 @@
 //! A pinned state as DataFusion's catalog: read-only, for one statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -45,9 +45,9 @@ impl PinnedCatalog {
         self.past.as_ref()
     }
 
-    /// What people should know of a column of a table of schema `public`.
-    pub(super) fn comment(&self, table: &str, column: &str) -> Option<String> {
-        self.comments.as_ref()?(table, column)
+    /// What people should know of the columns of a table of schema `public`.
+    pub(super) fn comments(&self, table: &str) -> HashMap<String, String> {
+        self.comments.as_ref().map(|comments| comments(table)).unwrap_or_default()
     }
 
     /// Schema names, sorted.

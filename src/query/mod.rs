@@ -36,7 +36,7 @@ pub mod wire;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
@@ -79,9 +79,9 @@ pub struct Pinned {
     pub schemas: BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>,
     /// Name to SQL text of the views in schema `public`. A table of the same name wins.
     pub views: BTreeMap<String, String>,
-    /// What people should know of a column of a table of schema `public`, if somebody wrote that down.
+    /// What people should know of the columns of schema `public`, if somebody wrote that down.
     pub comments: Option<Arc<Comments>>,
 }
 
-/// From a table and a column to what people should know of it.
-pub type Comments = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
+/// From a table to what people should know of those of its columns of which something was written down.
+pub type Comments = dyn Fn(&str) -> HashMap<String, String> + Send + Sync;

@@ -133,11 +133,9 @@ impl Session {
             let (catalog, state) = self.pinned();
             let mut found = Vec::new();
             let mut add = |schema: &str, name: String, kind, columns: &Schema| {
-                let comment = |field: &FieldRef| match kind {
-                    TABLE => catalog.comment(&name, field.name()),
-                    _ => None,
-                };
-                let columns = wire::with_comments(&wire::schema(columns), columns.fields().iter().map(comment));
+                let mut comments = if kind == TABLE { catalog.comments(&name) } else { HashMap::new() };
+                let comments: Vec<_> = columns.fields().iter().map(|field| comments.remove(field.name())).collect();
+                let columns = wire::with_comments(&wire::schema(columns), comments);
                 found.push(TableInfo { schema: schema.to_owned(), name, kind, columns });
             };
             for name in catalog.view_names() {
@@ -227,24 +225,24 @@ impl Session {
 
 /// What people should know of the columns that a plan passes on from tables as they are, by position.
 fn comments(plan: &LogicalPlan, catalog: &PinnedCatalog) -> Vec<Option<String>> {
-    let mut tables: HashMap<String, String> = HashMap::new();
+    let mut tables: HashMap<&str, HashMap<String, String>> = HashMap::new();
     let mut stack = vec![plan];
     while let Some(plan) = stack.pop() {
         match plan {
             LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|schema| schema == PUBLIC) => {
-                let table = scan.table_name.table().to_owned();
-                tables.insert(table.clone(), table);
+                let table = scan.table_name.table();
+                tables.entry(table).or_insert_with(|| catalog.comments(table));
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 if let LogicalPlan::TableScan(scan) = &*alias.input {
-                    tables.insert(alias.alias.table().to_owned(), scan.table_name.table().to_owned());
+                    tables.insert(alias.alias.table(), catalog.comments(scan.table_name.table()));
                 }
             }
             _ => stack.extend(plan.inputs()),
         }
     }
     let comment = |(qualifier, field): (Option<&TableReference>, &FieldRef)| {
-        catalog.comment(tables.get(qualifier?.table())?, field.name())
+        tables.get(qualifier?.table())?.get(field.name()).cloned()
     };
     plan.schema().iter().map(comment).collect()
 }

@@ -290,11 +290,11 @@ fn toml(outlook: &Outlook, contract: &Contract) -> String {
     );
     for column in table.columns() {
         let (count, sample) = table.filled(column);
-        let sample: String = cut(&sample).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let (percent, name, path) = (table.percent(count), text(column.logical()), text(&column.path.to_string()));
         let _ = write!(
             out,
-            "\n# in {percent} % of rows, such as {sample}\n[columns.{name}]\npath = {path}\ntype = {}\n",
+            "\n# in {percent} % of rows, such as {}\n[columns.{name}]\npath = {path}\ntype = {}\n",
+            cut(&sample),
             text(column.kind.word())
         );
     }

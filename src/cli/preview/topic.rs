@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::cli::produce::no_topic;
 use crate::decode::Records;
 use crate::error::{Error, Kind, Result};
 use crate::source::{Consumer, Kafka, Reader, Registry, Watermarks};
@@ -26,7 +27,7 @@ pub(super) async fn newest(
 ) -> Result<(Vec<Records>, u64)> {
     let (asked, name) = (kafka.clone(), topic.to_owned());
     let held = tokio::task::spawn_blocking(move || -> Result<_> {
-        let partitions = asked.partitions(&name)?.ok_or_else(|| super::super::produce::no_topic(&name))?;
+        let partitions = asked.partitions(&name)?.ok_or_else(|| no_topic(&name))?;
         asked.watermarks(&name, &partitions)
     });
     let held = held.await.map_err(|error| Error::new(Kind::Internal, "asking kafka failed").because(error))??;

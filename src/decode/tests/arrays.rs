@@ -211,4 +211,9 @@ fn a_record_with_a_bad_child_is_a_dead_letter_as_a_whole() {
     let decoded = decoder.decode(&both).unwrap();
     assert_eq!((decoded.rows.num_rows(), decoded.children[0].rows.num_rows(), decoded.dead.len()), (1, 1, 1));
     assert_eq!(decoded.dead[0].message, "`x` does not fit column `x` (bigint): \"text\"");
+    // Without decoders for children the array is a value like any other, as in a table from before it was a child.
+    let records = records(0, &[r#"{"l":[{"x":1}]}"#]);
+    let before = infer_first(&Contract { arrays: vec![], ..contract.clone() }, &[&records]);
+    let decoded = decode(&contract, &before, &records);
+    assert_eq!(users_cells(&decoded.rows), [cells(&[("l", r#"[{"x":1}]"#)])]);
 }
