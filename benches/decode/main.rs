@@ -12,7 +12,7 @@ mod schema;
 mod messages;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{GlobalAlloc, Layout},
     io::BufReader,
     sync::{
         Arc,
@@ -26,6 +26,7 @@ use arrow::{
     datatypes::SchemaRef,
     json::{ReaderBuilder, reader::infer_json_schema},
 };
+use mimalloc::MiMalloc;
 use decode::{Decoder, Record, Records, RecordsBuilder};
 use schema::{ColumnType, Contract, OnTypeConflict, Path, SchemaVersion, infer_first};
 use serde_json::Value;
@@ -37,20 +38,20 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: the system's allocator does the work.
+// SAFETY: the allocator of the product does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { MiMalloc.realloc(pointer, layout, size) }
     }
 }
 

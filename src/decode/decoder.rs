@@ -15,11 +15,11 @@ use arrow::{
 use super::{
     DeadLetter, Reason, Record, Records,
     draft::{Draft, Origin, sample},
-    fit::{EXACT, observe, observe_misfit},
+    fit::{observe, observe_misfit},
     plan::Plan,
     raw::RawRows,
     rows::Rows,
-    scan::{Cursor, Fault, Kind},
+    scan::{Cursor, EXACT, Fault, Kind},
     trie::PAYLOAD,
     walk::{self, Row},
     writer::{self, Shape},
@@ -113,6 +113,7 @@ pub struct Decoder {
     row: Row,
     key_row: Row,
     draft: Draft,
+    rows: Rows,
     finds: Finds,
     misfits: Finds,
     rescued: u64,
@@ -122,9 +123,8 @@ pub struct Decoder {
 }
 
 /// What became of a record.
-enum Fate<'a> {
-    /// All of the payload's text was read.
-    Rows(&'a str),
+enum Fate {
+    Rows,
     Skipped(Skip),
     Dead(Fault),
 }
@@ -134,9 +134,9 @@ impl Decoder {
     pub fn new(contract: Arc<Contract>, version: Arc<SchemaVersion>) -> Self {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
-        let (draft, finds, misfits) = (Draft::default(), Finds::default(), Finds::default());
-        let json = String::new();
-        Self { contract, plan, row, key_row, draft, finds, misfits, rescued: 0, json, children: Vec::new() }
+        let (draft, rows) = (Draft::default(), Rows::new(&plan.version));
+        let (finds, misfits, json) = (Finds::default(), Finds::default(), String::new());
+        Self { contract, plan, row, key_row, draft, rows, finds, misfits, rescued: 0, json, children: Vec::new() }
     }
 
     /// Gives the elements of `child` arrays to decoders of their tables: one for each of [`Contract::children`].
@@ -164,7 +164,6 @@ impl Decoder {
 
     /// Decodes all records. An error is a fault of Millpond, never of the data.
     pub fn decode(&mut self, records: &Records) -> Result<Decoded, ArrowError> {
-        let mut sheet = Sheet::new(self, records.len());
         let mut dead = Vec::new();
         let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
         let mut raw = self.contract.raw.then(|| RawRows::new(self.contract.timezone));
@@ -173,13 +172,13 @@ impl Decoder {
                 raw.push(record);
             }
             match fate {
-                Fate::Rows(text) => decoder.commit(&mut sheet, record, text),
+                Fate::Rows => decoder.count_rescued(),
                 Fate::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
                 Fate::Dead(fault) => dead.push(DeadLetter::new(records, record, fault, decoder.plan.version.number)),
             }
         });
         let raw = raw.map(|raw| raw.finish(records)).transpose()?;
-        let Child { rows, found, misfits, rescued, children } = self.finish(sheet, records)?;
+        let Child { rows, found, misfits, rescued, children } = self.finish(records)?;
         Ok(Decoded { rows, dead, skipped, found, misfits, rescued, children, raw })
     }
 
@@ -187,6 +186,7 @@ impl Decoder {
     /// children.
     pub(crate) fn look(&mut self, records: &Records) -> Vec<Vec<Found>> {
         self.read(records, |_, _, _| {});
+        self.clear();
         let mut finds = Vec::new();
         self.take_finds(&mut finds);
         finds
@@ -198,13 +198,16 @@ impl Decoder {
         self.children.iter_mut().for_each(|child| child.take_finds(finds));
     }
 
-    /// Reads the records one by one; `take` gets what became of each while it is in the drafts.
-    fn read(&mut self, records: &Records, mut take: impl FnMut(&mut Self, &Record<'_>, Fate<'_>)) {
+    /// Reads the records one by one; `take` gets what became of each while the drafts know it.
+    fn read(&mut self, records: &Records, mut take: impl FnMut(&mut Self, &Record<'_>, Fate)) {
         let mut json = std::mem::take(&mut self.json);
         let mut announced = Vec::new();
-        let mut text_bytes = 0_usize;
+        self.begin_batch(records.len());
         for record in records.iter() {
-            let fate = self.record(&record, records, &mut text_bytes, &mut json, &mut announced);
+            let fate = self.record(&record, records, &mut json, &mut announced);
+            if !matches!(fate, Fate::Rows) {
+                self.take_back();
+            }
             take(self, &record, fate);
         }
         // One large record must not be paid for until the process ends.
@@ -213,17 +216,16 @@ impl Decoder {
         self.json = json;
     }
 
-    /// Reads one record into the drafts; its text may be written to `json`. `text_bytes` grows by what its rows hold.
-    fn record<'a, 's>(
+    /// Reads one record into the rows, to be taken back unless that is its fate; its text may be written to `json`.
+    fn record<'s>(
         &mut self,
-        record: &Record<'a>,
+        record: &Record<'_>,
         records: &'s Records,
-        text_bytes: &mut usize,
-        json: &'a mut String,
+        json: &mut String,
         announced: &mut Vec<&'s Shape>,
-    ) -> Fate<'a> {
-        let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
+    ) -> Fate {
         self.begin(record, records);
+        let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
         let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
         let owner = self.owns_unreadable(records);
         if !wanted && !owner {
@@ -239,7 +241,7 @@ impl Decoder {
         if objects == 0 {
             return Fate::Skipped(Skip::EmptyArray);
         }
-        if self.draft.len() == 0 {
+        if self.rows.of_record() == 0 {
             return Fate::Skipped(Skip::NotMatched);
         }
         if let Some(shape) = shape {
@@ -249,13 +251,11 @@ impl Decoder {
         if let Some(refusal) = self.refusal() {
             return Fate::Dead(refusal);
         }
-        let with_rows = text_bytes.saturating_add(self.text_bytes(records));
-        if i32::try_from(with_rows).is_err() {
+        if i32::try_from(self.text_bytes(records)).is_err() {
             let message = "the batch's text would exceed 2 GiB with this record's rows".to_owned();
             return Fate::Dead(Fault { reason: Reason::TooLarge, message });
         }
-        *text_bytes = with_rows;
-        Fate::Rows(text)
+        Fate::Rows
     }
 
     /// True if a record that nobody can read is this table's dead letter although `match` may not want it.
@@ -263,8 +263,20 @@ impl Decoder {
         self.contract.first_of.iter().any(|topic| **topic == *records.topic)
     }
 
+    /// Forgets the rows.
+    fn clear(&mut self) {
+        self.rows = Rows::new(&self.plan.version);
+        self.children.iter_mut().for_each(Self::clear);
+    }
+
+    fn begin_batch(&mut self, records: usize) {
+        self.rows.reserve(records);
+        self.children.iter_mut().for_each(|child| child.begin_batch(records));
+    }
+
     fn begin(&mut self, record: &Record<'_>, records: &Records) {
-        self.draft.begin(&mut self.plan, &mut self.key_row, record, records);
+        self.rows.begin_record();
+        self.draft.begin(&mut self.plan, (&mut self.key_row, &mut self.rows), record, records);
         self.children.iter_mut().for_each(|child| child.begin(record, records));
     }
 
@@ -315,8 +327,9 @@ impl Decoder {
 
     fn object(&mut self, cursor: &mut Cursor<'_>, open: usize, row: i32) -> Result<(), Fault> {
         self.row.clear();
-        walk::object(cursor, &mut self.plan.trie, PAYLOAD, &mut self.row, open, false)?;
+        walk::object(cursor, &mut self.plan.trie, PAYLOAD, (&mut self.row, &mut self.rows), open, false)?;
         if !self.plan.selection.wants_row(&self.row, cursor.text) {
+            self.rows.take_back_row();
             return Ok(());
         }
         self.add(cursor.text, Origin { row, event_us: None, indexes: &[] })
@@ -324,7 +337,7 @@ impl Decoder {
 
     /// Adds the row just read, and its children's.
     fn add(&mut self, text: &str, origin: Origin<'_>) -> Result<(), Fault> {
-        let event_us = self.draft.add(&self.plan, &mut self.row, text, origin);
+        let event_us = self.draft.add(&self.plan, (&mut self.row, &mut self.rows), text, origin);
         for (number, slot) in &self.row.arrays {
             let Some(child) = self.children.get_mut(*number as usize) else { continue };
             let mut cursor = Cursor::at(text, slot.start() as usize);
@@ -333,7 +346,7 @@ impl Decoder {
             let mut indexes = [origin.indexes, &[0]].concat();
             while more {
                 child.row.clear();
-                walk::element(&mut cursor, &mut child.plan.trie, &mut child.row)?;
+                walk::element(&mut cursor, &mut child.plan.trie, (&mut child.row, &mut child.rows))?;
                 child.add(text, Origin { event_us, indexes: &indexes, ..origin })?;
                 indexes[origin.indexes.len()] += 1;
                 more = cursor.next_element()?;
@@ -387,20 +400,26 @@ impl Decoder {
 
     fn text_bytes(&self, records: &Records) -> usize {
         let children: usize = self.children.iter().map(|child| child.text_bytes(records)).sum();
-        self.draft.text_bytes(&records.topic).saturating_add(children)
+        self.rows.text_bytes(&records.topic).saturating_add(children)
     }
 
-    /// Moves the drafts to the batches.
-    fn commit(&mut self, sheet: &mut Sheet, record: &Record<'_>, text: &str) {
-        self.draft.commit(&self.plan, &mut sheet.rows, record, text);
+    /// Takes back the rows of the record.
+    fn take_back(&mut self) {
+        self.rows.take_back_record();
+        self.children.iter_mut().for_each(Decoder::take_back);
+    }
+
+    /// Counts what the record's rows rescued.
+    fn count_rescued(&mut self) {
         self.rescued += self.draft.rescued;
-        self.children.iter_mut().zip(&mut sheet.children).for_each(|(child, sheet)| child.commit(sheet, record, text));
+        self.children.iter_mut().for_each(Decoder::count_rescued);
     }
 
-    fn finish(&mut self, sheet: Sheet, records: &Records) -> Result<Child, ArrowError> {
-        let children = self.children.iter_mut().zip(sheet.children).map(|(child, sheet)| child.finish(sheet, records));
-        let children = children.collect::<Result<_, _>>()?;
-        let rows = sheet.rows.finish(&self.plan.version, &self.plan.schema, records)?;
+    fn finish(&mut self, records: &Records) -> Result<Child, ArrowError> {
+        let children = self.children.iter_mut().map(|child| child.finish(records)).collect::<Result<_, _>>()?;
+        let next = self.rows.like(&self.plan.version);
+        let rows = std::mem::replace(&mut self.rows, next);
+        let rows = rows.finish(&self.plan.version, &self.plan.schema, records)?;
         beyond_doubles(&self.plan.version, &rows, records, &mut self.misfits);
         Ok(Child {
             children,
@@ -409,19 +428,6 @@ impl Decoder {
             misfits: self.misfits.take(),
             rescued: std::mem::take(&mut self.rescued),
         })
-    }
-}
-
-/// The batches under construction of a table and its children.
-struct Sheet {
-    rows: Rows,
-    children: Vec<Sheet>,
-}
-
-impl Sheet {
-    fn new(decoder: &Decoder, records: usize) -> Self {
-        let children = decoder.children.iter().map(|child| Self::new(child, records)).collect();
-        Self { rows: Rows::new(&decoder.plan.version, records), children }
     }
 }
 

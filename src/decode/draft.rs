@@ -1,11 +1,11 @@
-//! The rows of one record until all of it is known to be good: a record is all or nothing.
+//! What one record's rows have in common, and what is noted while they are made: a record is all or nothing.
 
 use std::collections::HashSet;
 
 use super::{
     Record, Records,
     dead::{Reason, hex},
-    fit::{Arena, Held, Value, fit_scalar},
+    fit::{Arena, Held, Value},
     plan::{Plan, Source},
     rows::{Fixed, Rows},
     scan::{Cursor, Fault, Kind, Slot, compact},
@@ -15,14 +15,11 @@ use super::{
 };
 use crate::schema::{ColumnType, Path, push_json_string};
 
-/// Values of one record's rows.
+/// One record while its rows are made.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    /// Columns and values of all rows, row after row.
-    cells: Vec<(u32, Value)>,
-    /// Bytes of text in the cells, and elements of lists.
-    cell_bytes: usize,
-    rows: Vec<DraftRow>,
+    offset: i64,
+    timestamp_us: i64,
     /// Columns and values that every row of the record has: from key, headers, topic, timestamp.
     head: Vec<(u32, Value)>,
     /// Columns whose value in the record's head did not fit.
@@ -31,7 +28,8 @@ pub(super) struct Draft {
     /// Path and JSON text of what did not fit in the record's head.
     head_rescued: Vec<(String, String)>,
     arena: Arena,
-    /// By column: the newest row, counted over all records, that has a value for it, and whether that one fitted.
+    /// By column that a value was fitted to: the newest row, counted over all records, that has a value for it, and
+    /// whether that one fitted. Values that are put straight are not noted: those columns need none.
     met: Vec<(u64, bool)>,
     row_count: u64,
     /// The first reason to refuse the record although it can be read.
@@ -55,21 +53,16 @@ pub(super) struct Origin<'a> {
     pub indexes: &'a [i64],
 }
 
-#[derive(Debug)]
-struct DraftRow {
-    cells_end: usize,
-    row: i32,
-    event_us: Option<i64>,
-    /// In the arena.
-    rescued: Option<Value>,
-}
-
 impl Draft {
     /// Begins a record: forgets the last one and reads what stands outside the payload.
-    pub fn begin(&mut self, plan: &mut Plan, key_row: &mut Row, record: &Record<'_>, records: &Records) {
-        self.cells.clear();
-        self.cell_bytes = 0;
-        self.rows.clear();
+    pub fn begin(
+        &mut self,
+        plan: &mut Plan,
+        (key_row, rows): (&mut Row, &mut Rows),
+        record: &Record<'_>,
+        records: &Records,
+    ) {
+        (self.offset, self.timestamp_us) = (record.offset, record.timestamp_us);
         self.head.clear();
         self.head_misfits.clear();
         self.head_event_us = None;
@@ -90,13 +83,8 @@ impl Draft {
         }
         key_row.clear();
         if let Some(key) = record.key.filter(|_| plan.reads_key) {
-            self.read_key(plan, key_row, key);
+            self.read_key(plan, (key_row, rows), key);
         }
-    }
-
-    /// Number of rows so far.
-    pub fn len(&self) -> usize {
-        self.rows.len()
     }
 
     fn put_text(&mut self, plan: &Plan, source: &Source, bytes: &[u8]) {
@@ -135,10 +123,11 @@ impl Draft {
     }
 
     /// Values inside a JSON key. A key that is no JSON object is rescued as text; its columns are null.
-    fn read_key(&mut self, plan: &mut Plan, row: &mut Row, key: &[u8]) {
+    fn read_key(&mut self, plan: &mut Plan, (row, rows): (&mut Row, &mut Rows), key: &[u8]) {
         let read = std::str::from_utf8(key).ok().and_then(|text| {
             let mut cursor = Cursor::new(text);
-            let object = cursor.peek() == b'{' && walk::object(&mut cursor, &mut plan.trie, KEY, row, 0, true).is_ok();
+            let object =
+                cursor.peek() == b'{' && walk::object(&mut cursor, &mut plan.trie, KEY, (row, rows), 0, true).is_ok();
             cursor.skip_space();
             (object && cursor.at_end()).then_some(text)
         });
@@ -183,25 +172,29 @@ impl Draft {
         value.is_some()
     }
 
-    /// Adds the row that `row` found in the payload `text`; returns its `event_time`, if it has one of its own.
-    pub fn add(&mut self, plan: &Plan, row: &mut Row, text: &str, origin: Origin<'_>) -> Option<i64> {
+    /// Ends the row of `rows` whose other values `row` found in the payload `text`; returns its `event_time`, if it has
+    /// one of its own.
+    pub fn add(
+        &mut self,
+        plan: &Plan,
+        (row, rows): (&mut Row, &mut Rows),
+        text: &str,
+        origin: Origin<'_>,
+    ) -> Option<i64> {
         self.row_count += 1;
         let mut event_us = self.head_event_us.or(origin.event_us);
         let mut rescued: Vec<(&str, Slot)> = Vec::new();
+        for (column, value) in &self.head {
+            rows.set(*column, *value, text, &self.arena);
+        }
         for (column, level) in &plan.indexes {
             if let Some(index) = origin.indexes.get(usize::from(*level).wrapping_sub(1)) {
-                self.cells.push((*column, Value::integer(*index)));
+                rows.set(*column, Value::integer(*index), text, &self.arena);
             }
         }
         for at in &row.touched {
             let (source, slot) = (&plan.sources[*at as usize], row.slots[*at as usize]);
             if slot.kind == Kind::Null {
-                continue;
-            }
-            if let Some((column, kind)) = source.plain
-                && let Some(value) = fit_scalar(kind, slot, text, &mut self.arena)
-            {
-                self.put(column, value);
                 continue;
             }
             let mut fits = true;
@@ -213,12 +206,10 @@ impl Draft {
             }
             for (column, form) in &source.columns {
                 let value = form.fit(slot, text, &mut self.arena);
+                self.met[*column as usize] = (self.row_count, value.is_some());
                 match value {
-                    Some(value) => self.put(*column, value),
-                    None => {
-                        self.met[*column as usize] = (self.row_count, false);
-                        fits = self.misfit(plan, Some(*column), source, slot.raw(text));
-                    }
+                    Some(value) => rows.set(*column, value, text, &self.arena),
+                    None => fits = self.misfit(plan, Some(*column), source, slot.raw(text)),
                 }
             }
             if !fits {
@@ -236,7 +227,7 @@ impl Draft {
             }
             rescued.push((path, *slot));
         }
-        self.add_defaults(plan);
+        self.add_defaults(plan, rows);
         self.check_required(plan);
         rescued.extend(row.unknown.iter().map(|(path, slot)| (path.as_str(), *slot)));
         rescued.sort_by_key(|(_, slot)| slot.start());
@@ -245,16 +236,19 @@ impl Draft {
         }
         let rescued = self.write_rescued(&rescued, text);
         self.unknown.append(&mut row.unknown);
-        self.rows.push(DraftRow { cells_end: self.cells.len(), row: origin.row, event_us, rescued });
+        let shown_us = event_us.unwrap_or(self.timestamp_us);
+        rows.end_row(Fixed {
+            event_us: shown_us,
+            offset: self.offset,
+            row: origin.row,
+            timestamp_us: self.timestamp_us,
+            rescued: match rescued.map(Value::get) {
+                Some(Held::Text(range)) => Some(&self.arena.text[range]),
+                _ => None,
+            },
+            day: time::day(shown_us, self.timestamp_us, plan.zone),
+        });
         event_us
-    }
-
-    /// Sets a column of the row.
-    #[inline(always)]
-    fn put(&mut self, column: u32, value: Value) {
-        self.met[column as usize] = (self.row_count, true);
-        self.cell_bytes += self.arena.size(value);
-        self.cells.push((column, value));
     }
 
     /// Notes that a value does not fit a column (`None`: `event_time`); returns false, for "does not fit".
@@ -275,12 +269,13 @@ impl Draft {
     }
 
     /// Gives the row the defaults of columns for which it has no value, not even one that does not fit.
-    fn add_defaults(&mut self, plan: &Plan) {
+    fn add_defaults(&mut self, plan: &Plan, rows: &mut Rows) {
         for (column, form, text) in &plan.defaults {
             let in_row = self.met[*column as usize].0 == self.row_count;
             let met = in_row || self.is_in_head(*column) || self.head_misfits.contains(column);
             if !met && let Some(value) = form.fit_text(text, &mut self.arena) {
-                self.put(*column, value);
+                self.met[*column as usize] = (self.row_count, true);
+                rows.set(*column, value, text, &self.arena);
             }
         }
     }
@@ -335,36 +330,6 @@ impl Draft {
             }
             arena.push('}');
         }))
-    }
-
-    /// Bytes of text that the record's rows add to the batch, and elements of lists, which are bounded alike.
-    pub fn text_bytes(&self, topic: &str) -> usize {
-        let every_row = topic.len() + self.head.iter().map(|(_, value)| self.arena.size(*value)).sum::<usize>();
-        // The arena bounds `_rescued`, and must itself be addressable.
-        every_row.saturating_mul(self.rows.len()).saturating_add(self.cell_bytes).saturating_add(self.arena.text.len())
-    }
-
-    /// Moves the rows to the batch.
-    pub fn commit(&self, plan: &Plan, rows: &mut Rows, record: &Record<'_>, text: &str) {
-        let mut begin = 0;
-        for row in &self.rows {
-            let event_us = row.event_us.unwrap_or(record.timestamp_us);
-            rows.begin(Fixed {
-                event_us,
-                offset: record.offset,
-                row: row.row,
-                timestamp_us: record.timestamp_us,
-                rescued: match row.rescued.map(Value::get) {
-                    Some(Held::Text(range)) => Some(&self.arena.text[range]),
-                    _ => None,
-                },
-                day: time::day(event_us, record.timestamp_us, plan.zone),
-            });
-            for (column, value) in self.head.iter().chain(&self.cells[begin..row.cells_end]) {
-                rows.set(*column, *value, text, &self.arena);
-            }
-            begin = row.cells_end;
-        }
     }
 }
 

@@ -18,13 +18,10 @@ use std::ops::Range;
 use chrono_tz::Tz;
 
 use super::{
-    scan::{Cursor, Kind, Slot, compact, digits_value, unescape},
+    scan::{Cursor, EXACT, Kind, Slot, compact, unescape},
     time::{self, Clock},
 };
 use crate::schema::{ColumnType, Element, Observed, TimeFormat};
-
-/// The greatest distance from zero within which every integer is a double.
-pub(super) const EXACT: u64 = 1 << 53;
 
 /// A value that fitted, in two words that stay in registers: through memory each would be written in parts and read as
 /// a whole, which costs more than to parse it.
@@ -63,7 +60,7 @@ pub(super) enum Held {
 }
 
 impl Value {
-    const NULL: Self = Self { tag: Tag::Null, bits: 0 };
+    pub const NULL: Self = Self { tag: Tag::Null, bits: 0 };
 
     fn boolean(value: bool) -> Self {
         Self { tag: Tag::Boolean, bits: value.into() }
@@ -116,25 +113,6 @@ impl Arena {
         let start = self.text.len() as u32;
         write(&mut self.text);
         Value::range(Tag::Text, start, self.text.len() as u32)
-    }
-
-    /// Bytes of text that a value adds to its column, or elements and their bytes of a list.
-    #[inline(always)]
-    pub fn size(&self, value: Value) -> usize {
-        match value.get() {
-            Held::Input(range) | Held::Text(range) => range.len(),
-            Held::List(range) => {
-                range.len() + self.elements[range].iter().map(|element| self.size_in_list(*element)).sum::<usize>()
-            }
-            Held::Null | Held::Boolean(_) | Held::Integer(_) | Held::Double(_) => 0,
-        }
-    }
-
-    fn size_in_list(&self, element: Value) -> usize {
-        match element.get() {
-            Held::Input(range) | Held::Text(range) => range.len(),
-            _ => 0,
-        }
     }
 
     /// The same value, cut loose from the text it came from.
@@ -228,12 +206,12 @@ pub(super) fn fit_scalar(kind: ColumnType, slot: Slot, text: &str, arena: &mut A
     match (kind, slot.kind) {
         (ColumnType::Boolean, Kind::True) => Some(Value::boolean(true)),
         (ColumnType::Boolean, Kind::False) => Some(Value::boolean(false)),
-        (ColumnType::Int64, Kind::Integer) => integer(slot.raw(text)).map(Value::integer),
+        (ColumnType::Int64, Kind::Integer) => integer(slot, text).map(Value::integer),
         (ColumnType::Double, Kind::Integer) => {
-            let exact = integer(slot.raw(text)).filter(|value| value.unsigned_abs() <= EXACT)?;
+            let exact = integer(slot, text).filter(|value| value.unsigned_abs() <= EXACT)?;
             Some(Value::double(exact as f64))
         }
-        (ColumnType::Double, Kind::Real) => real(slot.raw(text)).map(Value::double),
+        (ColumnType::Double, Kind::Real) => real(slot, text).map(Value::double),
         (ColumnType::String, Kind::Text) => Some(Value::range(Tag::Input, slot.start() + 1, slot.end() - 1)),
         (ColumnType::String, Kind::Escaped) => Some(arena.write(|arena| unescape(slot.inner(text), arena))),
         (ColumnType::String, Kind::Integer | Kind::Real | Kind::True | Kind::False) => {
@@ -281,23 +259,19 @@ fn each_element(slot: Slot, text: &str, mut take: impl FnMut(Slot) -> bool) -> b
 }
 
 /// A checked integer within 64 bits.
-fn integer(raw: &str) -> Option<i64> {
-    let (digits, negative) = match raw.as_bytes() {
-        [b'-', digits @ ..] => (digits, true),
-        digits => (digits, false),
-    };
-    if digits.len() > 18 {
-        return raw.parse().ok();
+fn integer(slot: Slot, text: &str) -> Option<i64> {
+    match Cursor::at(text, slot.start() as usize).short_integer() {
+        Some((value, _)) => Some(value),
+        None => slot.raw(text).parse().ok(),
     }
-    let value = digits_value(digits)?.cast_signed();
-    Some(if negative { -value } else { value })
 }
 
 /// A checked real as the nearest double, unless that is infinite, or zero for what is not zero.
-fn real(raw: &str) -> Option<f64> {
-    if let Some(value) = short_real(raw.as_bytes()) {
+fn real(slot: Slot, text: &str) -> Option<f64> {
+    if let Some((value, _)) = Cursor::at(text, slot.start() as usize).short_real() {
         return Some(value);
     }
+    let raw = slot.raw(text);
     let value: f64 = raw.parse().ok()?;
     if value == 0.0 {
         let mantissa = raw.split(['e', 'E']).next().unwrap_or_default();
@@ -306,32 +280,12 @@ fn real(raw: &str) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// A real without exponent whose digits make an integer that is a double, too: with a power of ten that is one, the
-/// division rounds to the nearest double (Clinger's fast path). What devices send is nearly always of this kind.
-fn short_real(raw: &[u8]) -> Option<f64> {
-    const POWERS: [f64; 18] =
-        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17];
-    let (digits, negative) = match raw {
-        [b'-', digits @ ..] => (digits, true),
-        digits => (digits, false),
-    };
-    if digits.len() > POWERS.len() {
-        return None;
-    }
-    let point = digits.iter().position(|byte| *byte == b'.')?;
-    let (whole, fraction) = (digits_value(&digits[..point])?, &digits[point + 1..]);
-    let power = POWERS[fraction.len()];
-    let value = whole * power as u64 + digits_value(fraction)?;
-    let value = (value <= EXACT).then_some(value as f64 / power)?;
-    Some(if negative { -value } else { value })
-}
-
 /// What kind of value was seen. With `timestamps`, strings are tried as timestamps whose zone may be `zone`.
 pub(super) fn observe(slot: Slot, text: &str, timestamps: bool, zone: Tz) -> Observed {
     match slot.kind {
         Kind::Absent | Kind::Null => Observed::default(),
         Kind::True | Kind::False => Observed::BOOLEAN,
-        Kind::Integer => match integer(slot.raw(text)) {
+        Kind::Integer => match integer(slot, text) {
             Some(value) if value.unsigned_abs() <= EXACT => Observed::INTEGER,
             Some(_) => Observed::LONG,
             None => Observed::BIG_INTEGER,
@@ -454,16 +408,23 @@ mod tests {
         }
     }
 
+    /// The JSON number `text` as a double; some more text follows it, as in a message.
+    fn read_real(text: &str) -> Option<f64> {
+        let slot = Cursor::new(text).scalar().unwrap();
+        real(slot, &format!("{text},\"next\":1"))
+    }
+
     proptest! {
         #[test]
         fn reals_are_the_nearest_doubles(whole in 0..1_000_000_000_000_u64, fraction in "[0-9]{1,12}", negative in any::<bool>()) {
             let text = format!("{}{whole}.{fraction}", if negative { "-" } else { "" });
-            prop_assert_eq!(real(&text).map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{}", text);
+            let expected = text.parse().ok().map(f64::to_bits);
+            prop_assert_eq!(read_real(&text).map(f64::to_bits), expected, "{}", text);
         }
 
         #[test]
         fn doubles_read_back(value in any::<f64>().prop_filter("JSON has no others", |value| value.is_finite())) {
-            prop_assert_eq!(real(&format!("{value:?}")).map(f64::to_bits), Some(value.to_bits()));
+            prop_assert_eq!(read_real(&format!("{value:?}")).map(f64::to_bits), Some(value.to_bits()));
         }
     }
 

@@ -2,9 +2,11 @@
 //! and the list of what was new. Pure and synchronous: no clock, no I/O, no Kafka, no Delta, no DataFusion.
 //!
 //! ```text
-//! Record ─ scan (validate, byte ranges) ─ walk (trie) ─ select ─ fit (types) ─ draft (whole record) ─ rows ─ RecordBatch
-//!    └── writer (Avro and Protobuf to JSON text)
+//! Record ─ scan (validate, byte ranges) ─ walk (trie) ─ select ─ draft ─ fit (types) ─ rows ─ RecordBatch
+//!    └── writer (Avro and Protobuf to JSON text)  └── a value that is as its column is: straight ──┘
 //! ```
+//! * Values are put into their columns while the record is read; `rows` takes back those of a record that turns out to
+//!   be a dead letter or a skip.
 //! * A record is all or nothing: it becomes rows, one dead letter, or a counted skip (invariant 3). It may be an
 //!   object, an array of objects, or several objects one after the other; each is a row, `_row` is its index.
 //! * Objects are flattened to eight levels; an object deeper than that is one `json` value, and so is an array unless

@@ -8,7 +8,7 @@ use super::{
     fit::Form,
     select::Selection,
     time::Clock,
-    trie::{KEY, PAYLOAD, Pivot, Rule, Trie},
+    trie::{KEY, Leaf, PAYLOAD, Pivot, Rule, Trie},
 };
 use crate::schema::{ArrayShape, ColumnType, Contract, Format, OnTypeConflict, Path, SchemaVersion};
 
@@ -20,8 +20,6 @@ pub(super) struct Source {
     pub text: String,
     /// Columns (index in the version) that hold its value.
     pub columns: Vec<(u32, Form)>,
-    /// The one column, and its type, if all that is to be done with a value that fits is to put it there.
-    pub plain: Option<(u32, ColumnType)>,
     /// True if `event_time` is read from it.
     pub event_time: bool,
     /// True if it is read for `match` alone: then its value is one that no column knows.
@@ -119,10 +117,6 @@ impl Plan {
         let inside_json = |path: &Path| wholes.iter().any(|whole| path.is_below(whole));
         for source in &mut sources {
             source.unknown = source.columns.is_empty() && !source.event_time && !inside_json(&source.path);
-            source.plain = match &source.columns[..] {
-                [(column, form)] if !source.event_time => Some((*column, form.kind)),
-                _ => None,
-            };
         }
         let mut trie = Trie::new();
         let mut heads = Vec::new();
@@ -148,6 +142,19 @@ impl Plan {
             }
         }
         contract.dropped.iter().for_each(|path| trie.set_rule(path, Rule::Drop));
+        let watched = |column: u32| required.contains(&column) || defaults.iter().any(|(other, ..)| *other == column);
+        for (at, source) in sources.iter().enumerate().filter(|(at, _)| !selection.reads(*at as u32)) {
+            let (Path::Value(parts), [(column, form)]) = (&source.path, &source.columns[..]) else { continue };
+            let leaf = match form.kind {
+                _ if source.event_time || whole[at] || watched(*column) => Leaf::None,
+                ColumnType::Boolean => Leaf::Boolean(*column),
+                ColumnType::Int64 => Leaf::Integer(*column),
+                ColumnType::Double => Leaf::Double(*column),
+                ColumnType::String => Leaf::Text(*column),
+                ColumnType::Json | ColumnType::Timestamp | ColumnType::Date | ColumnType::List(_) => Leaf::None,
+            };
+            trie.set_leaf(parts, leaf);
+        }
         let clock = contract.time.as_ref().map_or(Clock::Broken, |time| Clock::new(&time.format));
         Self {
             format: contract.format,
@@ -193,7 +200,7 @@ impl Sources {
         let at = *self.by_path.entry(path.clone()).or_insert(self.list.len());
         if at == self.list.len() {
             let (path, text) = (path.clone(), path.to_string());
-            self.list.push(Source { path, text, columns: Vec::new(), plain: None, event_time: false, unknown: false });
+            self.list.push(Source { path, text, columns: Vec::new(), event_time: false, unknown: false });
         }
         at
     }

@@ -12,6 +12,9 @@ use super::dead::Reason;
 /// Containers that may be open at once.
 pub(super) const MAX_OPEN: usize = 128;
 
+/// The greatest distance from zero within which every integer is a double.
+pub(super) const EXACT: u64 = 1 << 53;
+
 /// What a value is, before anybody asks for its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Kind {
@@ -105,8 +108,9 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
-    /// Goes back to where a token begins that was read before.
-    pub fn back(&mut self, to: usize) {
+    /// Goes to where a token begins or ends.
+    #[inline(always)]
+    pub fn go(&mut self, to: usize) {
         self.at = to;
     }
 
@@ -188,10 +192,10 @@ impl<'a> Cursor<'a> {
 
     /// Moves to a member's value if its key is `written` here, colon and all.
     #[inline(always)]
-    pub fn skip_key(&mut self, written: &str) -> bool {
-        let found = self.bytes[self.at..].get(..written.len()).is_some_and(|here| equal(here, written.as_bytes()));
+    pub fn skip_key(&mut self, written: &Written) -> bool {
+        let found = self.bytes.get(self.at..).is_some_and(|rest| written.begins(rest));
         if found {
-            self.at += written.len();
+            self.at += written.text.len();
             self.skip_space();
         }
         found
@@ -279,6 +283,86 @@ impl<'a> Cursor<'a> {
         Ok(self.slot(kind, end))
     }
 
+    /// The boolean here and where it ends.
+    #[inline(always)]
+    pub fn plain_boolean(&self) -> Option<(bool, usize)> {
+        let rest = self.bytes.get(self.at..)?;
+        if rest.starts_with(b"true") {
+            return Some((true, self.at + 4));
+        }
+        rest.starts_with(b"false").then_some((false, self.at + 5))
+    }
+
+    /// Appends the content of the string here to `out` while looking for its end, and says where that is; `None`, and
+    /// nothing is appended, if it has none or is no string.
+    #[inline(always)]
+    pub fn copy_string(&self, out: &mut Vec<u8>) -> Option<usize> {
+        if self.peek() != b'"' {
+            return None;
+        }
+        let before = out.len();
+        let mut end = copy_run(self.bytes, self.at + 1, out);
+        while self.bytes.get(end) == Some(&b'\\')
+            && let Some((char, behind)) = escaped(self.bytes, end)
+        {
+            out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+            end = copy_run(self.bytes, behind, out);
+        }
+        if self.bytes.get(end) != Some(&b'"') {
+            out.truncate(before);
+            return None;
+        }
+        Some(end + 1)
+    }
+
+    /// The integer here and where it ends, if it has fewer than 16 digits; `None` also for some others.
+    #[inline(always)]
+    pub fn short_integer(&self) -> Option<(i64, usize)> {
+        let negative = self.peek() == b'-';
+        let (value, end) = self.short_whole(self.at + usize::from(negative))?;
+        let value = value.cast_signed();
+        let whole = !matches!(self.bytes.get(end), Some(b'.' | b'e' | b'E'));
+        whole.then_some((if negative { -value } else { value }, end))
+    }
+
+    /// The number here and where it ends, if it is short, has no exponent, and its digits without the point make an
+    /// integer that is a double: the power of ten that it is to be divided by is one, too, so that the division rounds
+    /// to the nearest double (Clinger's fast path). What devices send is nearly always of this kind.
+    #[inline(always)]
+    pub fn short_real(&self) -> Option<(f64, usize)> {
+        const POWERS: [f64; 16] =
+            [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+        let negative = self.peek() == b'-';
+        let begin = self.at + usize::from(negative);
+        let (whole, point) = self.short_whole(begin)?;
+        let (mut digits, mut end, mut power) = (whole, point, 1.0);
+        let real = self.bytes.get(point) == Some(&b'.');
+        if real {
+            let (fraction, behind) = short_digits(self.bytes, point + 1)?;
+            let count = behind - point - 1;
+            // More digits than these may not fit into the word.
+            if behind - begin > 18 {
+                return None;
+            }
+            power = POWERS[count];
+            (digits, end) = (whole * power as u64 + fraction, behind);
+        }
+        if digits > EXACT || matches!(self.bytes.get(end), Some(b'e' | b'E')) {
+            return None;
+        }
+        let value = digits.cast_signed() as f64 / power;
+        // The integer -0 is nothing but 0.
+        Some((if negative && (real || digits > 0) { -value } else { value }, end))
+    }
+
+    /// The digits before a number's point at `at`, and where they end.
+    #[inline(always)]
+    fn short_whole(&self, at: usize) -> Option<(u64, usize)> {
+        let (value, end) = short_digits(self.bytes, at)?;
+        let zero = self.bytes.get(at) == Some(&b'0') && end > at + 1;
+        (!zero).then_some((value, end))
+    }
+
     #[inline(always)]
     fn string(&mut self) -> Result<Slot, Fault> {
         let mut kind = Kind::Text;
@@ -300,22 +384,14 @@ impl<'a> Cursor<'a> {
     /// The place behind the escape at `at`.
     #[inline(never)]
     fn escape(&self, at: usize) -> Result<usize, Fault> {
-        let fault = |what: &str| Cursor { at, ..*self }.expected(what);
-        match self.bytes.get(at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
-            Some(b'u') => match hex4(self.bytes, at + 2).ok_or_else(|| fault("four hex digits after \\u"))? {
-                0xd800..=0xdbff => {
-                    let low = self.bytes[at + 6..].starts_with(b"\\u").then(|| hex4(self.bytes, at + 8)).flatten();
-                    match low {
-                        Some(0xdc00..=0xdfff) => Ok(at + 12),
-                        _ => Err(fault("no lone surrogate in a string")),
-                    }
-                }
-                0xdc00..=0xdfff => Err(fault("no lone surrogate in a string")),
-                _ => Ok(at + 6),
-            },
-            _ => Err(fault("an escape such as \\n")),
+        if let Some((_, behind)) = escaped(self.bytes, at) {
+            return Ok(behind);
         }
+        Err(Cursor { at, ..*self }.expected(match self.bytes.get(at + 1) {
+            Some(b'u') if hex4(self.bytes, at + 2).is_none() => "four hex digits after \\u",
+            Some(b'u') => "no lone surrogate in a string",
+            _ => "an escape such as \\n",
+        }))
     }
 
     /// The container here, whole, without recursion.
@@ -355,22 +431,75 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// What the escape at `at` stands for, and the place behind it.
+fn escaped(bytes: &[u8], at: usize) -> Option<(char, usize)> {
+    let char = match bytes.get(at + 1)? {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let code = hex4(bytes, at + 2)?;
+            if !(0xd800..=0xdbff).contains(&code) {
+                return Some((char::from_u32(code)?, at + 6));
+            }
+            let low = hex4(bytes, at + 8).filter(|low| (0xdc00..=0xdfff).contains(low))?;
+            let pair = bytes[at + 6..].starts_with(b"\\u");
+            return pair.then_some((char::from_u32(0x10000 + ((code - 0xd800) << 10 | (low & 0x3ff)))?, at + 12));
+        }
+        other @ (b'"' | b'\\' | b'/') => char::from(*other),
+        _ => return None,
+    };
+    Some((char, at + 2))
+}
+
 fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at + 4)?;
     digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// `a == b` of texts of the same length, without a call for the short ones that keys are.
-#[inline(always)]
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    let (word, half) = (|chunk: &[u8; 8]| u64::from_ne_bytes(*chunk), |chunk: &[u8; 4]| u32::from_ne_bytes(*chunk));
-    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
-        let mut heads = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
-        return word(a_end) == word(b_end) && heads.all(|(a, b)| word(a) == word(b));
+/// A text that messages are expected to hold, prepared for being compared.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    text: Box<str>,
+    /// The first eight bytes, zeros behind a shorter text, and which of them count.
+    head: u64,
+    mask: u64,
+}
+
+impl Written {
+    pub fn new(text: String) -> Self {
+        let length = text.len().min(8);
+        let mut head = [0; 8];
+        head[..length].copy_from_slice(&text.as_bytes()[..length]);
+        let mask = if length == 8 { u64::MAX } else { (1 << (8 * length)) - 1 };
+        Self { text: text.into(), head: u64::from_le_bytes(head), mask }
     }
-    match (a.first_chunk::<4>(), a.last_chunk::<4>(), b.first_chunk::<4>(), b.last_chunk::<4>()) {
-        (Some(a), Some(a_end), Some(b), Some(b_end)) => half(a) == half(b) && half(a_end) == half(b_end),
-        _ => a == b,
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// True if `bytes` begin with it, without a call for the short texts that keys are.
+    #[inline(always)]
+    fn begins(&self, bytes: &[u8]) -> bool {
+        let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
+        let text = self.text.as_bytes();
+        let (Some(head), Some(here)) = (bytes.first_chunk::<8>(), bytes.get(..text.len())) else {
+            return bytes.starts_with(text);
+        };
+        if word(head) & self.mask != self.head {
+            return false;
+        }
+        // All eights behind the first, then the last eight bytes, whatever they share.
+        match (here.last_chunk::<8>(), text.last_chunk::<8>()) {
+            (Some(here_end), Some(end)) if text.len() > 8 => {
+                let mut rest = here.as_chunks::<8>().0.iter().zip(text.as_chunks::<8>().0).skip(1);
+                word(here_end) == word(end) && (text.len() <= 16 || rest.all(|(a, b)| word(a) == word(b)))
+            }
+            _ => true,
+        }
     }
 }
 
@@ -399,31 +528,38 @@ fn digits_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The number that at most 19 digits mean; `None` if they are not all digits.
+/// The number that fewer than 16 digits at `at` mean, and where they end; `None` also for some others.
 #[inline(always)]
-pub(super) fn digits_value(digits: &[u8]) -> Option<u64> {
-    let (chunks, rest) = digits.as_chunks::<8>();
-    let mut value = 0_u64;
-    for chunk in chunks {
-        let word = u64::from_le_bytes(*chunk);
-        if not_digits(word) != 0 {
-            return None;
-        }
-        // Eight digits become four pairs, these two fours, these one number, all within the word.
-        let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
-        let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8);
-        let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
-        let high = (pairs >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-        value = value * 100_000_000 + (low.wrapping_add(high) >> 32);
+fn short_digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+    let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let high = word(at)?;
+    let count = digit_count(high);
+    if count < 8 {
+        return (count > 0).then(|| (first_digits(high, count), at + count));
     }
-    for byte in rest {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + u64::from(digit);
-    }
-    Some(value)
+    let low = word(at + 8)?;
+    let count = digit_count(low);
+    let value = first_digits(high, 8) * POWERS[count] + first_digits(low, count);
+    (count < 8).then_some((value, at + 8 + count))
+}
+
+/// How many of the bytes are digits before the first that is none.
+#[inline(always)]
+fn digit_count(word: u64) -> usize {
+    (not_digits(word).trailing_zeros() / 8) as usize
+}
+
+/// The number that the first `count` bytes mean, all digits.
+#[inline(always)]
+fn first_digits(word: u64, count: usize) -> u64 {
+    // In two steps, because a shift by all 64 bits is none. What is shifted in counts as zeros before the digits.
+    let word = (word & 0x0f0f_0f0f_0f0f_0f0f) << (4 * (8 - count)) << (4 * (8 - count));
+    // Eight digits become four pairs, these two fours, these one number, all within the word.
+    let pairs = word.wrapping_mul(10).wrapping_add(word >> 8);
+    let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let high = (pairs >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    low.wrapping_add(high) >> 32
 }
 
 /// The first place from `at` on that is a quote, a backslash or a control character, or the end.
@@ -442,7 +578,26 @@ fn plain_run(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// A bit for each byte that is a quote, a backslash or a control character.
+/// [`plain_run`] that appends the bytes on its way to `out`.
 #[inline(always)]
+fn copy_run(bytes: &[u8], mut at: usize, out: &mut Vec<u8>) -> usize {
+    // Whole blocks of a size known here are copied without a call.
+    for block in bytes.get(at..).unwrap_or_default().as_chunks::<32>().0 {
+        out.extend_from_slice(block);
+        let [low, high] = block.as_chunks().0 else { unreachable!("two halves") };
+        let special = special(low) | special(high) << 16;
+        if special != 0 {
+            let length = special.trailing_zeros() as usize;
+            out.truncate(out.len() - 32 + length);
+            return at + length;
+        }
+        at += 32;
+    }
+    let end = plain_run(bytes, at);
+    out.extend_from_slice(&bytes[at..end]);
+    end
+}
+
 fn special(block: &[u8; 16]) -> u32 {
     let block = u8x16::new(*block);
     let is = |byte: u8| block.simd_eq(u8x16::splat(byte));
@@ -452,31 +607,14 @@ fn special(block: &[u8; 16]) -> u32 {
 
 /// Appends the content of a checked string to `out`, escapes resolved.
 pub(super) fn unescape(inner: &str, out: &mut String) {
-    let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let bytes = rest.as_bytes();
-        let mut used = 2;
-        out.push(match bytes[at + 1] {
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                used = 6;
-                let mut code = hex4(bytes, at + 2).unwrap_or_default();
-                if let (0xd800..=0xdbff, Some(low)) = (code, hex4(bytes, at + 8)) {
-                    used = 12;
-                    code = 0x10000 + ((code - 0xd800) << 10 | (low & 0x3ff));
-                }
-                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            other => char::from(other),
-        });
-        rest = &rest[at + used..];
+    let mut from = 0;
+    loop {
+        let end = plain_run(inner.as_bytes(), from);
+        out.push_str(&inner[from..end]);
+        let Some((char, behind)) = escaped(inner.as_bytes(), end) else { return };
+        out.push(char);
+        from = behind;
     }
-    out.push_str(rest);
 }
 
 /// Appends a checked JSON text to `out` without the white space between its tokens.
@@ -602,17 +740,41 @@ mod tests {
             let bytes = text.as_bytes();
             let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
             prop_assert_eq!(digits_end(bytes, 0), end);
-            for length in 1..=bytes.len().min(19) {
-                prop_assert_eq!(digits_value(&bytes[..length]), text[..length].parse().ok().filter(|_| length <= end));
+            match short_digits(bytes, 0) {
+                Some((value, behind)) => prop_assert_eq!((Ok(value), behind), (text[..end].parse(), end)),
+                None => prop_assert!(end == 0 || end > 15 || end + 8 > bytes.len(), "{}", text),
             }
         }
 
         #[test]
-        fn texts_are_equal_or_differ_in_a_byte(text in "[ -~]{1,40}", at in any::<prop::sample::Index>()) {
-            let mut other = text.clone().into_bytes();
-            prop_assert!(equal(text.as_bytes(), &other));
-            other[at.index(text.len())] ^= 1;
-            prop_assert!(!equal(text.as_bytes(), &other));
+        fn a_written_text_is_found_as_it_is_and_no_other(text in "[ -~]{0,40}", tail in "[ -~]{0,10}", at in any::<prop::sample::Index>()) {
+            let written = Written::new(text.clone());
+            let mut here = format!("{text}{tail}").into_bytes();
+            prop_assert!(written.begins(&here));
+            if !text.is_empty() {
+                here[at.index(text.len())] ^= 1;
+                prop_assert!(!written.begins(&here));
+                prop_assert!(!written.begins(&text.as_bytes()[1..]));
+            }
+        }
+
+        #[test]
+        fn a_string_is_copied_as_it_is_read(value in "[ -~é😀]{0,60}", tail in "[ -~]{0,40}") {
+            let text = format!("{}{tail}", serde_json::to_string(&value).unwrap());
+            let mut out = b"before".to_vec();
+            let end = Cursor::new(&text).copy_string(&mut out);
+            prop_assert_eq!(Cursor::new(&text).scalar().unwrap().end() as usize, end.unwrap());
+            prop_assert_eq!(out, format!("before{value}").into_bytes());
+        }
+
+        #[test]
+        fn what_is_no_string_is_not_copied(text in near_json()) {
+            let cursor = Cursor::new(&text);
+            let mut out = Vec::new();
+            let end = cursor.copy_string(&mut out);
+            prop_assert!(end.is_some() || out.is_empty());
+            let string = if cursor.peek() == b'"' { Cursor::new(&text).scalar().ok() } else { None };
+            prop_assert_eq!(end, string.map(|slot| slot.end() as usize));
         }
     }
 

@@ -50,6 +50,11 @@ impl Selection {
         meets(&self.payload, row, text)
     }
 
+    /// True if a condition is on the value of a source in the payload.
+    pub fn reads(&self, source: u32) -> bool {
+        self.payload.iter().any(|(other, _)| *other == source)
+    }
+
     /// True if a payload must be read to know whether a record is the table's.
     pub fn reads_payload(&self) -> bool {
         !self.payload.is_empty()

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::scan::Written;
 use crate::schema::push_part;
 
 /// The root for payloads.
@@ -29,6 +30,27 @@ pub(super) enum Rule {
     Child(u32),
 }
 
+/// A column whose values of the expected kind need nothing but to be put there.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) enum Leaf {
+    /// Nothing of the sort.
+    #[default]
+    None,
+    Boolean(u32),
+    Integer(u32),
+    Double(u32),
+    Text(u32),
+}
+
+impl Leaf {
+    pub fn column(self) -> Option<u32> {
+        match self {
+            Leaf::None => None,
+            Leaf::Boolean(column) | Leaf::Integer(column) | Leaf::Double(column) | Leaf::Text(column) => Some(column),
+        }
+    }
+}
+
 /// Members of an array's elements, see [`ArrayShape::Pivot`](crate::schema::ArrayShape::Pivot).
 #[derive(Debug, Clone)]
 pub(super) struct Pivot {
@@ -40,7 +62,7 @@ pub(super) struct Pivot {
 struct Node {
     key: Box<str>,
     /// The key as messages write it, up to and with the colon; empty if it may be written in several ways.
-    written: Box<str>,
+    written: Written,
     /// The child met first last time.
     first: u32,
     /// The sibling met after this one last time.
@@ -48,6 +70,7 @@ struct Node {
     source: Option<u32>,
     whole: bool,
     rule: Rule,
+    leaf: Leaf,
     children: HashMap<Box<str>, u32>,
     text: String,
 }
@@ -76,6 +99,11 @@ impl Trie {
     /// Sets what is done with the value at a payload path.
     pub fn set_rule(&mut self, parts: &[String], rule: Rule) {
         self.node(PAYLOAD, parts).rule = rule;
+    }
+
+    /// Has values at a payload path put straight into a column.
+    pub fn set_leaf(&mut self, parts: &[String], leaf: Leaf) {
+        self.node(PAYLOAD, parts).leaf = leaf;
     }
 
     /// Has arrays at a payload path read as objects.
@@ -110,12 +138,13 @@ impl Trie {
     }
 
     /// The child of `node` that was met after `previous` last time, and how its key is written.
-    pub fn expected(&self, node: u32, previous: Option<u32>) -> Option<(u32, &str)> {
+    #[inline(always)]
+    pub fn expected(&self, node: u32, previous: Option<u32>) -> Option<(u32, &Written)> {
         let guess = match previous {
             Some(previous) => self.nodes[previous as usize].next,
             None => self.nodes[node as usize].first,
         };
-        let written = &*self.nodes[guess as usize].written;
+        let written = &self.nodes[guess as usize].written;
         (!written.is_empty()).then_some((guess, written))
     }
 
@@ -160,6 +189,12 @@ impl Trie {
         self.nodes[node as usize].rule
     }
 
+    /// The column that values at `node` may be put into straight.
+    #[inline(always)]
+    pub fn leaf(&self, node: u32) -> Leaf {
+        self.nodes[node as usize].leaf
+    }
+
     /// The pivot of a [`Rule::Pivot`].
     pub fn pivot(&self, number: u32) -> &Pivot {
         &self.pivots[number as usize]
@@ -181,7 +216,7 @@ impl Trie {
     }
 }
 
-fn written(key: &str) -> Box<str> {
+fn written(key: &str) -> Written {
     let plain = key.chars().all(|c| c >= ' ' && c != '"' && c != '\\');
-    if plain { format!("\"{key}\":").into() } else { Box::default() }
+    if plain { Written::new(format!("\"{key}\":")) } else { Written::default() }
 }

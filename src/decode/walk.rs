@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 
 use super::{
+    rows::Rows,
     scan::{Cursor, Fault, Kind, Slot, unescape},
-    trie::{PAYLOAD, Pivot, Rule, Trie},
+    trie::{Leaf, PAYLOAD, Pivot, Rule, Trie},
 };
 use crate::schema::push_part;
 
 /// Parts of the longest path that is flattened; an object there becomes one JSON value.
 pub(super) const MAX_LEVELS: usize = 8;
 
-/// Where the values of one row stand, before their types are looked at. Of a path met twice the last counts.
+/// Where the values of one row stand that were not put straight into columns, before their types are looked at. Of a
+/// path met twice the last counts.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     /// By source.
@@ -75,17 +77,18 @@ impl Row {
     }
 }
 
-/// Reads one object at the cursor into `row`, starting at the trie's `root`; `open` containers are open around
-/// it. Paths below a value that is taken whole are not reported as unknown, nor is anything if `mute` is set.
+/// Reads one object at the cursor into `row` and the next of `rows`, starting at the trie's `root`; `open` containers
+/// are open around it. Paths below a value that is taken whole are not reported as unknown, nor is anything if `mute` is
+/// set.
 pub(super) fn object(
     cursor: &mut Cursor<'_>,
     trie: &mut Trie,
     root: u32,
-    row: &mut Row,
+    (row, rows): (&mut Row, &mut Rows),
     open: usize,
     mute: bool,
 ) -> Result<(), Fault> {
-    let mut walk = Walk { cursor, trie, row, trail: String::new(), mute };
+    let mut walk = Walk { cursor, trie, row, rows, trail: String::new(), mute };
     walk.members(Place::Node(root), 0, open)?;
     walk.row.settle();
     Ok(())
@@ -93,11 +96,15 @@ pub(super) fn object(
 
 /// Reads an element of an array whose elements are rows: an object as [`object`] does, anything else as an object
 /// with the one member `value`.
-pub(super) fn element(cursor: &mut Cursor<'_>, trie: &mut Trie, row: &mut Row) -> Result<(), Fault> {
+pub(super) fn element(
+    cursor: &mut Cursor<'_>,
+    trie: &mut Trie,
+    (row, rows): (&mut Row, &mut Rows),
+) -> Result<(), Fault> {
     if cursor.peek() == b'{' {
-        return object(cursor, trie, PAYLOAD, row, 0, false);
+        return object(cursor, trie, PAYLOAD, (row, rows), 0, false);
     }
-    let mut walk = Walk { cursor, trie, row, trail: String::new(), mute: false };
+    let mut walk = Walk { cursor, trie, row, rows, trail: String::new(), mute: false };
     walk.member(Place::Node(PAYLOAD), &mut None, "value", 1, 0)
 }
 
@@ -105,6 +112,7 @@ struct Walk<'w, 'a> {
     cursor: &'w mut Cursor<'a>,
     trie: &'w mut Trie,
     row: &'w mut Row,
+    rows: &'w mut Rows,
     /// Path of the unknown value being read.
     trail: String,
     mute: bool,
@@ -126,7 +134,9 @@ impl<'a> Walk<'_, 'a> {
         while more {
             if let Some(child) = self.expected(place, previous) {
                 previous = Some(child);
-                self.value(child, level + 1, open + 1)?;
+                if !self.put_straight(child) {
+                    self.value(child, level + 1, open + 1)?;
+                }
             } else {
                 let key = self.key()?;
                 self.member(place, &mut previous, &key, level + 1, open + 1)?;
@@ -141,6 +151,32 @@ impl<'a> Walk<'_, 'a> {
         let Place::Node(node) = place else { return None };
         let (child, written) = self.trie.expected(node, previous)?;
         self.cursor.skip_key(written).then_some(child)
+    }
+
+    /// Puts the value here straight into the column of `node`; false, and nothing is done, if more is to be done than
+    /// that.
+    #[inline(always)]
+    fn put_straight(&mut self, node: u32) -> bool {
+        let end = match self.trie.leaf(node) {
+            Leaf::None => None,
+            Leaf::Boolean(column) => {
+                let value = self.cursor.plain_boolean();
+                value.and_then(|(value, end)| self.rows.boolean(column, value).then_some(end))
+            }
+            Leaf::Integer(column) => {
+                let value = self.cursor.short_integer();
+                value.and_then(|(value, end)| self.rows.integer(column, value).then_some(end))
+            }
+            Leaf::Double(column) => {
+                let value = self.cursor.short_real();
+                value.and_then(|(value, end)| self.rows.double(column, value).then_some(end))
+            }
+            Leaf::Text(column) => self.rows.text(column, |out| self.cursor.copy_string(out)),
+        };
+        if let Some(end) = end {
+            self.cursor.go(end);
+        }
+        end.is_some()
     }
 
     /// The value here under `key` in the object at `place`; `previous` is the node met before it in there.
@@ -213,7 +249,13 @@ impl<'a> Walk<'_, 'a> {
             _ => self.cursor.value(open)?,
         };
         match self.trie.source(node) {
-            Some(source) => self.row.put(source, slot),
+            Some(source) => {
+                self.row.put(source, slot);
+                if let Some(column) = self.trie.leaf(node).column() {
+                    // What was put straight before no longer counts, and what comes must not be put straight.
+                    self.rows.hold(column);
+                }
+            }
             // The path was only met as an object so far.
             None if !self.mute && (slot.kind != Kind::Null || !self.row.unknown.is_empty()) => {
                 self.row.put_unknown(self.trie.text(node), slot);
@@ -260,7 +302,7 @@ impl<'a> Walk<'_, 'a> {
             }
             return Ok(());
         };
-        self.cursor.back(start);
+        self.cursor.go(start);
         self.cursor.enter(open + 1)?;
         self.cursor.first_element();
         let mut previous = None;

@@ -143,7 +143,7 @@ pub(super) fn read<'t, 's>(
 ) -> Result<(&'t str, Option<&'s Shape>), Fault> {
     let (name, kind, reason) = match format {
         Format::Json => {
-            let text = std::str::from_utf8(payload).map_err(|error| Fault {
+            let text = simdutf8::compat::from_utf8(payload).map_err(|error| Fault {
                 reason: Reason::NotUtf8,
                 message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
             })?;
