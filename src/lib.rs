@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! Kafka ─ source ─ decode ─ schema ─┬─ lake ── Delta on object store   (durable, exactly once)
-//!                                   └─ hot rows ─ query ─ serve        (visible to SQL at once)
+//!                                   ├─ hot rows ───┐
+//!                                   └─ latest ─────┴─ query ─ serve    (visible to SQL at once)
 //! ```
 
 pub mod config; // the project folder, typed; every problem at once
@@ -12,6 +13,7 @@ pub mod source; // Kafka: partitions, positions, batches of payloads
 pub mod decode; // bytes to Arrow batches and dead letters; pure
 pub mod schema; // contracts of tables, schema versions, inference
 pub mod lake; // object store, writer claim, Delta tables, the only commit, hot rows
+pub mod latest; // one row per key, merged by order, in memory
 pub mod query; // the only SessionContext: catalog, read-only verification
 pub mod news; // what the platform tells people about itself: grouping, routing
 pub mod deliver; // sinks, templates, retry, backlog: Kafka, webhook, e-mail

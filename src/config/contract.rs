@@ -12,7 +12,7 @@ use super::{
     section::Section,
     settings::{commit_interval, timezone as timezone_name},
     tree::{Place, Table, Value},
-    words::events,
+    words::{Words, events, mirror},
 };
 use crate::{
     decode::{check_time_format, is_value},
@@ -23,7 +23,10 @@ use crate::{
 };
 
 const TIME_FORMATS: &str = "rfc3339, unix_s, unix_ms, unix_us, or a pattern such as \"yyyy-MM-dd HH:mm:ss\"";
-const FORMATS: [(&str, Format); 3] = [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
+const EVENT_FORMATS: [(&str, Format); 3] =
+    [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
+const CHANGE_FORMATS: [(&str, Format); 3] =
+    [("debezium-json", Format::DebeziumJson), ("debezium-avro", Format::DebeziumAvro), ("dms-json", Format::DmsJson)];
 const TYPES: [(&str, ColumnType); 11] = [
     ("boolean", ColumnType::Boolean),
     ("bigint", ColumnType::Int64),
@@ -38,6 +41,20 @@ const TYPES: [(&str, ColumnType); 11] = [
     ("string[]", ColumnType::List(Element::String)),
 ];
 
+/// `kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Events,
+    Mirror,
+}
+
+const KINDS: [(&str, Kind); 2] = [("events", Kind::Events), ("mirror", Kind::Mirror)];
+
+/// True if the file of a table says that it is a mirror.
+pub(super) fn is_mirror(tree: &Table) -> bool {
+    matches!(tree.get("kind").map(|entry| &entry.node.value), Some(Value::Text { text, .. }) if text == "mirror")
+}
+
 /// Reads the contract of table `table`, defaults below it already; `registry` tells whether there is one to ask for
 /// schemas. `None` only if problems were reported.
 pub(super) fn read(
@@ -50,19 +67,25 @@ pub(super) fn read(
 ) -> Option<Contract> {
     // A file of another kind has other keys: one problem says it all.
     let kind = Section::peek(tree, file, problems);
-    kind.require("kind", "kind = \"events\"");
-    kind.choice("kind", &[("events", ())], events::KINDS_LATER)?;
+    kind.require("kind", "kind = \"events\", or \"mirror\" for the changes of a database's table");
+    let kind = kind.choice("kind", &KINDS, events::KINDS_LATER)?;
 
-    let root = Section::root(tree, file, &events::ROOT, problems);
-    let format = root.choice("format", &FORMATS, events::FORMATS_LATER);
+    let (words, column_words) = match kind {
+        Kind::Events => (&events::ROOT, &events::COLUMN),
+        Kind::Mirror => (&mirror::ROOT, &mirror::COLUMN),
+    };
+    let root = Section::root(tree, file, words, problems);
+    let format = format(&root, kind);
     if !registry && format.is_some_and(Format::needs_registry) {
         let complaint = Complaint::new("needs a schema registry");
         root.complain("format", complaint.hint("set kafka.schema_registry.url in millpond.toml"));
     }
     let topics = topics(&root);
     let start = start(&root);
-    let time = root.section("time", &events::TIME).and_then(|section| event_time(&section));
-    let strip = root.read("strip", strip).unwrap_or_default();
+    let is_events = kind == Kind::Events;
+    let time = is_events.then(|| root.section("time", &events::TIME)).flatten();
+    let time = time.and_then(|section| event_time(&section));
+    let strip = is_events.then(|| root.read("strip", strip)).flatten().unwrap_or_default();
     let new_field = [("add", OnNewField::Add), ("rescue", OnNewField::Rescue)];
     let on_new_field = root.choice("on_new_field", &new_field, &[]);
     let conflict = [
@@ -74,11 +97,17 @@ pub(super) fn read(
     let on_type_conflict = root.choice("on_type_conflict", &conflict, &[]);
     let commit_interval = root.read("commit_interval", commit_interval);
     let matches = matches(&root);
-    let (columns, dropped) = columns(&root, timezone);
-    let arrays = arrays(&root);
+    let (columns, dropped) = columns(&root, column_words, timezone);
+    let arrays = if is_events { arrays(&root) } else { Vec::new() };
     let key = key(&root, &columns, &strip);
+    if !is_events && key.is_empty() && !root.has("key") {
+        root.require("key", "the table's primary key, such as [\"id\"]");
+    } else if !is_events && key.is_empty() {
+        root.complain("key", Complaint::new("is empty").hint("the table's primary key, such as [\"id\"]"));
+    }
     let contract = Contract {
         table: table.to_owned(),
+        file: table.to_owned(),
         topics: topics?,
         format: format?,
         start: start?,
@@ -97,8 +126,30 @@ pub(super) fn read(
         commit_interval,
         timezone,
     };
+    let contract = if is_events { contract } else { contract.into_changes() };
     tables_of_its_own(&root, &contract);
     Some(contract)
+}
+
+/// `format`: events have others than changes.
+fn format(root: &Section, kind: Kind) -> Option<Format> {
+    let of_changes = "debezium-json, debezium-avro or dms-json";
+    root.require("format", &format!("how the changes are written: {of_changes}"));
+    let written = root.node("format").and_then(|node| match &node.value {
+        Value::Text { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    let (own, others, complaint) = match kind {
+        Kind::Events => {
+            (&EVENT_FORMATS, &CHANGE_FORMATS, Complaint::new("is of changes, not of events").hint("kind = \"mirror\""))
+        }
+        Kind::Mirror => (&CHANGE_FORMATS, &EVENT_FORMATS, Complaint::new("tells of no changes").hint(of_changes)),
+    };
+    if others.iter().any(|(word, _)| Some(*word) == written) {
+        root.complain("format", complaint);
+        return None;
+    }
+    root.choice("format", own, &[])
 }
 
 /// Complains of tables beside the main one that would have one name.
@@ -241,7 +292,7 @@ fn matches(root: &Section) -> Vec<Match> {
 }
 
 /// The declared columns that are right, and the paths that are left out.
-fn columns(root: &Section, timezone: Tz) -> (Vec<ColumnContract>, Vec<Vec<String>>) {
+fn columns(root: &Section, words: &Words, timezone: Tz) -> (Vec<ColumnContract>, Vec<Vec<String>>) {
     let (mut columns, mut dropped) = (Vec::new(), Vec::new());
     let Some(section) = root.has("columns").then(|| root.table("columns")).flatten() else { return (columns, dropped) };
     for entry in &section.table.entries {
@@ -250,7 +301,7 @@ fn columns(root: &Section, timezone: Tz) -> (Vec<ColumnContract>, Vec<Vec<String
             section.report(&entry.place, name, complaint);
             continue;
         }
-        let Some(entry_section) = section.section(name, &events::COLUMN) else { continue };
+        let Some(entry_section) = section.section(name, words) else { continue };
         if entry_section.table.entries.is_empty() {
             section.report(&entry.place, name, Complaint::new("says nothing").hint("give it `path` or `type`"));
         } else if entry_section.boolean("drop") == Some(true) {
@@ -298,10 +349,23 @@ fn column(section: &Section, name: &str, timezone: Tz) -> ColumnContract {
         kind,
         format,
         zone,
+        scale: scale(section, kind),
         default,
         not_null: section.boolean("not_null").unwrap_or(false),
         description: section.read("description", |text| Ok::<_, Complaint>(text.to_owned())),
     }
+}
+
+/// `scale` of a decimal.
+fn scale(section: &Section, kind: Option<ColumnType>) -> Option<u8> {
+    let text = section.has("scale").then(|| section.scalar("scale")).flatten()?;
+    let scale = text.parse().ok().filter(|scale| *scale <= 100);
+    if scale.is_none() {
+        section.complain("scale", Complaint::new("is not a number from 0 to 100"));
+    } else if !matches!(kind, Some(ColumnType::Double | ColumnType::String)) {
+        section.complain("scale", Complaint::new("only a decimal has it").hint("type = \"string\" or \"double\""));
+    }
+    scale
 }
 
 /// The path of an entry with `drop = true`.

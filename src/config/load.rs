@@ -21,6 +21,7 @@ use crate::schema::Contract;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
+pub(super) const MIRROR_DEFAULTS: &str = include_str!("mirror_defaults.toml");
 const CONFIG_FILE: &str = "millpond.toml";
 
 pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problems> {
@@ -125,7 +126,8 @@ impl Loader<'_> {
         for Named { name, file, text } in self.named("schemas", "toml") {
             let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
             let Some(user) = user else { continue };
-            let mut tree = defaults(EVENTS_DEFAULTS, &self.problems);
+            let below = if contract::is_mirror(&user) { MIRROR_DEFAULTS } else { EVENTS_DEFAULTS };
+            let mut tree = defaults(below, &self.problems);
             tree.overlay(user);
             tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());

@@ -99,9 +99,38 @@ pub(super) mod events {
     pub const ALL: &[(&str, &Words)] =
         &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN), ("arrays.<path>", &ARRAY)];
     /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["mirror", "latest", "reference"];
-    /// Values of `format` that come later.
-    pub const FORMATS_LATER: &[&str] = &["debezium-json", "debezium-avro", "dms-json"];
+    pub const KINDS_LATER: &[&str] = &["latest", "reference"];
+}
+
+/// `schemas/<table>.toml` of `kind = "mirror"`.
+pub(super) mod mirror {
+    use super::Words;
+
+    pub const ROOT: Words = Words {
+        keys: &[
+            "kind",
+            "topic",
+            "topics",
+            "format",
+            "start",
+            "key",
+            "on_new_field",
+            "on_type_conflict",
+            "commit_interval",
+            "raw",
+            "match",
+            "columns",
+        ],
+        later: &["topic_pattern", "history", "retention", "description"],
+    };
+    pub const COLUMN: Words = Words {
+        keys: &["path", "type", "format", "zone", "scale", "default", "not_null", "description", "drop"],
+        later: &[],
+    };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("columns.<name>", &COLUMN)];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -27,6 +27,10 @@ pub enum Reason {
     NotProtobuf,
     /// The registry has no schema with the payload's id.
     UnknownSchema,
+    /// The payload is JSON, but no change of a database's row.
+    NotAChange,
+    /// A value whose type is neither in the message nor in the contract, and that cannot be what it looks like.
+    UntypedValue,
     /// The payload is not UTF-8.
     NotUtf8,
     /// The payload is not JSON.
@@ -54,6 +58,8 @@ impl Reason {
             Reason::NotAvro => "not_avro",
             Reason::NotProtobuf => "not_protobuf",
             Reason::UnknownSchema => "unknown_schema",
+            Reason::NotAChange => "not_a_change",
+            Reason::UntypedValue => "untyped_value",
             Reason::NotUtf8 => "not_utf8",
             Reason::NotJson => "not_json",
             Reason::NotAnObject => "not_an_object",

@@ -1,6 +1,7 @@
 //! The decoder: records in, a batch out.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -14,6 +15,7 @@ use arrow::{
 
 use super::{
     DeadLetter, Reason, Record, Records,
+    change::{self, Changes, Outcome},
     draft::{Draft, Origin, sample},
     fit::{observe, observe_misfit},
     plan::Plan,
@@ -39,6 +41,8 @@ pub enum Skip {
     Tombstone,
     /// The payload is an array without elements.
     EmptyArray,
+    /// It tells of no row: a heartbeat, a mark of a transaction, a change of tables, a message for people.
+    Control,
     /// `match` says that it is not the table's, or it cannot be read and is another table's dead letter.
     NotMatched,
 }
@@ -49,6 +53,7 @@ impl Skip {
         match self {
             Skip::Tombstone => "tombstone",
             Skip::EmptyArray => "empty_array",
+            Skip::Control => "control",
             Skip::NotMatched => "not_matched",
         }
     }
@@ -117,9 +122,31 @@ pub struct Decoder {
     finds: Finds,
     misfits: Finds,
     rescued: u64,
-    /// JSON text of a payload in another format.
-    json: String,
+    /// Reads payloads that are changes of a database's rows.
+    changes: Option<Changes>,
+    texts: Texts,
     children: Vec<Decoder>,
+}
+
+/// Texts that a payload in another format becomes, kept for their memory.
+#[derive(Debug, Default)]
+struct Texts {
+    /// A payload as JSON.
+    json: String,
+    /// A message key as JSON.
+    key: String,
+    /// A change in the form that all formats share.
+    change: String,
+}
+
+impl Texts {
+    /// One large record must not be paid for until the process ends.
+    fn shrink(&mut self) {
+        for text in [&mut self.json, &mut self.key, &mut self.change] {
+            text.clear();
+            text.shrink_to(KEPT_TEXT_BYTES);
+        }
+    }
 }
 
 /// What became of a record.
@@ -135,8 +162,9 @@ impl Decoder {
         let plan = Plan::new(&contract, version);
         let (row, key_row) = (Row::new(plan.sources.len()), Row::new(plan.sources.len()));
         let (draft, rows) = (Draft::default(), Rows::new(&plan.version));
-        let (finds, misfits, json) = (Finds::default(), Finds::default(), String::new());
-        Self { contract, plan, row, key_row, draft, rows, finds, misfits, rescued: 0, json, children: Vec::new() }
+        let (finds, misfits, changes) = (Finds::default(), Finds::default(), Changes::new(&contract));
+        let (texts, children) = (Texts::default(), Vec::new());
+        Self { contract, plan, row, key_row, draft, rows, finds, misfits, rescued: 0, changes, texts, children }
     }
 
     /// Gives the elements of `child` arrays to decoders of their tables: one for each of [`Contract::children`].
@@ -200,53 +228,56 @@ impl Decoder {
 
     /// Reads the records one by one; `take` gets what became of each while the drafts know it.
     fn read(&mut self, records: &Records, mut take: impl FnMut(&mut Self, &Record<'_>, Fate)) {
-        let mut json = std::mem::take(&mut self.json);
+        let mut texts = std::mem::take(&mut self.texts);
         let mut announced = Vec::new();
         self.begin_batch(records.len());
         for record in records.iter() {
-            let fate = self.record(&record, records, &mut json, &mut announced);
+            let fate = self.record(&record, records, &mut texts, &mut announced);
             if !matches!(fate, Fate::Rows) {
                 self.take_back();
             }
             take(self, &record, fate);
         }
-        // One large record must not be paid for until the process ends.
-        json.clear();
-        json.shrink_to(KEPT_TEXT_BYTES);
-        self.json = json;
+        texts.shrink();
+        self.texts = texts;
     }
 
-    /// Reads one record into the rows, to be taken back unless that is its fate; its text may be written to `json`.
-    fn record<'s>(
+    /// Reads one record into the rows, to be taken back unless that is its fate; its text may be written to `texts`.
+    fn record(
         &mut self,
         record: &Record<'_>,
-        records: &'s Records,
-        json: &mut String,
-        announced: &mut Vec<&'s Shape>,
+        records: &Records,
+        texts: &mut Texts,
+        announced: &mut Vec<*const Shape>,
     ) -> Fate {
         self.begin(record, records);
-        let Some(payload) = record.payload else { return Fate::Skipped(Skip::Tombstone) };
+        if record.payload.is_none() && self.changes.is_none() {
+            return Fate::Skipped(Skip::Tombstone);
+        }
         let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
         let owner = self.owns_unreadable(records);
         if !wanted && !owner {
             return Fate::Skipped(Skip::NotMatched);
         }
-        let read = writer::read(self.plan.format, payload, records.schemas(), json)
-            .and_then(|(text, shape)| Ok((text, shape, self.payload(text)?)));
-        let (text, shape, objects) = match read {
+        let read = self.text(record, records, texts).and_then(|(text, shape, skip)| {
+            let objects = if skip.is_some() { 0 } else { self.payload(text)? };
+            Ok((text, shape, skip, objects))
+        });
+        let (text, shape, skip, objects) = match read {
             Ok(read) if wanted => read,
-            Err(fault) if owner || !self.plan.selection.reads_payload() => return Fate::Dead(fault),
+            Err(fault) if owner || !self.reads_payload() => return Fate::Dead(fault),
             _ => return Fate::Skipped(Skip::NotMatched),
         };
+        if let Some(skip) = skip {
+            return Fate::Skipped(skip);
+        }
         if objects == 0 {
             return Fate::Skipped(Skip::EmptyArray);
         }
         if self.rows.of_record() == 0 {
             return Fate::Skipped(Skip::NotMatched);
         }
-        if let Some(shape) = shape {
-            self.announce(shape, announced, record, records);
-        }
+        self.announce(shape, announced, record, records);
         self.report(text, record, records);
         if let Some(refusal) = self.refusal() {
             return Fate::Dead(refusal);
@@ -256,6 +287,39 @@ impl Decoder {
             return Fate::Dead(Fault { reason: Reason::TooLarge, message });
         }
         Fate::Rows
+    }
+
+    /// The JSON text of a record, what its writer declares, and why it is left out, if it is.
+    fn text<'t, 's>(
+        &mut self,
+        record: &Record<'t>,
+        records: &'s Records,
+        texts: &'t mut Texts,
+    ) -> Result<(&'t str, Option<&'s Shape>, Option<Skip>), Fault> {
+        let Texts { json, key, change } = texts;
+        let read = match record.payload {
+            Some(payload) => Some(writer::read(self.plan.format, payload, records.schemas(), json)?),
+            None => None,
+        };
+        let Some(changes) = &mut self.changes else {
+            return Ok(read.map_or(("", None, Some(Skip::Tombstone)), |(text, shape)| (text, shape, None)));
+        };
+        let key = change::key_text(self.plan.format, record, records, key);
+        change.clear();
+        let outcome = changes.read(record, read.map(|(text, _)| text), key, change)?;
+        let skip = match outcome {
+            Outcome::Change { keyed } => {
+                self.draft.keyless = !keyed;
+                None
+            }
+            Outcome::Skipped(skip) => Some(skip),
+        };
+        Ok((change.as_str(), read.and_then(|(_, shape)| shape), skip))
+    }
+
+    /// True if a payload must be read to know whether a record is the table's.
+    fn reads_payload(&self) -> bool {
+        self.plan.selection.reads_payload() || self.changes.as_ref().is_some_and(Changes::reads_payload)
     }
 
     /// True if a record that nobody can read is this table's dead letter although `match` may not want it.
@@ -357,18 +421,23 @@ impl Decoder {
 
     /// Reports the fields that a writer declares and that have no place yet, whether they have values or not; once
     /// per batch and shape.
-    fn announce<'s>(
+    fn announce(
         &mut self,
-        shape: &'s Shape,
-        announced: &mut Vec<&'s Shape>,
+        shape: Option<&Shape>,
+        announced: &mut Vec<*const Shape>,
         record: &Record<'_>,
         records: &Records,
     ) {
-        if announced.iter().any(|known| std::ptr::eq(*known, shape)) {
-            return;
-        }
-        announced.push(shape);
-        let unplaced = shape.leaves.iter().enumerate().filter(|(_, leaf)| !self.plan.covers(&leaf.path));
+        let leaves = match (shape, &self.changes) {
+            (Some(shape), _) if announced.iter().any(|known| std::ptr::eq(*known, shape)) => return,
+            (Some(shape), changes) => {
+                announced.push(shape);
+                if changes.is_some() { Cow::Owned(change::leaves_of(shape)) } else { Cow::Borrowed(&*shape.leaves) }
+            }
+            (None, Some(changes)) => Cow::Borrowed(changes.leaves()),
+            (None, None) => return,
+        };
+        let unplaced = leaves.iter().enumerate().filter(|(_, leaf)| !self.plan.covers(&leaf.path));
         for (at, leaf) in unplaced {
             self.finds.add(&leaf.text, records, (record.offset, at as u32), |find| {
                 find.declared = find.declared.and(leaf.kinds);

@@ -32,6 +32,8 @@ pub(super) struct Draft {
     /// whether that one fitted. Values that are put straight are not noted: those columns need none.
     met: Vec<(u64, bool)>,
     row_count: u64,
+    /// True if the record's rows need no key.
+    pub keyless: bool,
     /// The first reason to refuse the record although it can be read.
     pub refusal: Option<Fault>,
     /// Values at unknown paths, of all rows.
@@ -69,7 +71,7 @@ impl Draft {
         self.head_rescued.clear();
         self.arena.clear();
         self.met.resize(plan.version.columns.len(), (0, false));
-        self.refusal = None;
+        (self.refusal, self.keyless) = (None, false);
         self.unknown.clear();
         self.misfits.clear();
         self.rescued = 0;
@@ -289,6 +291,9 @@ impl Draft {
                 continue;
             }
             let at = *at as usize;
+            if self.keyless {
+                continue;
+            }
             let column = &plan.version.columns[at];
             let path = if column.path.is_unresolved() { &column.name } else { &column.path.to_string() };
             let (reason, what) = if at < plan.version.keys {

@@ -24,6 +24,7 @@
 //! * What is written to a batch depends on the records, the contract and the schema version alone: any split of
 //!   the records into batches gives the same rows.
 
+mod change;
 mod dead;
 mod decoder;
 mod draft;

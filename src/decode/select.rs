@@ -25,6 +25,8 @@ impl Selection {
         for condition in &contract.matches {
             let values = condition.values.clone();
             match &condition.path {
+                // Those are on the message as it came: `change` looks at them.
+                Path::Value(_) if contract.format.is_change() => {}
                 Path::Value(_) => selection.payload.push((source_of(&condition.path) as u32, values)),
                 Path::Key(parts) if !parts.is_empty() => {
                     selection.key.push((source_of(&condition.path) as u32, values))

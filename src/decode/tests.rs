@@ -67,10 +67,10 @@ fn decode(contract: &Contract, version: &SchemaVersion, records: &Records) -> De
 }
 
 /// A row without its nulls, values written out.
-type Cells = BTreeMap<String, String>;
+pub(crate) type Cells = BTreeMap<String, String>;
 
 /// The rows of a batch, by offset and `_row`.
-fn rows_of(batch: &RecordBatch) -> Vec<(i64, i32, Cells)> {
+pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<(i64, i32, Cells)> {
     let cell = |column: usize, row: usize| cell(batch.column(column), row);
     let schema = batch.schema();
     (0..batch.num_rows())

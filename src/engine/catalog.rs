@@ -13,6 +13,7 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
+use super::latest::Mirrors;
 use super::outbound;
 use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
@@ -21,9 +22,12 @@ use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
+use crate::latest::Stats;
 use crate::news::News;
-use crate::query::{Catalog, Pinned, SystemTable, ViewTable};
-use crate::schema::{Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, type_name};
+use crate::query::{Catalog, KeyedTable, Pinned, SystemTable, ViewTable};
+use crate::schema::{
+    Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change, type_name,
+};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
@@ -39,6 +43,8 @@ pub struct Fed {
     pub statuses: Statuses,
     /// The contracts.
     pub contracts: Vec<Arc<Contract>>,
+    /// One row per key, kept from the tables of changes.
+    pub mirrors: Mirrors,
 }
 
 /// The tables of the engine, as they come to be.
@@ -61,6 +67,8 @@ pub struct EngineCatalog {
     pub retries: RwLock<BTreeMap<String, Retries>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
+    /// What the rows of mirrors may hold.
+    pub latest_bytes: usize,
     /// What the platform told about itself.
     pub news: News,
     /// Where messages go.
@@ -86,6 +94,7 @@ impl EngineCatalog {
             readers: RwLock::default(),
             retries: RwLock::default(),
             ingest_budget: Budget::new(0),
+            latest_bytes: 0,
             news: News::default(),
             sinks: Sinks::default(),
             query_memory: OnceLock::new(),
@@ -118,6 +127,13 @@ impl EngineCatalog {
                 }
             }
         }
+        for (name, mirror) in &self.fed().mirrors {
+            if let Some(reason) = mirror.table.stopped() {
+                reasons.push(format!("table {name}: stopped: {reason}"));
+            } else if mirror.table.is_loading() {
+                reasons.push(format!("table {name}: its rows are being put together"));
+            }
+        }
         for (table, status) in &self.fed().statuses {
             let counters = status.counters();
             if let Some(error) = counters.error {
@@ -146,6 +162,9 @@ impl Catalog for SharedCatalog {
         for (name, live) in fed.tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
+        for (name, mirror) in fed.mirrors.iter().filter(|(name, _)| !views.contains_key(*name)) {
+            public.insert(name.clone(), Arc::new(KeyedTable::new(Arc::clone(&mirror.table))));
+        }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         // The table is made once Kafka answers; until then it has no rows.
         let dead_letters = catalog.dead_letters.get().map(|table| table.snapshot());
@@ -158,7 +177,10 @@ impl Catalog for SharedCatalog {
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
         let comments = move |table: &str| {
-            let schema = fed.tables.get(table).map(|live| Arc::clone(&live.pin().schema));
+            // A mirror's columns are those of its changes.
+            let changes = fed.mirrors.contains_key(table).then(|| change::table_of(table));
+            let live = fed.tables.get(changes.as_deref().unwrap_or(table));
+            let schema = live.map(|live| Arc::clone(&live.pin().schema));
             let fields = schema.iter().flat_map(|schema| schema.fields());
             fields
                 .filter_map(|field| Some((field.name().clone(), field.metadata().get(DESCRIPTION_KEY)?.clone())))
@@ -388,20 +410,50 @@ fn tables_schema() -> SchemaRef {
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let fed = catalog.fed();
-    let views: Vec<_> = fed.tables.iter().map(|(name, live)| (name, live.pin())).collect();
-    let files = |view: &View| view.committed.as_ref().map(|at| at.log_data().num_files() as i64);
+    let mut rows: Vec<TableRow<'_>> = Vec::new();
+    for (name, live) in &fed.tables {
+        let view = live.pin();
+        rows.push(TableRow {
+            name,
+            kind: kind(name),
+            schema_version: view.schema_version,
+            table_version: view.table_version().map(|version| version as i64),
+            files: view.committed.as_ref().map(|at| at.log_data().num_files() as i64),
+            hot_rows: view.hot_rows(),
+            hot_bytes: view.hot_bytes(),
+        });
+    }
+    for (name, mirror) in &fed.mirrors {
+        let changes = fed.tables.get(&change::table_of(name)).map(|live| live.pin().schema_version);
+        let Stats { rows: hot_rows, bytes: hot_bytes, .. } = mirror.table.stats();
+        let schema_version = changes.unwrap_or_default();
+        let (table_version, files) = (None, None);
+        rows.push(TableRow { name, kind: "mirror", schema_version, table_version, files, hot_rows, hot_bytes });
+    }
+    rows.sort_by_key(|row| row.name);
     RecordBatch::try_new(
         tables_schema(),
         vec![
-            texts(views.iter().map(|(name, _)| Some(name.as_str()))),
-            texts(views.iter().map(|(name, _)| Some(kind(name)))),
-            small(views.iter().map(|(_, view)| Some(view.schema_version.cast_signed()))),
-            numbers(views.iter().map(|(_, view)| view.table_version().map(|version| version as i64))),
-            numbers(views.iter().map(|(_, view)| files(view))),
-            numbers(views.iter().map(|(_, view)| Some(view.hot_rows() as i64))),
-            numbers(views.iter().map(|(_, view)| Some(view.hot_bytes() as i64))),
+            texts(rows.iter().map(|row| Some(row.name))),
+            texts(rows.iter().map(|row| Some(row.kind))),
+            small(rows.iter().map(|row| Some(row.schema_version.cast_signed()))),
+            numbers(rows.iter().map(|row| row.table_version)),
+            numbers(rows.iter().map(|row| row.files)),
+            numbers(rows.iter().map(|row| Some(row.hot_rows as i64))),
+            numbers(rows.iter().map(|row| Some(row.hot_bytes as i64))),
         ],
     )
+}
+
+/// A row of `system.tables`. All rows of a mirror are hot: they are kept in memory.
+struct TableRow<'a> {
+    name: &'a str,
+    kind: &'static str,
+    schema_version: u32,
+    table_version: Option<i64>,
+    files: Option<i64>,
+    hot_rows: usize,
+    hot_bytes: usize,
 }
 
 const EVENTS: &str = "events";
@@ -410,7 +462,8 @@ const EVENTS: &str = "events";
 fn kind(table: &str) -> &'static str {
     match table.split_once("__") {
         None => EVENTS,
-        Some((_, "raw")) => "raw",
+        Some((_, "changes")) => "changes",
+        Some((_, beside)) if beside.ends_with("raw") => "raw",
         Some(_) => "child",
     }
 }
@@ -427,9 +480,18 @@ fn columns_schema() -> SchemaRef {
 
 fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<(String, LogicalColumn)> = Vec::new();
-    for (name, live) in &catalog.fed().tables {
+    let fed = catalog.fed();
+    for (name, live) in &fed.tables {
         rows.extend(LogicalColumn::all(&live.pin().schema).into_iter().map(|column| (name.clone(), column)));
     }
+    for (name, mirror) in &fed.mirrors {
+        let of_changes = rows.iter().filter(|(table, _)| *table == change::table_of(name));
+        let known: BTreeMap<String, LogicalColumn> =
+            of_changes.map(|(_, column)| (column.name.clone(), column.clone())).collect();
+        let shown = mirror.table.schema();
+        rows.extend(shown.fields().iter().filter_map(|field| Some((name.clone(), known.get(field.name())?.clone()))));
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
     let word = |key: &'static str| {
         texts(rows.iter().map(|(_, column)| column.newest().metadata().get(key).map(String::as_str)))
     };
@@ -507,12 +569,13 @@ fn memory_schema() -> SchemaRef {
 fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let (queries, queries_limit) = catalog.query_memory.get().map_or((0, 0), |memory| memory());
     let ingest = &catalog.ingest_budget;
+    let latest: usize = catalog.fed().mirrors.values().map(|mirror| mirror.table.stats().bytes).sum();
     RecordBatch::try_new(
         memory_schema(),
         vec![
-            texts([Some("ingest"), Some("queries")]),
-            numbers([Some(ingest.used_bytes() as i64), Some(queries as i64)]),
-            numbers([Some(ingest.limit_bytes() as i64), Some(queries_limit as i64)]),
+            texts([Some("ingest"), Some("latest"), Some("queries")]),
+            numbers([ingest.used_bytes(), latest, queries].map(|bytes| Some(bytes as i64))),
+            numbers([ingest.limit_bytes(), catalog.latest_bytes, queries_limit].map(|bytes| Some(bytes as i64))),
         ],
     )
 }
@@ -545,6 +608,7 @@ mod tests {
             committed: None,
             positions: BTreeMap::new(),
             hot: Vec::new(),
+            retries: 0,
         };
         Arc::new(LiveView::new(view))
     }

@@ -230,7 +230,7 @@ impl Family {
     }
 
     fn file(&self) -> Cause {
-        Cause::Edit(format!("schemas/{}.toml", self.contract().table))
+        Cause::Edit(format!("schemas/{}.toml", self.contract().file))
     }
 }
 

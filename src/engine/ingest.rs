@@ -333,6 +333,7 @@ impl State {
         }
         self.ingest.status.committed(tables.main.version());
         if let Some(answer) = answer {
+            self.ingest.live.retried();
             answer.give();
         }
         if self.checkpointing.as_ref().is_some_and(JoinHandle::is_finished) {

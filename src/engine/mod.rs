@@ -15,6 +15,7 @@ mod family;
 mod feed;
 mod feeder;
 mod ingest;
+mod latest;
 mod metrics;
 mod outbound;
 mod reload;
@@ -44,6 +45,7 @@ use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
 use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
+use self::latest::Mirror;
 use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::versions::Versions;
@@ -58,7 +60,7 @@ use crate::lake::{
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
-use crate::schema::{Contract, SchemaVersion, fixed};
+use crate::schema::{Contract, SchemaVersion, change, fixed};
 use crate::serve::{Flight, Http};
 use crate::source::{KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
@@ -68,7 +70,9 @@ const PROCESS_BYTES: usize = 128 * 1024 * 1024;
 /// Shares of what `[limits] memory` leaves beside that, in percent; the last 15 are what the allocator keeps of
 /// what was freed a moment ago, which is most while a backlog is written.
 const INGEST_PERCENT: usize = 30;
-const QUERY_PERCENT: usize = 40;
+const QUERY_PERCENT: usize = 25;
+/// Rows of mirrors.
+const LATEST_PERCENT: usize = 15;
 /// Files of commits while they are encoded.
 const ENCODING_PERCENT: usize = 10;
 /// What librdkafka may hold in its own queues, over all topics.
@@ -163,6 +167,7 @@ impl Engine {
             readers: RwLock::new(BTreeMap::new()),
             retries: RwLock::default(),
             ingest_budget: budget.clone(),
+            latest_bytes: share(LATEST_PERCENT),
             news: news.clone(),
             sinks: sinks.clone(),
             query_memory: OnceLock::new(),
@@ -171,6 +176,8 @@ impl Engine {
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(&project.views, &service, &catalog).await;
+        let mirrors = feeder::Keeper { service: service.clone(), limit_bytes: share(LATEST_PERCENT) };
+        mirrors.start(&Fed::default(), &catalog.fed());
 
         let watch =
             Watch { catalog: Arc::clone(&catalog), news: news.clone(), commit_interval: config.lake.commit_interval };
@@ -192,6 +199,7 @@ impl Engine {
             stop: stop_feed.clone(),
             abort: abort.clone(),
             lives: BTreeMap::new(),
+            mirrors,
         };
         let mut servers = Vec::new();
         if let Some(flight) = flight {
@@ -204,6 +212,7 @@ impl Engine {
             let work = http.run(
                 Arc::new(move || ready.not_ready()),
                 metrics::registry(Arc::clone(&catalog))?,
+                latest::lookup(Arc::clone(&catalog)),
                 stop_servers.clone(),
             );
             servers.push(("http", task::spawn("http", work)));
@@ -403,7 +412,14 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
     Box::pin(async move {
         let lake = existing(project, variables).await?;
         let catalog = committed(project, Some(&lake)).await?;
-        service(Some(&lake), &catalog, &project.config)
+        let service = service(Some(&lake), &catalog, &project.config)?;
+        let (fed, limit_bytes) = (catalog.fed(), share(&project.config, LATEST_PERCENT));
+        for (name, mirror) in &fed.mirrors {
+            if let Some(changes) = fed.tables.get(&change::table_of(name)) {
+                mirror.load(Arc::clone(changes), service.clone(), limit_bytes).await?;
+            }
+        }
+        Ok(service)
     })
 }
 
@@ -441,13 +457,15 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
             tables.entry(name).or_insert_with(|| Arc::new(LiveView::new(view)));
         }
     }
+    let mirror = |contract: &Contract| Some((contract.file.clone(), Mirror::of(contract)?));
+    let mirrors = project.tables.iter().filter_map(mirror).collect();
     Ok(Arc::new(EngineCatalog {
         views: RwLock::new(views(project)),
         lake: lake.cloned(),
         versions,
         dead_letters,
         brokers: cluster(&project.config, None).brokers,
-        ..EngineCatalog::of(Fed { tables, ..Fed::default() })
+        ..EngineCatalog::of(Fed { tables, mirrors, ..Fed::default() })
     }))
 }
 
@@ -524,7 +542,7 @@ fn suits(contract: &Contract, view: &View, versions: &Versions) -> Result<()> {
         },
     };
     contract.suits(&version).map_err(|refusal| {
-        Error::new(Kind::Refused, format!("schemas/{}.toml: {refusal}", contract.table)).hint(refusal.hint)
+        Error::new(Kind::Refused, format!("schemas/{}.toml: {refusal}", contract.file)).hint(refusal.hint)
     })
 }
 
@@ -541,6 +559,7 @@ fn view_of(
         committed: None,
         positions: BTreeMap::new(),
         hot: Vec::new(),
+        retries: 0,
     };
     if let Some(table) = table {
         view.schema = table.arrow_schema().map_err(unreadable)?;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use deltalake_core::kernel::EagerSnapshot;
+use tokio::sync::watch;
 
 use super::positions::{Positions, TopicPartition};
 use crate::task::Charge;
@@ -54,6 +55,8 @@ pub struct View {
     pub positions: Positions,
     /// The rows above those positions, in order of arrival.
     pub hot: Vec<Arc<HotBatch>>,
+    /// Commits of this process that brought rows from below the positions: dead letters that were tried again.
+    pub retries: u64,
 }
 
 impl View {
@@ -84,17 +87,30 @@ impl View {
 
 /// The current View of a table. Many read, one task writes.
 #[derive(Debug)]
-pub struct LiveView(ArcSwap<View>);
+pub struct LiveView {
+    view: ArcSwap<View>,
+    changed: watch::Sender<()>,
+}
 
 impl LiveView {
     /// Starts with `view`.
     pub fn new(view: View) -> Self {
-        Self(ArcSwap::from_pointee(view))
+        Self { view: ArcSwap::from_pointee(view), changed: watch::Sender::new(()) }
     }
 
     /// Pins the View as it is now.
     pub fn pin(&self) -> Arc<View> {
-        self.0.load_full()
+        self.view.load_full()
+    }
+
+    /// Tells of each change from now on.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Notes that the committed rows hold some from below the positions.
+    pub fn retried(&self) {
+        self.change(|view| view.retries += 1);
     }
 
     /// Shows `batch` from now on.
@@ -129,8 +145,9 @@ impl LiveView {
     }
 
     fn change(&self, change: impl FnOnce(&mut View)) {
-        let mut view = View::clone(&self.0.load());
+        let mut view = View::clone(&self.view.load());
         change(&mut view);
-        self.0.store(Arc::new(view));
+        self.view.store(Arc::new(view));
+        self.changed.send_replace(());
     }
 }

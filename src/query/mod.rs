@@ -19,6 +19,7 @@
 mod allow;
 mod catalog;
 mod error;
+mod latest;
 mod logical;
 mod parse;
 mod past;
@@ -43,6 +44,7 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 
 pub use datafusion::common::ScalarValue;
+pub use latest::KeyedTable;
 pub use parse::{Script, split};
 pub use rows::Rows;
 pub use service::{Service, ServiceOptions};

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use super::names::derive;
+use super::{change, names::derive};
 
 /// Everything a person declared about one events table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contract {
-    /// Table name = the file's stem.
+    /// Table name.
     pub table: String,
+    /// Stem of the file that declares it: the table's name, unless Millpond made that up.
+    pub file: String,
     /// Topics that feed the table, at least one.
     pub topics: Vec<String>,
     /// How payloads are written.
@@ -64,12 +66,23 @@ pub enum Format {
     Avro,
     /// Protobuf in the Confluent wire format.
     Protobuf,
+    /// Debezium's changes as JSON.
+    DebeziumJson,
+    /// Debezium's changes as Avro in the Confluent wire format.
+    DebeziumAvro,
+    /// AWS DMS's changes as JSON.
+    DmsJson,
 }
 
 impl Format {
     /// True if payloads can be read only with schemas of a registry.
     pub fn needs_registry(self) -> bool {
-        self != Self::Json
+        matches!(self, Self::Avro | Self::Protobuf | Self::DebeziumAvro)
+    }
+
+    /// True if payloads are changes of a database's rows.
+    pub fn is_change(self) -> bool {
+        matches!(self, Self::DebeziumJson | Self::DebeziumAvro | Self::DmsJson)
     }
 }
 
@@ -78,6 +91,7 @@ impl Contract {
     pub fn undeclared(table: &str, topic: &str) -> Self {
         Self {
             table: table.to_owned(),
+            file: table.to_owned(),
             topics: vec![topic.to_owned()],
             format: Format::Json,
             start: Start::Earliest,
@@ -118,6 +132,26 @@ impl Contract {
     pub fn family(&self) -> Vec<Contract> {
         let children = self.children();
         std::iter::once(self.clone()).chain(children.iter().flat_map(Contract::family)).collect()
+    }
+
+    /// The contract of the changes of a database's table, from what is declared about its rows: paths begin at a row.
+    #[must_use]
+    pub fn into_changes(mut self) -> Self {
+        let after = || change::AFTER.to_owned();
+        for column in &mut self.columns {
+            if let Some(Path::Value(parts)) = &mut column.path {
+                parts.insert(0, after());
+            }
+        }
+        self.dropped.iter_mut().for_each(|path| path.insert(0, after()));
+        self.columns.extend(change::columns());
+        let path = Path::Value(vec![change::TIME_PATH.to_owned()]);
+        Self {
+            table: change::table_of(&self.table),
+            strip: vec![after()],
+            time: Some(EventTime { path, format: TimeFormat::Rfc3339 }),
+            ..self
+        }
     }
 
     /// Name of the table that keeps records as they came, if there is one.
@@ -281,6 +315,8 @@ pub struct ColumnContract {
     pub format: Option<TimeFormat>,
     /// The zone of timestamps without one; the project's if `None`.
     pub zone: Option<Tz>,
+    /// Digits behind the point of a decimal that Debezium writes as base64.
+    pub scale: Option<u8>,
     /// The value of rows that have none or null, as a header would write it: strings as they are, other types as
     /// in JSON.
     pub default: Option<String>,

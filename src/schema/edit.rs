@@ -90,7 +90,9 @@ impl Contract {
         let tables = |contract: &Contract| (contract.key.clone(), contract.raw, contract.arrays.clone());
         let times = |contract: &Contract| {
             let columns = contract.columns.iter().filter(|column| self.column(&column.name).is_some());
-            columns.map(|column| (column.name.clone(), column.format.clone(), column.zone)).collect::<Vec<_>>()
+            columns
+                .map(|column| (column.name.clone(), column.format.clone(), column.zone, column.scale))
+                .collect::<Vec<_>>()
         };
         let same = reading(self) == reading(next)
             && tables(self) == tables(next)

@@ -13,6 +13,7 @@
 //! its field metadata, so a version reads back from the Delta table alone; `record` is what is kept of its history.
 
 mod arrow;
+pub mod change;
 mod contract;
 mod edit;
 mod found;

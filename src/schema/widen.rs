@@ -9,7 +9,10 @@
 //! | date | timestamp | a timestamp came; dates are midnight UTC in it |
 //! | any but string, json and lists | string | a misfit came, and `on_type_conflict = "string"` or the contract says so |
 
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{cast, is_not_null, kernels::zip::zip};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::error::ArrowError;
 
 use super::{
     Column, ColumnType, Contract, Found, Observed, OnTypeConflict, SchemaVersion, WIDENS_KEY, version::MAX_COLUMNS,
@@ -36,6 +39,20 @@ impl LogicalColumn {
             }
         }
         all
+    }
+
+    /// Its values in a batch of the table, which may be older than the newest of its columns.
+    pub fn of_batch(&self, batch: &RecordBatch) -> Result<ArrayRef, ArrowError> {
+        let kind = self.newest().data_type();
+        let mut values: Option<ArrayRef> = None;
+        for column in self.columns.iter().filter_map(|field| batch.column_by_name(field.name())) {
+            let column = cast(column, kind)?;
+            values = Some(match values {
+                Some(newer) => zip(&is_not_null(&newer)?, &newer, &column)?,
+                None => column,
+            });
+        }
+        Ok(values.unwrap_or_else(|| new_null_array(kind, batch.num_rows())))
     }
 
     /// The newest of its columns, which gives it its type.

@@ -1,4 +1,4 @@
-//! The HTTP door: is it alive, is it ready, what are its numbers.
+//! The HTTP door: is it alive, is it ready, what are its numbers; and rows by key (`keys`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 
 use super::address;
+use super::keys::{self, Lookup};
 use crate::error::{Error, Kind, Result};
 use crate::task::Shutdown;
 
@@ -22,7 +23,7 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// How long open connections may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 
-const INDEX: &str = "Millpond\n\n  /healthz   the process lives\n  /readyz    it can do its work, or 503 and why not\n  /metrics   numbers for Prometheus\n\nSQL: Arrow Flight SQL at the address in [serve] flight_sql, or `millpond sql`\n";
+const INDEX: &str = "Millpond\n\n  /healthz   the process lives\n  /readyz    it can do its work, or 503 and why not\n  /metrics   numbers for Prometheus\n  /v1/latest/<table>/<key>, /v1/latest/<table>?key=<key>&key=<key>   rows of mirrors as JSON\n\nSQL: Arrow Flight SQL at the address in [serve] flight_sql, or `millpond sql`\n";
 
 /// A bound HTTP door.
 pub struct Http {
@@ -44,8 +45,8 @@ impl Http {
     }
 
     /// Serves until told to stop.
-    pub async fn run(self, readiness: Readiness, metrics: Registry, shutdown: Shutdown) -> Result<()> {
-        let server = axum::serve(self.listener, routes(readiness, metrics))
+    pub async fn run(self, readiness: Readiness, metrics: Registry, lookup: Lookup, shutdown: Shutdown) -> Result<()> {
+        let server = axum::serve(self.listener, routes(readiness, metrics).merge(keys::routes(lookup)))
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let drained = async {
             shutdown.cancelled().await;
@@ -92,6 +93,7 @@ async fn numbers(State(metrics): State<Registry>) -> Response {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use prometheus::IntCounter;
 
     use super::*;
@@ -110,7 +112,14 @@ mod tests {
         registry.register(Box::new(counter.clone())).unwrap();
         counter.inc_by(7);
         let shutdown = Shutdown::new();
-        let server = crate::task::spawn("server", http.run(readiness, registry, shutdown.clone()));
+        let cars = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as ArrayRef)]).unwrap();
+        let lookup: Lookup = Arc::new(move |table, keys| match (table, keys) {
+            ("cars", keys) if keys.iter().any(|key| *key == ["7"]) => Ok(Some(cars.clone())),
+            ("cars", _) => Ok(Some(cars.slice(0, 0))),
+            ("away", _) => Err(Error::new(Kind::Unavailable, "ask again")),
+            _ => Ok(None),
+        });
+        let server = crate::task::spawn("server", http.run(readiness, registry, lookup, shutdown.clone()));
         let get = async |path: &str| {
             let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
@@ -122,6 +131,16 @@ mod tests {
         assert!(get("/metrics").await.1.contains("millpond_test_rows_total 7"));
         assert!(get("/").await.1.contains("/metrics"));
         assert_eq!(get("/nothing").await.0, 404);
+        assert_eq!(get("/v1/latest/cars/7").await, (200, "{\"id\":7}".into()));
+        assert_eq!(get("/v1/latest/cars?key=8&key=7").await, (200, "[{\"id\":7}]".into()));
+        assert_eq!(get("/v1/latest/cars/8").await, (404, "{\"error\":\"there is no row with this key\"}".into()));
+        assert_eq!(get("/v1/latest/cars").await.0, 400);
+        assert_eq!(get("/v1/latest/away/1").await, (503, "{\"error\":\"ask again\"}".into()));
+        assert!(get("/v1/latest/none/1").await.1.contains("no table `none`"));
+        let first = reqwest::get(format!("{base}/v1/latest/cars/7")).await.unwrap();
+        let tag = first.headers()["etag"].clone();
+        let again = reqwest::Client::new().get(format!("{base}/v1/latest/cars/7")).header("if-none-match", tag);
+        assert_eq!(again.send().await.unwrap().status().as_u16(), 304);
         shutdown.cancel();
         server.await.unwrap().unwrap();
         assert!(reqwest::get(format!("{base}/healthz")).await.is_err());

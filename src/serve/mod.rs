@@ -6,6 +6,8 @@
 mod address;
 pub mod flight;
 pub mod http;
+mod keys;
 
 pub use flight::{Admin, Flight};
 pub use http::Http;
+pub use keys::Lookup;

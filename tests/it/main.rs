@@ -8,6 +8,7 @@ mod dead_letters;
 mod deliver;
 mod exactly_once;
 mod memory;
+mod mirror;
 mod pipe;
 mod project_folder;
 mod public_json;

@@ -57,6 +57,19 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ),
     ("schema", &["datafusion", "object_store", "crate::source", "crate::lake", "crate::query", "crate::serve"]),
     ("lake", &["datafusion::sql", "crate::source", "crate::query", "crate::serve", "crate::engine"]),
+    (
+        "latest",
+        &[
+            "datafusion",
+            "object_store",
+            "tokio",
+            "crate::source",
+            "crate::lake",
+            "crate::query",
+            "crate::serve",
+            "crate::engine",
+        ],
+    ),
     ("query", &["crate::source", "crate::serve", "crate::engine", "crate::cli"]),
     ("news", &["crate::lake", "crate::source", "crate::query", "crate::serve", "crate::engine", "object_store"]),
     (

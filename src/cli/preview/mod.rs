@@ -20,7 +20,7 @@ use crate::config::{self, Project};
 use crate::decode::{Record, Records, RecordsBuilder};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
-use crate::schema::{self, Column, Contract};
+use crate::schema::{self, Column, Contract, change};
 
 /// Characters of a sample or a payload that are shown.
 const SHOWN: usize = 32;
@@ -41,8 +41,8 @@ pub(super) struct PreviewArgs {
     /// A topic of the project's brokers: its newest records
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// How the topic's payloads are written, if the table does not say it [default: json]
-    #[arg(long, value_enum, conflicts_with = "file")]
+    /// How payloads are written, if the table does not say it [default: json]
+    #[arg(long, value_enum)]
     payload: Option<Payload>,
     /// The project's folder [default: the working directory]
     #[arg(long, value_name = "DIR")]
@@ -75,6 +75,29 @@ enum Payload {
     Json,
     Avro,
     Protobuf,
+    DebeziumJson,
+    DebeziumAvro,
+    DmsJson,
+}
+
+impl Payload {
+    fn format(self) -> schema::Format {
+        match self {
+            Payload::Json => schema::Format::Json,
+            Payload::Avro => schema::Format::Avro,
+            Payload::Protobuf => schema::Format::Protobuf,
+            Payload::DebeziumJson => schema::Format::DebeziumJson,
+            Payload::DebeziumAvro => schema::Format::DebeziumAvro,
+            Payload::DmsJson => schema::Format::DmsJson,
+        }
+    }
+}
+
+/// The contract of a table that nobody has declared.
+fn undeclared(table: &str, payload: Option<Payload>) -> Result<Contract> {
+    let format = payload.unwrap_or_default().format();
+    let contract = Contract { format, ..config::events(table)? };
+    Ok(if format.is_change() { contract.into_changes() } else { contract })
 }
 
 pub(super) async fn run(args: &PreviewArgs) -> Result<ExitCode> {
@@ -101,9 +124,13 @@ fn from_file(args: &PreviewArgs, file: &Path) -> Result<(Arc<Contract>, Vec<Reco
     let stem = file.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-");
     let table = args.table.as_deref().or(stem).unwrap_or("records");
     let contract = match &args.project {
-        Some(dir) => of_table(args.overrides.load(dir)?.0, table)?,
-        None => config::events(table)?,
+        Some(dir) => of_table(args.overrides.load(dir)?.0, table, args.payload)?,
+        None => undeclared(table, args.payload)?,
     };
+    if contract.format.needs_registry() {
+        let text = "a file holds JSON: Avro and Protobuf can be looked at in a topic, with --topic";
+        return Err(Error::new(Kind::Usage, text));
+    }
     let mut builder = RecordsBuilder::new(0);
     let mut unreadable = Vec::new();
     let read = records::each_record(records::open(file)?, Layout::Json, |line, record| {
@@ -139,23 +166,12 @@ async fn from_topic(args: &PreviewArgs, topic: &str) -> Result<(Arc<Contract>, V
     let registry = engine::registry(&project.config)?;
     let cluster = Cluster::of(&project).await?;
     let contract = match &args.table {
-        Some(table) if project.tables.iter().any(|contract| contract.table == *table) => {
-            if args.payload.is_some() {
-                let text = format!(
-                    "schemas/{table}.toml says how payloads are written: --payload is for topics without a table"
-                );
-                return Err(Error::new(Kind::Usage, text));
-            }
-            of_table(project, table)?
+        Some(table) if project.tables.iter().any(|contract| is_called(contract, table)) => {
+            of_table(project, table, args.payload)?
         }
         table => Contract {
             topics: vec![topic.to_owned()],
-            format: match args.payload.unwrap_or_default() {
-                Payload::Json => schema::Format::Json,
-                Payload::Avro => schema::Format::Avro,
-                Payload::Protobuf => schema::Format::Protobuf,
-            },
-            ..config::events(&table.clone().unwrap_or_else(|| table_name(topic)))?
+            ..undeclared(&table.clone().unwrap_or_else(|| table_name(topic)), args.payload)?
         },
     };
     if contract.format.needs_registry() && registry.is_none() {
@@ -169,9 +185,18 @@ async fn from_topic(args: &PreviewArgs, topic: &str) -> Result<(Arc<Contract>, V
     Ok((Arc::new(contract), batches, from))
 }
 
-fn of_table(project: Project, table: &str) -> Result<Contract> {
-    let names: Vec<String> = project.tables.iter().map(|contract| contract.table.clone()).collect();
-    project.tables.into_iter().find(|contract| contract.table == table).ok_or_else(|| {
+/// True if a person who says `name` means the table of this contract: of a mirror, that of its changes.
+fn is_called(contract: &Contract, name: &str) -> bool {
+    contract.table == name || contract.file == name
+}
+
+fn of_table(project: Project, table: &str, payload: Option<Payload>) -> Result<Contract> {
+    if payload.is_some() {
+        let text = format!("schemas/{table}.toml says how payloads are written: --payload is for what has no table");
+        return Err(Error::new(Kind::Usage, text));
+    }
+    let names: Vec<String> = project.tables.iter().map(|contract| contract.file.clone()).collect();
+    project.tables.into_iter().find(|contract| is_called(contract, table)).ok_or_else(|| {
         Error::new(Kind::Usage, format!("the project has no table `{table}`"))
             .hint(format!("there are: {}", names.join(", ")))
     })
@@ -275,22 +300,37 @@ fn json(outlook: &Outlook) -> Value {
 fn toml(outlook: &Outlook, contract: &Contract) -> String {
     let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let Some(table) = outlook.tables.first() else { return String::new() };
-    let format = match contract.format {
-        schema::Format::Json => "",
-        schema::Format::Avro => "format = \"avro\"\n",
-        schema::Format::Protobuf => "format = \"protobuf\"\n",
+    let payload = Payload::value_variants().iter().find(|payload| payload.format() == contract.format);
+    let word = payload.and_then(ValueEnum::to_possible_value).map_or(String::new(), |word| word.get_name().to_owned());
+    let format =
+        if contract.format == schema::Format::Json { String::new() } else { format!("format = {}\n", text(&word)) };
+    let topic = text(&contract.topics[0]);
+    let mut out = if contract.format.is_change() {
+        format!(
+            "# The mirror `{}`, as {} changes would have it. Its key is the primary key of the database's table.\n\n\
+             kind  = \"mirror\"\ntopic = {topic}\n{format}key   = [\"id\"]\n",
+            contract.file, outlook.records,
+        )
+    } else {
+        format!(
+            "# The table `{}`, as {} records would have it. Name a key and a time if there are any.\n\n\
+             kind  = \"events\"\ntopic = {topic}\n{format}# key  = [\"id\"]        # a record without it is a dead letter\n\
+             # time = {{ path = \"at\", format = \"rfc3339\" }}   # becomes event_time; else the broker's timestamp\n",
+            contract.table, outlook.records,
+        )
     };
-    let mut out = format!(
-        "# The table `{}`, as {} records would have it. Name a key and a time if there are any.\n\n\
-         kind  = \"events\"\ntopic = {}\n{format}# key  = [\"id\"]        # a record without it is a dead letter\n\
-         # time = {{ path = \"at\", format = \"rfc3339\" }}   # becomes event_time; else the broker's timestamp\n",
-        contract.table,
-        outlook.records,
-        text(&contract.topics[0]),
-    );
-    for column in table.columns() {
+    // Of a change only the columns of the row are the user's to declare.
+    let in_row = |column: &&Column| match &column.path {
+        schema::Path::Value(parts) => !contract.format.is_change() || parts[0] == change::AFTER,
+        _ => true,
+    };
+    let path_of = |column: &Column| match &column.path {
+        schema::Path::Value(parts) if contract.format.is_change() => schema::Path::Value(parts[1..].to_vec()),
+        path => path.clone(),
+    };
+    for column in table.columns().filter(in_row) {
         let (count, sample) = table.filled(column);
-        let (percent, name, path) = (table.percent(count), text(column.logical()), text(&column.path.to_string()));
+        let (percent, name, path) = (table.percent(count), text(column.logical()), text(&path_of(column).to_string()));
         let _ = write!(
             out,
             "\n# in {percent} % of rows, such as {}\n[columns.{name}]\npath = {path}\ntype = {}\n",

@@ -62,6 +62,7 @@ drop = true
         |path: &[&str], shape| ArrayContract { path: path.iter().map(|part| (*part).to_owned()).collect(), shape };
     let expected = Contract {
         table: "telemetry".into(),
+        file: "telemetry".into(),
         topics: vec!["fleet.a".into(), "fleet.b".into()],
         format: Format::Json,
         start: Start::At(1_793_458_800_000),
@@ -116,6 +117,7 @@ fn a_topic_is_enough() {
     assert_eq!(tables.iter().map(|table| table.table.as_str()).collect::<Vec<_>>(), ["a", "b"], "both share a topic");
     let expected = Contract {
         table: "a".into(),
+        file: "a".into(),
         topics: vec!["t".into()],
         format: Format::Json,
         start: Start::Earliest,
@@ -345,10 +347,16 @@ fn records_that_nobody_can_read_are_one_tables_dead_letters() {
 fn mistakes_of_the_head() {
     let feeds = "hint: topic = \"…\" names the Kafka topic that feeds the table, topics = […] several";
     for (file, expected) in [
-        ("", vec!["1:1: kind: is missing\n  hint: kind = \"events\"".to_owned()]),
         (
-            "kind = \"mirror\"\nkey = 5\nanything = true",
-            vec!["1:8: kind: `mirror` is not in this version of Millpond".into()],
+            "",
+            vec![
+                "1:1: kind: is missing\n  hint: kind = \"events\", or \"mirror\" for the changes of a database's table"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "kind = \"latest\"\nkey = 5\nanything = true",
+            vec!["1:8: kind: `latest` is not in this version of Millpond".into()],
         ),
         ("kind = \"event\"", vec!["1:8: kind: `event` is not known here\n  hint: did you mean `events`?".into()]),
         ("kind = \"events\"", vec![format!("1:1: topic: is missing\n  {feeds}")]),
@@ -387,4 +395,62 @@ fn names_of_files_are_names_of_tables() {
             "schemas/t__raw.toml: `t__raw` is reserved\n  hint: names with `__` are those of tables Millpond makes up, such as `<table>__raw`",
         ],
     );
+}
+
+#[test]
+fn a_mirror_is_the_contract_of_its_changes() {
+    let file = "kind = \"mirror\"\ntopic = \"fleet.dms\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\n\
+                match = { \"metadata.table-name\" = \"carinfo\" }\n\
+                columns.plate = { path = \"plate_no\", type = \"string\" }\n\
+                columns.price = { type = \"double\", scale = 2 }\n\
+                columns.secret = { path = \"pin\", drop = true }\n";
+    let project = load(&[("schemas/carinfo.toml", file)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let contract = &project.tables[0];
+    assert_eq!((&*contract.table, &*contract.file), ("carinfo__changes", "carinfo"));
+    assert_eq!((contract.format, &contract.strip), (Format::DmsJson, &vec!["after".to_owned()]));
+    let path = |name: &str| contract.column(name).and_then(|column| column.path.clone());
+    assert_eq!(path("plate"), Some(value("after.plate_no")));
+    assert_eq!(path("price"), None);
+    assert_eq!(path("_op"), Some(value("op")));
+    assert_eq!(contract.column("price").and_then(|column| column.scale), Some(2));
+    assert_eq!(contract.dropped, [["after".to_owned(), "pin".to_owned()]]);
+    assert_eq!(contract.matches[0].path, value("metadata.table-name"));
+    assert_eq!(contract.time.as_ref().unwrap().path, value("source_time"));
+
+    let head = "kind = \"mirror\"\ntopic = \"t\"\n";
+    for (rest, expected) in [
+        (
+            "key = [\"id\"]",
+            vec![
+                "1:1: format: is missing\n  hint: how the changes are written: debezium-json, debezium-avro or dms-json",
+            ],
+        ),
+        (
+            "format = \"json\"\nkey = [\"id\"]",
+            vec!["3:10: format: tells of no changes\n  hint: debezium-json, debezium-avro or dms-json"],
+        ),
+        ("format = \"dms-json\"", vec!["1:1: key: is missing\n  hint: the table's primary key, such as [\"id\"]"]),
+        (
+            "format = \"dms-json\"\nkey = []",
+            vec!["4:7: key: is empty\n  hint: the table's primary key, such as [\"id\"]"],
+        ),
+        (
+            "format = \"debezium-avro\"\nkey = [\"id\"]",
+            vec!["3:10: format: needs a schema registry\n  hint: set kafka.schema_registry.url in millpond.toml"],
+        ),
+        (
+            "format = \"dms-json\"\nkey = [\"id\"]\ncolumns.a = { type = \"bigint\", scale = 2 }\ncolumns.b = { type = \"double\", scale = \"x\" }",
+            vec![
+                "5:40: columns.a.scale: only a decimal has it\n  hint: type = \"string\" or \"double\"",
+                "6:40: columns.b.scale: is not a number from 0 to 100",
+            ],
+        ),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|problem| format!("schemas/t.toml:{problem}")).collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert_problems(&[("schemas/t.toml", &format!("{head}{rest}\n"))], &expected);
+    }
+    let events = "kind = \"events\"\ntopic = \"t\"\nformat = \"dms-json\"\n";
+    let expected = ["schemas/t.toml:3:10: format: is of changes, not of events\n  hint: kind = \"mirror\""];
+    assert_problems(&[("schemas/t.toml", events)], &expected);
 }

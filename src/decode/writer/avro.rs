@@ -40,18 +40,24 @@ pub(super) enum Node {
     Record(Vec<Field>),
     /// Days since 1970.
     Date,
-    /// Time of day in so many microseconds per unit, as an int or a long.
+    /// Time of day in so many nanoseconds per unit, as an int or a long.
     Time(i64),
     /// Units of so many nanoseconds since 1970; a local one is of no zone.
     Timestamp {
         unit_ns: i64,
         local: bool,
     },
+    /// A timestamp as text.
+    TimestampText,
     /// The unscaled value, in a fixed of so many bytes or in bytes.
     Decimal {
         fixed: Option<usize>,
         scale: usize,
     },
+    /// A record of a scale and an unscaled value, both in that order.
+    VariableDecimal,
+    /// So many bits in bytes, the lowest first.
+    Bits(usize),
     /// A UUID in 16 bytes.
     Uuid,
     /// Months, days and milliseconds in 12 bytes.
@@ -113,7 +119,7 @@ impl Avro {
             Node::Int | Node::Long => Observed::INTEGER,
             Node::Float | Node::Double => Observed::REAL,
             Node::Date => Observed::DATE,
-            Node::Timestamp { .. } => Observed::TIMESTAMP,
+            Node::Timestamp { .. } | Node::TimestampText => Observed::TIMESTAMP,
             Node::Union(branches) => {
                 let mut branches = branches.iter();
                 return branches.try_fold(Observed::default(), |all, branch| Some(all.and(self.scalar(*branch)?)));
@@ -200,6 +206,10 @@ impl Parser {
         // Its own fields may name it.
         let at = self.push(Node::Record(Vec::new()));
         self.names.insert(name.clone(), at);
+        if name == "io.debezium.data.VariableScaleDecimal" {
+            self.nodes[at] = Node::VariableDecimal;
+            return Ok(at);
+        }
         let wrong = |what: &str| format!("record `{name}`: {what}");
         let mut fields = Vec::new();
         for field in object.get("fields").and_then(Value::as_array).ok_or_else(|| wrong("has no fields"))? {
@@ -240,14 +250,24 @@ fn primitive(name: &str) -> Option<Node> {
     })
 }
 
-/// The type with its logical type, if it has one that suits it.
+/// The type with its logical type, or the meaning that Debezium gives it, if it has one that suits it.
 fn logical(object: &Map<String, Value>, base: Node) -> Node {
-    let name = object.get("logicalType").and_then(Value::as_str).unwrap_or_default();
+    let word = |key: &str| object.get(key).and_then(Value::as_str);
+    let name = word("logicalType").or_else(|| word("connect.name")).unwrap_or_default();
     let timestamp = |unit_ns, local| Node::Timestamp { unit_ns, local };
     match (name, &base) {
-        ("date", Node::Int) => Node::Date,
-        ("time-millis", Node::Int) => Node::Time(1_000),
-        ("time-micros", Node::Long) => Node::Time(1),
+        ("date" | "io.debezium.time.Date", Node::Int) => Node::Date,
+        ("time-millis" | "io.debezium.time.Time", Node::Int) => Node::Time(1_000_000),
+        ("time-micros" | "io.debezium.time.MicroTime", Node::Long) => Node::Time(1_000),
+        ("io.debezium.time.NanoTime", Node::Long) => Node::Time(1),
+        ("io.debezium.time.Timestamp", Node::Long) => timestamp(1_000_000, true),
+        ("io.debezium.time.MicroTimestamp", Node::Long) => timestamp(1_000, true),
+        ("io.debezium.time.NanoTimestamp", Node::Long) => timestamp(1, true),
+        ("io.debezium.time.ZonedTimestamp", Node::String) => Node::TimestampText,
+        ("io.debezium.data.Bits", Node::Bytes) => {
+            let length = object.get("connect.parameters").and_then(|parameters| parameters.get("length"));
+            Node::Bits(length.and_then(Value::as_str).and_then(|text| text.parse().ok()).unwrap_or(1))
+        }
         ("timestamp-millis", Node::Long) => timestamp(1_000_000, false),
         ("timestamp-micros", Node::Long) => timestamp(1_000, false),
         ("timestamp-nanos", Node::Long) => timestamp(1, false),

@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
                 let bytes = self.sized()?;
                 text::push_base64(self.out, bytes);
             }
-            Node::String => self.string()?,
+            Node::String | Node::TimestampText => self.string()?,
             Node::Fixed(size) => {
                 let bytes = self.take(*size)?;
                 text::push_base64(self.out, bytes);
@@ -170,9 +170,9 @@ impl<'a> Reader<'a> {
                 let days = self.int()?;
                 text::push_date(self.out, days);
             }
-            Node::Time(unit_us) => {
+            Node::Time(unit_ns) => {
                 let value = self.long()?;
-                text::push_time(self.out, value, *unit_us);
+                text::push_time(self.out, value, *unit_ns);
             }
             Node::Timestamp { unit_ns, local } => {
                 let value = self.long()?;
@@ -187,6 +187,20 @@ impl<'a> Reader<'a> {
                     return Err(self.fault(format!("a decimal of {} bytes", unscaled.len())));
                 }
                 text::push_decimal(self.out, unscaled, *scale);
+            }
+            Node::VariableDecimal => {
+                let scale = self.int()?;
+                let unscaled = self.sized()?;
+                match usize::try_from(scale) {
+                    Ok(scale) if scale < 1_000 && unscaled.len() <= text::MAX_DECIMAL_BYTES => {
+                        text::push_decimal(self.out, unscaled, scale);
+                    }
+                    _ => return Err(self.fault(format!("a decimal of {} bytes and scale {scale}", unscaled.len()))),
+                }
+            }
+            Node::Bits(length) => {
+                let bytes = self.sized()?;
+                text::push_bits(self.out, bytes, *length);
             }
             Node::Uuid => {
                 let bytes = self.array()?;

@@ -26,7 +26,7 @@
 mod avro;
 mod binary;
 mod protobuf;
-mod text;
+pub(super) mod text;
 #[cfg(test)]
 mod tests;
 
@@ -134,6 +134,13 @@ pub(super) struct Leaf {
     pub kinds: Observed,
 }
 
+impl Leaf {
+    pub fn new(path: Vec<String>, kinds: Observed) -> Self {
+        let text = Path::Value(path.clone()).to_string();
+        Self { path, text, kinds }
+    }
+}
+
 /// The JSON text of a payload, and what its writer declares. The text may be written to `json`.
 pub(super) fn read<'t, 's>(
     format: Format,
@@ -142,14 +149,14 @@ pub(super) fn read<'t, 's>(
     json: &'t mut String,
 ) -> Result<(&'t str, Option<&'s Shape>), Fault> {
     let (name, kind, reason) = match format {
-        Format::Json => {
+        Format::Json | Format::DebeziumJson | Format::DmsJson => {
             let text = simdutf8::compat::from_utf8(payload).map_err(|error| Fault {
                 reason: Reason::NotUtf8,
                 message: format!("the payload is not UTF-8 at byte {}", error.valid_up_to()),
             })?;
             return Ok((text, None));
         }
-        Format::Avro => ("Avro", "AVRO", Reason::NotAvro),
+        Format::Avro | Format::DebeziumAvro => ("Avro", "AVRO", Reason::NotAvro),
         Format::Protobuf => ("Protobuf", "PROTOBUF", Reason::NotProtobuf),
     };
     let refuse = |message: String| Fault { reason, message };
@@ -169,7 +176,7 @@ pub(super) fn read<'t, 's>(
     json.clear();
     let (shape, body) = match (&schema.0, format) {
         (Known::Unknown, _) => return Err(unknown()),
-        (Known::Avro(shape), Format::Avro) => (shape, &payload[5..]),
+        (Known::Avro(shape), Format::Avro | Format::DebeziumAvro) => (shape, &payload[5..]),
         (Known::Protobuf(messages), Format::Protobuf) => protobuf::message(messages, &payload[5..]).map_err(refuse)?,
         _ => return Err(refuse(format!("schema {id} is of kind {}, not {kind}", schema.kind()))),
     };
@@ -196,8 +203,7 @@ impl Outline {
     /// A value of these kinds stands here; of none, if it is always null.
     fn leaf(&mut self, kinds: Observed) {
         if !self.path.is_empty() && kinds != Observed::default() {
-            let text = Path::Value(self.path.clone()).to_string();
-            self.leaves.push(Leaf { path: self.path.clone(), text, kinds });
+            self.leaves.push(Leaf::new(self.path.clone(), kinds));
         }
     }
 

@@ -9,13 +9,13 @@ use chrono::{DateTime, Datelike as _, NaiveDate, SecondsFormat};
 use crate::schema::push_json_string;
 
 /// Bytes of a decimal at most: writing its digits takes the square of them.
-pub(super) const MAX_DECIMAL_BYTES: usize = 416;
+pub(in crate::decode) const MAX_DECIMAL_BYTES: usize = 416;
 
 /// The years that RFC 3339 can write and every reader of Delta can show.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
 const DAY_US: i64 = 86_400_000_000;
 
-pub(super) fn push_string(out: &mut String, value: &str) {
+pub(in crate::decode) fn push_string(out: &mut String, value: &str) {
     if value.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
         push_json_string(out, value);
     } else {
@@ -47,7 +47,7 @@ pub(super) fn push_base64(out: &mut String, bytes: &[u8]) {
     out.push('"');
 }
 
-pub(super) fn push_date(out: &mut String, days: i32) {
+pub(in crate::decode) fn push_date(out: &mut String, days: i32) {
     let date = days.checked_add(719_163).and_then(NaiveDate::from_num_days_from_ce_opt);
     match date.filter(|date| YEARS.contains(&date.year())) {
         Some(date) => write(out, format_args!("\"{date}\"")),
@@ -55,9 +55,10 @@ pub(super) fn push_date(out: &mut String, days: i32) {
     }
 }
 
-/// A time of day in units of `unit_us`.
-pub(super) fn push_time(out: &mut String, value: i64, unit_us: i64) {
-    match value.checked_mul(unit_us).filter(|us| (0..DAY_US).contains(us)) {
+/// A time of day in units of `unit_ns`.
+pub(in crate::decode) fn push_time(out: &mut String, value: i64, unit_ns: i64) {
+    let us = if unit_ns < 1_000 { Some(value.div_euclid(1_000 / unit_ns)) } else { value.checked_mul(unit_ns / 1_000) };
+    match us.filter(|us| (0..DAY_US).contains(us)) {
         Some(us) => {
             let (seconds, us) = (us / 1_000_000, us % 1_000_000);
             write(out, format_args!("\"{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60));
@@ -69,7 +70,7 @@ pub(super) fn push_time(out: &mut String, value: i64, unit_us: i64) {
 }
 
 /// An instant in units of `unit_ns` since 1970. A local one is written without a zone, so it takes the project's.
-pub(super) fn push_timestamp(out: &mut String, value: i64, unit_ns: i64, local: bool) {
+pub(in crate::decode) fn push_timestamp(out: &mut String, value: i64, unit_ns: i64, local: bool) {
     let us = if unit_ns < 1_000 { Some(value.div_euclid(1_000 / unit_ns)) } else { value.checked_mul(unit_ns / 1_000) };
     let time = us.and_then(DateTime::from_timestamp_micros).filter(|time| YEARS.contains(&time.year()));
     match time {
@@ -83,7 +84,7 @@ pub(super) fn push_timestamp(out: &mut String, value: i64, unit_ns: i64, local: 
 }
 
 /// A decimal from its unscaled value: big-endian, two's complement.
-pub(super) fn push_decimal(out: &mut String, unscaled: &[u8], scale: usize) {
+pub(in crate::decode) fn push_decimal(out: &mut String, unscaled: &[u8], scale: usize) {
     let negative = unscaled.first().is_some_and(|byte| *byte >= 0x80);
     let mut rest = unscaled.to_vec();
     if negative {
@@ -111,6 +112,14 @@ pub(super) fn push_decimal(out: &mut String, unscaled: &[u8], scale: usize) {
             out.push('.');
         }
     }
+    out.push('"');
+}
+
+/// The lowest `length` bits, the highest first, as digits.
+pub(in crate::decode) fn push_bits(out: &mut String, bytes: &[u8], length: usize) {
+    let bit = |at: usize| bytes.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1);
+    out.push('"');
+    (0..length.min(8 * bytes.len())).rev().for_each(|at| out.push(if bit(at) { '1' } else { '0' }));
     out.push('"');
 }
 
@@ -197,14 +206,15 @@ mod tests {
         for (days, text) in [(0, "\"1970-01-01\""), (-719_162, "\"0001-01-01\""), (i32::MAX, "2147483647")] {
             assert_eq!(written(|out| push_date(out, days)), text);
         }
-        for (value, unit_us, text) in [
-            (0, 1, "\"00:00:00\""),
-            (45_296_500, 1_000, "\"12:34:56.5\""),
-            (86_399_999_999, 1, "\"23:59:59.999999\""),
-            (DAY_US, 1, "86400000000"),
-            (-1, 1_000, "-1"),
+        for (value, unit_ns, text) in [
+            (0, 1_000, "\"00:00:00\""),
+            (45_296_500, 1_000_000, "\"12:34:56.5\""),
+            (86_399_999_999, 1_000, "\"23:59:59.999999\""),
+            (DAY_US, 1_000, "86400000000"),
+            (45_296_500_000_999, 1, "\"12:34:56.5\""),
+            (-1, 1_000_000, "-1"),
         ] {
-            assert_eq!(written(|out| push_time(out, value, unit_us)), text);
+            assert_eq!(written(|out| push_time(out, value, unit_ns)), text);
         }
         let duration = [1, 0, 0, 0, 2, 0, 0, 0, 0xac, 0x0d, 0, 0];
         assert_eq!(written(|out| push_duration(out, duration)), "\"P1M2DT3.5S\"");

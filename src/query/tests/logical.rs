@@ -69,6 +69,7 @@ impl Fed {
             committed: Some(table.snapshot().unwrap()),
             positions: Positions::new(),
             hot: Vec::new(),
+            retries: 0,
         });
         Self {
             _dir: dir,

@@ -1,0 +1,383 @@
+//! The state of one table of changes: a slot per key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::key::KeyForm;
+use super::order::{Epochs, Order};
+use super::reader::{LatestError, Reader, Said};
+use super::shape::Shape;
+use super::store::{Loc, Store, conform};
+
+/// Slots that are put together at once; what a scan hands out is of this size.
+const CHUNK: usize = 8_192;
+/// Rows that may be dead before all chunks are put together anew, beside as many as there are slots.
+const DEAD_ROWS: usize = 4 * CHUNK;
+
+/// The newest row of each key.
+#[derive(Debug)]
+pub struct Keyed {
+    shape: Shape,
+    form: KeyForm,
+    keys: HashMap<Box<[u8]>, u32>,
+    slots: Vec<Slot>,
+    chunks: Vec<Chunk>,
+    store: Store,
+    epochs: Epochs,
+    truncated: Option<Order>,
+    /// Rows that are there.
+    rows: usize,
+    /// Bytes of all keys.
+    key_bytes: usize,
+}
+
+/// What is known of a key.
+#[derive(Debug, Default)]
+struct Slot {
+    /// The newest change that told the row.
+    told: Option<Told>,
+    /// The newest delete.
+    deleted: Option<Order>,
+    /// Where Kafka's record of the key was deleted: partition, offset.
+    tombstone: Option<((u32, i32), i64)>,
+}
+
+#[derive(Debug)]
+struct Told {
+    order: Order,
+    /// Where the row stands, unless its columns stand in several places.
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    /// Nobody needs them: the row was deleted since.
+    Forgotten,
+    Row(Loc),
+    /// By column: who told it, and where it stands.
+    Columns(Box<[Option<(Order, Loc)>]>),
+}
+
+/// Slots that are scanned together.
+#[derive(Debug, Default)]
+struct Chunk {
+    /// Its rows as they are; `None` if some have changed.
+    rows: Option<RecordBatch>,
+}
+
+/// How much a state holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows that are there.
+    pub rows: usize,
+    /// Keys that are known, deleted ones included.
+    pub keys: usize,
+    /// Bytes of values and keys.
+    pub bytes: usize,
+}
+
+impl Slot {
+    /// True if the row is there.
+    fn is_live(&self, truncated: Option<Order>) -> bool {
+        self.told.as_ref().is_some_and(|told| self.is_after_deletes(told.order, truncated))
+    }
+
+    fn is_after_deletes(&self, order: Order, truncated: Option<Order>) -> bool {
+        let buried = self.tombstone.is_some_and(|(lane, offset)| lane == order.lane && order.offset < offset);
+        Some(order) > self.deleted && Some(order) > truncated && !buried
+    }
+
+    /// Where the value of a column stands, if the row is there.
+    fn place(&self, column: usize, truncated: Option<Order>) -> Option<Loc> {
+        match &self.told.as_ref()?.values {
+            Values::Forgotten => None,
+            Values::Row(loc) => Some(*loc),
+            // What was told before the row was deleted and made again is no value of it.
+            Values::Columns(columns) => {
+                let (order, loc) = columns.get(column).copied().flatten()?;
+                self.is_after_deletes(order, truncated).then_some(loc)
+            }
+        }
+    }
+}
+
+impl Keyed {
+    /// Nothing yet.
+    pub fn new(shape: Shape) -> Result<Self, LatestError> {
+        let schema = Arc::clone(&shape.columns);
+        Ok(Self {
+            form: KeyForm::new(&shape.key, &schema)?,
+            shape,
+            keys: HashMap::new(),
+            slots: Vec::new(),
+            chunks: Vec::new(),
+            store: Store::new(schema),
+            epochs: Epochs::default(),
+            truncated: None,
+            rows: 0,
+            key_bytes: 0,
+        })
+    }
+
+    /// The columns of the rows.
+    pub fn schema(&self) -> &SchemaRef {
+        self.store.schema()
+    }
+
+    /// Numbers epochs in this order, if they are new: the oldest first.
+    pub fn meet<'a>(&mut self, epochs: impl IntoIterator<Item = &'a str>) {
+        for epoch in epochs {
+            self.epochs.number(epoch);
+        }
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> Stats {
+        let slots = self.slots.capacity() * size_of::<Slot>();
+        let keys = self.keys.capacity() * size_of::<(Box<[u8]>, u32)>() + self.key_bytes;
+        Stats { rows: self.rows, keys: self.slots.len(), bytes: self.store.bytes() + slots + keys }
+    }
+
+    /// Gives the rows another shape of the same key: columns that are there already keep their values.
+    pub fn evolve(&mut self, shape: Shape) -> Result<(), LatestError> {
+        if shape == self.shape {
+            return Ok(());
+        }
+        let form = KeyForm::new(&shape.key, &shape.columns)?;
+        if form.kinds() != self.form.kinds() {
+            return Err(LatestError::Key);
+        }
+        let old = Arc::clone(self.store.schema());
+        self.store.evolve(Arc::clone(&shape.columns))?;
+        for slot in &mut self.slots {
+            let Some(Told { values: Values::Columns(columns), .. }) = &mut slot.told else { continue };
+            let place = |field: &Arc<Field>| old.index_of(field.name()).ok().and_then(|at| columns[at].take());
+            let moved = shape.columns.fields().iter().map(place).collect();
+            let dropped = std::mem::replace(columns, moved);
+            dropped.iter().flatten().for_each(|(_, loc)| self.store.release(*loc));
+        }
+        self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
+        (self.shape, self.form) = (shape, form);
+        Ok(())
+    }
+
+    /// Takes in rows of the table of changes. Rows that were taken in before change nothing.
+    pub fn apply(&mut self, changes: &RecordBatch) -> Result<(), LatestError> {
+        let values = self.store.add(conform(changes, self.store.schema())?);
+        let reader = Reader::new(changes, &self.form, &self.shape)?;
+        for row in 0..changes.num_rows() {
+            let order = reader.order(row, &mut self.epochs);
+            match reader.said(row) {
+                Said::Row { key, old_key } => {
+                    if let Some(old) = old_key {
+                        self.delete(old, order);
+                    }
+                    let told = reader.told(row, &self.shape);
+                    self.tell(key, order, (values, row), told.as_deref());
+                }
+                Said::Deleted { key } => self.delete(key, order),
+                Said::Tombstone { key } => {
+                    let offset = |(lane, offset)| if lane == order.lane { Some(offset) } else { None };
+                    self.change(key, |slot, _| {
+                        if slot.tombstone.and_then(offset).is_none_or(|known| known < order.offset) {
+                            slot.tombstone = Some((order.lane, order.offset));
+                        }
+                    });
+                }
+                Said::Truncated => self.truncate(order),
+                Said::Nothing => {}
+            }
+        }
+        self.store.settle(values);
+        if self.store.rows() > 2 * self.slots.len() + DEAD_ROWS {
+            for chunk in 0..self.chunks.len() {
+                self.chunk(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what is known of a key, and counts the rows that are there.
+    fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Slot, &mut Store)) {
+        let at = match self.keys.get(key) {
+            Some(at) => *at as usize,
+            None => {
+                let at = self.slots.len();
+                self.keys.insert(key.into(), at as u32);
+                self.key_bytes += key.len();
+                self.slots.push(Slot::default());
+                if at.is_multiple_of(CHUNK) {
+                    self.chunks.push(Chunk::default());
+                }
+                at
+            }
+        };
+        let slot = &mut self.slots[at];
+        let before = slot.is_live(self.truncated);
+        change(slot, &mut self.store);
+        let after = slot.is_live(self.truncated);
+        self.rows = self.rows + usize::from(after) - usize::from(before);
+        self.chunks[at / CHUNK].rows = None;
+    }
+
+    fn delete(&mut self, key: &[u8], order: Order) {
+        self.change(key, |slot, _| slot.deleted = slot.deleted.max(Some(order)));
+    }
+
+    fn truncate(&mut self, order: Order) {
+        if Some(order) <= self.truncated {
+            return;
+        }
+        self.truncated = Some(order);
+        self.rows = self.slots.iter().filter(|slot| slot.is_live(self.truncated)).count();
+        self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
+    }
+
+    /// A row of the batch `at.0` tells the columns for which `told` is true, or all.
+    fn tell(&mut self, key: &[u8], order: Order, at: (u32, usize), told: Option<&[bool]>) {
+        let columns = self.store.schema().fields().len();
+        self.change(key, |slot, store| match (&mut slot.told, told) {
+            (Some(known), None) if !matches!(known.values, Values::Columns(_)) => {
+                if order > known.order {
+                    let loc = store.hold(at.0, at.1);
+                    if let Values::Row(old) = std::mem::replace(&mut known.values, Values::Row(loc)) {
+                        store.release(old);
+                    }
+                    known.order = order;
+                }
+            }
+            (None, None) => slot.told = Some(Told { order, values: Values::Row(store.hold(at.0, at.1)) }),
+            (known, told) => {
+                let known =
+                    known.get_or_insert_with(|| Told { order, values: Values::Columns(vec![None; columns].into()) });
+                let cells = known.values.columns(known.order, columns, store);
+                known.order = known.order.max(order);
+                for (column, cell) in cells.iter_mut().enumerate() {
+                    let tells = told.is_none_or(|told| told[column]);
+                    if tells && cell.is_none_or(|(known, _)| known < order) {
+                        let loc = store.hold(at.0, at.1);
+                        if let Some((_, old)) = cell.replace((order, loc)) {
+                            store.release(old);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// All rows, in batches.
+    pub fn scan(&mut self) -> Result<Vec<RecordBatch>, LatestError> {
+        let mut batches = Vec::with_capacity(self.chunks.len());
+        for chunk in 0..self.chunks.len() {
+            let rows = self.chunk(chunk)?;
+            if rows.num_rows() > 0 {
+                batches.push(rows);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The rows with these keys, which are given as key columns; keys without a row are left out.
+    pub fn get(&self, keys: &[ArrayRef]) -> Result<RecordBatch, LatestError> {
+        let keys = self.form.of_columns(keys)?;
+        let known = (0..keys.len()).filter_map(|row| self.keys.get(keys.get(row)?)).map(|at| *at as usize);
+        let mut known: Vec<usize> = known.collect();
+        known.sort_unstable();
+        known.dedup();
+        Ok(self.gather(known.into_iter().filter(|at| self.slots[*at].is_live(self.truncated)).collect())?)
+    }
+
+    /// Rows that are held, dead ones included.
+    #[cfg(test)]
+    pub(super) fn store_rows(&self) -> usize {
+        self.store.rows()
+    }
+
+    /// The types of the key columns.
+    pub fn key_kinds(&self) -> &[DataType] {
+        self.form.kinds()
+    }
+
+    fn gather(&self, slots: Vec<usize>) -> Result<RecordBatch, ArrowError> {
+        let schema = Arc::clone(self.store.schema());
+        let place = |slot: usize, column: usize| self.slots[slot].place(column, self.truncated);
+        let columns = (0..schema.fields().len()).map(|column| {
+            let places: Vec<_> = slots.iter().map(|slot| place(*slot, column)).collect();
+            self.store.column(column, &places)
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
+        RecordBatch::try_new_with_options(schema, columns, &options)
+    }
+
+    /// The rows of a chunk. If they must be put together, its slots point into the new batch from then on.
+    fn chunk(&mut self, chunk: usize) -> Result<RecordBatch, LatestError> {
+        if let Some(rows) = &self.chunks[chunk].rows {
+            return Ok(rows.clone());
+        }
+        let slots = chunk * CHUNK..self.slots.len().min((chunk + 1) * CHUNK);
+        let live = slots.clone().filter(|at| self.slots[*at].is_live(self.truncated)).collect::<Vec<_>>();
+        let rows = self.gather(live.clone())?;
+        let batch = self.store.add(rows.clone());
+        for (row, at) in live.into_iter().enumerate() {
+            self.move_to(at, batch, row);
+        }
+        // A row that is not there any more needs its order alone.
+        for at in slots {
+            if !self.slots[at].is_live(self.truncated) {
+                self.forget_values(at);
+            }
+        }
+        self.store.settle(batch);
+        self.chunks[chunk].rows = Some(rows.clone());
+        Ok(rows)
+    }
+
+    fn move_to(&mut self, at: usize, batch: u32, row: usize) {
+        let Some(told) = &mut self.slots[at].told else { return };
+        match &mut told.values {
+            Values::Forgotten => {}
+            Values::Row(loc) => {
+                let new = self.store.hold(batch, row);
+                self.store.release(std::mem::replace(loc, new));
+            }
+            Values::Columns(columns) => {
+                for (_, loc) in columns.iter_mut().flatten() {
+                    let new = self.store.hold(batch, row);
+                    self.store.release(std::mem::replace(loc, new));
+                }
+            }
+        }
+    }
+
+    fn forget_values(&mut self, at: usize) {
+        let Some(told) = &mut self.slots[at].told else { return };
+        match std::mem::replace(&mut told.values, Values::Forgotten) {
+            Values::Forgotten => {}
+            Values::Row(loc) => self.store.release(loc),
+            Values::Columns(columns) => columns.iter().flatten().for_each(|(_, loc)| self.store.release(*loc)),
+        }
+    }
+}
+
+impl Values {
+    /// The values by column, told by `order` until now if they stood in one row.
+    fn columns(&mut self, order: Order, count: usize, store: &mut Store) -> &mut [Option<(Order, Loc)>] {
+        match *self {
+            Values::Row(loc) => {
+                *self = Values::Columns((0..count).map(|_| Some((order, store.share(loc)))).collect());
+                store.release(loc);
+            }
+            Values::Forgotten => *self = Values::Columns(vec![None; count].into()),
+            Values::Columns(_) => {}
+        }
+        match self {
+            Values::Columns(columns) => columns,
+            Values::Row(_) | Values::Forgotten => &mut [],
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Against a model that applies changes one by one, however they are shuffled, repeated and cut.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::{Keyed, Shape};
+use crate::schema::{change, fixed};
+
+/// A change as a database made it.
+#[derive(Debug, Clone)]
+enum Change {
+    Row { key: i64, a: Option<String>, b: Option<i64>, b_told: bool },
+    Delete { key: i64 },
+    Move { old: i64, key: i64, a: Option<String> },
+    Truncate,
+}
+
+/// A change with its places.
+#[derive(Debug, Clone)]
+struct Sent {
+    change: Change,
+    epoch: &'static str,
+    position: u64,
+    partition: i32,
+    offset: i64,
+}
+
+fn shape(columns: &[(&str, DataType)]) -> Shape {
+    let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
+    Shape {
+        columns: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
+        key: vec!["id".to_owned()],
+        old_key: vec!["before_id".to_owned()],
+        fields: columns.iter().map(|(name, _)| Some((*name).to_owned())).collect(),
+    }
+}
+
+fn empty() -> Keyed {
+    Keyed::new(shape(&[("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)])).unwrap()
+}
+
+/// Changes as rows of a table of changes.
+fn batch(changes: &[Sent]) -> RecordBatch {
+    let mut unchanged = ListBuilder::new(StringBuilder::new());
+    for sent in changes {
+        let told = !matches!(sent.change, Change::Row { b_told: false, .. });
+        if !told {
+            unchanged.values().append_value("b");
+        }
+        unchanged.append(!told);
+    }
+    let op = |sent: &Sent| match &sent.change {
+        Change::Row { .. } | Change::Move { .. } => "u",
+        Change::Delete { .. } => "d",
+        Change::Truncate => "t",
+    };
+    let key = |sent: &Sent| match &sent.change {
+        Change::Row { key, .. } | Change::Delete { key } | Change::Move { key, .. } => Some(*key),
+        Change::Truncate => None,
+    };
+    let old = |sent: &Sent| if let Change::Move { old, .. } = &sent.change { Some(*old) } else { None };
+    let a = |sent: &Sent| match &sent.change {
+        Change::Row { a, .. } | Change::Move { a, .. } => a.clone(),
+        _ => None,
+    };
+    let b = |sent: &Sent| if let Change::Row { b, b_told: true, .. } = &sent.change { *b } else { None };
+    let text = |texts: Vec<Option<String>>| Arc::new(StringArray::from(texts)) as ArrayRef;
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(changes.iter().map(key).collect::<Int64Array>())),
+        ("a", text(changes.iter().map(a).collect())),
+        ("b", Arc::new(changes.iter().map(b).collect::<Int64Array>())),
+        ("before_id", Arc::new(changes.iter().map(old).collect::<Int64Array>())),
+        (fixed::INCARNATION, Arc::new(Int32Array::from(vec![0; changes.len()]))),
+        (fixed::PARTITION, Arc::new(changes.iter().map(|sent| sent.partition).collect::<Int32Array>())),
+        (fixed::OFFSET, Arc::new(changes.iter().map(|sent| sent.offset).collect::<Int64Array>())),
+        (fixed::ROW, Arc::new(Int32Array::from(vec![0; changes.len()]))),
+        (change::OP, text(changes.iter().map(|sent| Some(op(sent).to_owned())).collect())),
+        (change::EPOCH, text(changes.iter().map(|sent| Some(sent.epoch.to_owned())).collect())),
+        (change::TOKEN, text(changes.iter().map(|sent| Some(format!("{:016x}", sent.position))).collect())),
+        (change::UNCHANGED, Arc::new(unchanged.finish())),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+type Rows = BTreeMap<i64, (Option<String>, Option<i64>)>;
+
+/// What a database holds after these changes.
+fn model(changes: &[Sent]) -> Rows {
+    let mut rows = Rows::new();
+    for sent in changes {
+        match &sent.change {
+            Change::Row { key, a, b, b_told } => {
+                let kept = rows.get(key).and_then(|row| row.1);
+                rows.insert(*key, (a.clone(), if *b_told { *b } else { kept }));
+            }
+            Change::Delete { key } => drop(rows.remove(key)),
+            Change::Move { old, key, a } => {
+                rows.remove(old);
+                rows.insert(*key, (a.clone(), None));
+            }
+            Change::Truncate => rows.clear(),
+        }
+    }
+    rows
+}
+
+fn rows_of(batches: &[RecordBatch]) -> Rows {
+    let mut rows = Rows::new();
+    for batch in batches {
+        let (ids, a, b) = (
+            batch["id"].as_primitive::<Int64Type>(),
+            batch["a"].as_string::<i32>(),
+            batch["b"].as_primitive::<Int64Type>(),
+        );
+        for row in 0..batch.num_rows() {
+            let a = a.is_valid(row).then(|| a.value(row).to_owned());
+            let before = rows.insert(ids.value(row), (a, b.is_valid(row).then(|| b.value(row))));
+            assert_eq!(before, None, "two rows of key {}", ids.value(row));
+        }
+    }
+    rows
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let key = 0..6_i64;
+    prop_oneof![
+        6 => (key.clone(), any::<Option<u8>>(), any::<Option<i64>>(), prop::bool::weighted(0.8)).prop_map(|(key, a, b, b_told)| {
+            Change::Row { key, a: a.map(|a| a.to_string()), b, b_told }
+        }),
+        2 => key.clone().prop_map(|key| Change::Delete { key }),
+        1 => (key.clone(), key, any::<Option<u8>>())
+            .prop_filter("another key", |(old, key, _)| old != key)
+            .prop_map(|(old, key, a)| Change::Move { old, key, a: a.map(|a| a.to_string()) }),
+        1 => Just(Change::Truncate),
+    ]
+}
+
+/// A database's history, and its changes in the order they arrive: shuffled over partitions, some more than once.
+fn any_history() -> impl Strategy<Value = (Vec<Sent>, Vec<Sent>)> {
+    let changes = prop::collection::vec((any_change(), 0..3_i32), 1..40);
+    (changes, prop::collection::vec((any::<Index>(), any::<Index>()), 0..60), any::<Index>()).prop_map(
+        |(changes, swaps, second_epoch)| {
+            let from = second_epoch.index(changes.len());
+            let mut history: Vec<Sent> = Vec::new();
+            for (at, (change, partition)) in changes.into_iter().enumerate() {
+                let (epoch, position) = if at < from { ("one", at as u64) } else { ("two", (at - from) as u64) };
+                history.push(Sent { change, epoch, position, partition, offset: at as i64 });
+            }
+            // A database tells only the columns it knows of a row that is there.
+            let mut sent: Vec<Sent> = Vec::new();
+            for change in history {
+                let known = |key: &i64| model(&sent).contains_key(key);
+                let change = match change.change {
+                    Change::Row { key, a, b, b_told } => {
+                        let b_told = b_told || !known(&key);
+                        Sent { change: Change::Row { key, a, b, b_told }, ..change }
+                    }
+                    _ => change,
+                };
+                sent.push(change);
+            }
+            let mut arriving = sent.clone();
+            for (from, to) in swaps {
+                let repeated = sent[from.index(sent.len())].clone();
+                let at = to.index(arriving.len() + 1);
+                arriving.insert(at, repeated);
+                let (a, b) = (from.index(arriving.len()), to.index(arriving.len()));
+                arriving.swap(a, b);
+            }
+            (sent, arriving)
+        },
+    )
+}
+
+/// Epochs are numbered as they are met: the first of each comes first.
+fn met() -> Vec<Sent> {
+    let change = |epoch| Sent { change: Change::Delete { key: 99 }, epoch, position: 0, partition: 0, offset: 0 };
+    vec![change("one"), change("two")]
+}
+
+proptest! {
+    #[test]
+    fn a_state_is_what_the_database_holds_however_changes_arrive(
+        (history, arriving) in any_history(),
+        cuts in prop::collection::vec(any::<Index>(), 0..5),
+        scans in any::<u8>(),
+    ) {
+        let mut keyed = empty();
+        keyed.apply(&batch(&met())).unwrap();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(arriving.len())).collect();
+        ends.push(arriving.len());
+        ends.sort_unstable();
+        let mut from = 0;
+        for (number, end) in ends.into_iter().enumerate() {
+            keyed.apply(&batch(&arriving[from..end])).unwrap();
+            from = end;
+            if scans >> (number % 8) & 1 == 1 {
+                keyed.scan().unwrap();
+            }
+        }
+        let expected = model(&history);
+        prop_assert_eq!(keyed.stats().rows, expected.len());
+        for key in 0..6 {
+            let found = keyed.get(&[Arc::new(Int64Array::from(vec![key]))]).unwrap();
+            let found = rows_of(&[found]);
+            prop_assert_eq!(found.get(&key), expected.get(&key));
+        }
+        prop_assert_eq!(rows_of(&keyed.scan().unwrap()), expected.clone());
+        // Put together, nothing but the rows is held.
+        prop_assert_eq!(keyed.store_rows(), expected.len());
+        prop_assert_eq!(rows_of(&keyed.scan().unwrap()), expected);
+    }
+}
+
+fn row(key: i64, a: &str, offset: i64) -> Sent {
+    let change = Change::Row { key, a: Some(a.to_owned()), b: Some(offset), b_told: true };
+    Sent { change, epoch: "one", position: offset as u64, partition: 0, offset }
+}
+
+#[test]
+fn dead_rows_are_given_up_before_they_fill_the_memory() {
+    let mut keyed = empty();
+    for round in 0..200 {
+        let changes: Vec<Sent> = (0..1_000).map(|key| row(key, "x", round * 1_000 + key)).collect();
+        keyed.apply(&batch(&changes)).unwrap();
+        assert!(keyed.store_rows() <= 40_000, "{} rows after round {round}", keyed.store_rows());
+    }
+    assert_eq!(keyed.stats().rows, 1_000);
+}
+
+#[test]
+fn a_tombstone_deletes_what_came_before_it_on_its_partition() {
+    let mut keyed = empty();
+    keyed.apply(&batch(&[row(1, "x", 5), row(2, "y", 6)])).unwrap();
+    let tombstone = |key, offset| {
+        let sent = Sent { change: Change::Delete { key }, epoch: "", position: 0, partition: 0, offset };
+        let rows = batch(&[sent]);
+        let null = Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef;
+        let schema = rows.schema();
+        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+            let column = match field.name().as_str() {
+                change::OP => Arc::new(StringArray::from(vec!["x"])) as ArrayRef,
+                change::EPOCH | change::TOKEN => Arc::clone(&null),
+                _ => Arc::clone(column),
+            };
+            (field.name().clone(), column, true)
+        });
+        RecordBatch::try_from_iter_with_nullable(columns.collect::<Vec<_>>()).unwrap()
+    };
+    keyed.apply(&tombstone(1, 7)).unwrap();
+    keyed.apply(&tombstone(2, 4)).unwrap();
+    assert_eq!(rows_of(&keyed.scan().unwrap()).into_keys().collect::<Vec<_>>(), [2]);
+    keyed.apply(&batch(&[row(1, "again", 8)])).unwrap();
+    assert_eq!(rows_of(&keyed.scan().unwrap())[&1].0.as_deref(), Some("again"));
+}
+
+#[test]
+fn a_new_column_is_null_in_rows_that_are_there_and_a_wider_one_keeps_its_values() {
+    let mut keyed = empty();
+    let partial = Sent { change: Change::Row { key: 1, a: None, b: None, b_told: false }, ..row(1, "x", 2) };
+    keyed.apply(&batch(&[row(1, "x", 1), partial, row(2, "y", 3)])).unwrap();
+    let columns =
+        [("id", DataType::Int64), ("new", DataType::Boolean), ("b", DataType::Float64), ("a", DataType::Utf8)];
+    let wider = shape(&columns);
+    keyed.evolve(wider).unwrap();
+    let rows = keyed.scan().unwrap().remove(0);
+    assert_eq!(rows["new"].null_count(), 2);
+    assert_eq!(rows["b"].as_primitive::<arrow::datatypes::Float64Type>().values(), &[1.0, 3.0]);
+    assert_eq!(rows["a"].as_string::<i32>().iter().collect::<Vec<_>>(), [None, Some("y")]);
+}

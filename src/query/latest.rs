@@ -1,0 +1,124 @@
+//! A table with one row per key. What names whole keys is looked up; anything else scans. A statement sees one state of
+//! it, however often it names the table.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::future::BoxFuture;
+
+use crate::error::Error;
+use crate::latest::{LatestTable, Unavailable};
+
+/// The rows of a [`LatestTable`] as one statement sees them.
+#[derive(Debug)]
+pub struct KeyedTable {
+    table: Arc<LatestTable>,
+    schema: SchemaRef,
+    /// All rows, once somebody scanned them.
+    rows: OnceLock<Vec<RecordBatch>>,
+}
+
+impl KeyedTable {
+    /// The table as it is now.
+    pub fn new(table: Arc<LatestTable>) -> Self {
+        Self { schema: table.schema(), table, rows: OnceLock::new() }
+    }
+
+    fn plan(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = match (self.rows.get(), self.keys(filters)) {
+            (None, Some(keys)) => self.table.get(&keys).map_err(external)?.into_iter().collect(),
+            _ => self.all()?,
+        };
+        // Columns that came to be after the statement was planned are none of its business.
+        let conform = |batch: &RecordBatch| crate::lake::conform(batch, &self.schema);
+        let rows = rows.iter().map(conform).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(MemorySourceConfig::try_new_exec(&[rows], Arc::clone(&self.schema), projection.cloned())?)
+    }
+
+    fn all(&self) -> Result<Vec<RecordBatch>> {
+        if let Some(rows) = self.rows.get() {
+            return Ok(rows.clone());
+        }
+        let rows = self.table.scan().map_err(external)?;
+        Ok(self.rows.get_or_init(|| rows).clone())
+    }
+
+    /// The keys that the filters name, as key columns, if they name any.
+    fn keys(&self, filters: &[Expr]) -> Option<Vec<ArrayRef>> {
+        let key = self.table.key();
+        let column = |name: &String| {
+            let kind = self.schema.field_with_name(name).ok()?.data_type();
+            let values = filters.iter().find_map(|filter| values(filter, name))?;
+            // A value that the column's type cannot hold equals nothing, but that is for the filter to find out.
+            let cast = |value: &ScalarValue| {
+                let cast = value.cast_to(kind).ok()?;
+                (!cast.is_null() && cast.cast_to(&value.data_type()).ok()? == *value).then_some(cast)
+            };
+            values.into_iter().map(cast).collect::<Option<Vec<_>>>()
+        };
+        let columns = key.iter().map(column).collect::<Option<Vec<_>>>()?;
+        // Of several columns each has one value; the products of lists are left to the scan.
+        let plain = columns.len() == 1 || columns.iter().all(|values| values.len() == 1);
+        let arrays = columns.into_iter().filter(|values| !values.is_empty() && plain);
+        let arrays = arrays.map(|values| ScalarValue::iter_to_array(values).ok()).collect::<Option<Vec<_>>>()?;
+        (arrays.len() == key.len()).then_some(arrays)
+    }
+}
+
+/// The values that a filter allows a column, if it says so by naming them.
+fn values<'a>(filter: &'a Expr, name: &str) -> Option<Vec<&'a ScalarValue>> {
+    let is_column = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == *name);
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
+            (column, Expr::Literal(value, _)) | (Expr::Literal(value, _), column) if is_column(column) => {
+                Some(vec![value])
+            }
+            _ => None,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            Some([values(left, name)?, values(right, name)?].concat())
+        }
+        Expr::InList(InList { expr, list, negated: false }) if is_column(expr) => {
+            list.iter().map(|item| if let Expr::Literal(value, _) = item { Some(value) } else { None }).collect()
+        }
+        _ => None,
+    }
+}
+
+fn external(error: Unavailable) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::from(error)))
+}
+
+#[async_trait]
+impl TableProvider for KeyedTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan: BoxFuture<'_, _> = Box::pin(std::future::ready(self.plan(projection, filters)));
+        plan.await
+    }
+}

@@ -1,0 +1,168 @@
+//! Mirrors: the current rows of a database's table, from the changes that Debezium and DMS send.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+
+/// A table's first rows may wait ten seconds for more; and both processors may be busy.
+const SOON: Duration = Duration::from_secs(60);
+
+const DMS: &str = include_str!("../fixtures/dms-fleet.jsonl");
+const DEBEZIUM: &str = include_str!("../fixtures/debezium-postgres.txt");
+
+/// Waits until a statement gives these rows. A table that is not there yet, or still loads, gives none.
+async fn until(millpond: &Millpond, sql: &str, rows: &[Value]) {
+    let what = format!("{sql} = {}", Value::from(rows.to_vec()));
+    wait_until(&what, SOON, async || {
+        let url = millpond.project().flight_sql();
+        let output = millpond.project().run(&["sql", "--url", &url, "--format", "ndjson", "-c", sql]).await;
+        let found: Vec<Value> = output.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (output.code == Some(0) && found == rows).then_some(())
+    })
+    .await;
+}
+
+/// Key and value of the messages that Debezium sent to `topic`.
+fn recorded(topic: &str) -> Vec<(Option<String>, Option<String>)> {
+    let blocks = DEBEZIUM.split("\n\n").filter(|block| block.lines().any(|line| line == format!("DEST {topic}")));
+    blocks
+        .map(|block| {
+            let part = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let known = |name: &str| part(name).filter(|text| *text != "null").map(str::to_owned);
+            (known("KEY"), known("VAL"))
+        })
+        .collect()
+}
+
+fn send(kafka: &Kafka, topic: &str, messages: &[(Option<String>, Option<String>)]) {
+    let bytes = |text: &Option<String>| text.as_ref().map(|text| text.clone().into_bytes());
+    kafka.send(topic, messages.iter().map(|(key, value)| (bytes(key), bytes(value))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_holds_what_the_database_holds_through_restarts() {
+    let kafka = Kafka::shared().await;
+    let (cars, devices) = (kafka.topic("carinfo", 1).await, kafka.topic("deviceinfo", 1).await);
+    let mirror = |topic: &str, key: &str, more: &str| {
+        format!("kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"debezium-json\"\nkey = [\"{key}\"]\n{more}\n")
+    };
+    let types = "columns.price = { type = \"double\", scale = 2 }\ncolumns.odo.type = \"double\"\ncolumns.reg_date.type = \"date\"";
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .schema("carinfo", &mirror(&cars, "car_id", types))
+        .schema("deviceinfo", &mirror(&devices, "device_id", ""));
+    let millpond = Millpond::serve(&project).await;
+    let (all_cars, all_devices) = (recorded("fleet.public.carinfo"), recorded("fleet.public.deviceinfo"));
+    send(kafka, &cars, &all_cars);
+    send(kafka, &devices, &all_devices);
+
+    let rows = "SELECT car_id, plate, model, price, odo, reg_date, color FROM carinfo ORDER BY car_id";
+    // What the database held at the end: car 3 had become 33 and was deleted.
+    let expected = [
+        json!({"car_id": 1, "plate": "12가3456", "model": "K7", "price": 99999999.99, "odo": 9.5, "reg_date": "2026-01-02", "color": null}),
+        json!({"car_id": 2, "plate": "34나7890", "model": "EV9", "price": null, "odo": null, "reg_date": null, "color": "red"}),
+    ];
+    until(&millpond, rows, &expected).await;
+    // The devices' table was emptied in the end.
+    until(&millpond, "SELECT count(*) AS n FROM deviceinfo__changes WHERE _op = 't'", &[json!({"n": 1})]).await;
+    until(&millpond, "SELECT count(*) AS n FROM deviceinfo", &[json!({"n": 0})]).await;
+    assert_eq!(
+        millpond.sql("SELECT plate FROM carinfo WHERE car_id = 2").await,
+        [json!({"plate": "34나7890"})],
+        "by key"
+    );
+    assert_eq!(millpond.number("SELECT count(*) AS n FROM carinfo WHERE car_id IN (1, 3, 33)").await, Some(1));
+    let (status, car) = millpond.get("/v1/latest/carinfo/1").await.unwrap();
+    let car: Value = serde_json::from_str(&car).unwrap();
+    assert_eq!((status, &car["model"]), (200, &json!("K7")));
+    assert_eq!(millpond.get("/v1/latest/carinfo/33").await.map(|(status, _)| status), Some(404));
+    let kinds = "SELECT table_name, kind FROM system.tables ORDER BY table_name";
+    assert_eq!(
+        millpond.sql(kinds).await,
+        [
+            ("carinfo", "mirror"),
+            ("carinfo__changes", "changes"),
+            ("deviceinfo", "mirror"),
+            ("deviceinfo__changes", "changes")
+        ]
+        .map(|(name, kind)| json!({"table_name": name, "kind": kind}))
+    );
+    let ops = "SELECT string_agg(_op, '' ORDER BY _offset) AS ops FROM carinfo__changes";
+    until(&millpond, ops, &[json!({"ops": "rrcudxcuuudx"})]).await;
+    assert_eq!(millpond.number("SELECT count(*) AS n FROM system.dead_letters").await, Some(0));
+
+    // After a kill, from what is committed and what Kafka still has; the same messages again change nothing.
+    millpond.kill();
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, rows, &expected).await;
+    send(kafka, &cars, &all_cars[..8]);
+    until(&millpond, "SELECT count(*) AS n FROM carinfo__changes", &[json!({"n": 20})]).await;
+    until(&millpond, rows, &expected).await;
+    let change = |op: &str, lsn: i64, after: Value| {
+        let source = json!({"connector": "postgresql", "name": "fleet", "lsn": lsn, "sequence": format!("[\"{lsn}\",\"{lsn}\"]")});
+        let id = after["car_id"].clone();
+        (
+            Some(json!({"car_id": id}).to_string()),
+            Some(json!({"op": op, "before": null, "after": after, "source": source}).to_string()),
+        )
+    };
+    send(
+        kafka,
+        &cars,
+        &[
+            change(
+                "u",
+                30_000_000,
+                json!({"car_id": 2, "plate": "new", "model": "EV9", "big": "__debezium_unavailable_value"}),
+            ),
+            change("u", 29_000_000, json!({"car_id": 2, "plate": "late", "model": "EV9"})),
+        ],
+    );
+    until(&millpond, "SELECT plate FROM carinfo WHERE car_id = 2", &[json!({"plate": "new"})]).await;
+    assert_eq!(millpond.stop().await, Some(0));
+
+    // Without a server the rows are read from the lake.
+    let sql = "SELECT plate FROM carinfo WHERE car_id = 2";
+    let output = project.run(&["sql", "--project", ".", "--format", "csv", "-c", sql]).await;
+    assert_eq!(output.stdout.trim(), "plate\nnew", "{}", output.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tables_of_a_dms_task_share_a_topic() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("dms", 1).await;
+    let mirror = |table: &str| {
+        format!(
+            "kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\nmatch = {{ \"metadata.table-name\" = \"{table}\" }}\n"
+        )
+    };
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .schema("carinfo", &(mirror("carinfo") + "columns.price.type = \"double\"\n"))
+        .schema("reservation", &mirror("reservation"));
+    let millpond = Millpond::serve(&project).await;
+    let mut lines: Vec<&str> = DMS.lines().collect();
+    let reservation = r#"{"data":{"car_id":1,"status":"RETURNED"},"metadata":{"timestamp":"2026-11-20T00:57:35Z","record-type":"data","operation":"insert","table-name":"reservation"}}"#;
+    lines.push(reservation);
+    kafka.send_text(&topic, lines.iter().copied());
+    let rows = "SELECT car_id, plate_no, model, price FROM carinfo ORDER BY car_id";
+    let expected = [
+        json!({"car_id": 1, "plate_no": "12가3456", "model": "K7", "price": 12345.67}),
+        json!({"car_id": 33, "plate_no": "56다1111", "model": "EV6", "price": 99999999.99}),
+    ];
+    until(&millpond, rows, &expected).await;
+    until(&millpond, "SELECT car_id, status FROM reservation", &[json!({"car_id": 1, "status": "RETURNED"})]).await;
+    let joined = "SELECT c.model, r.status FROM carinfo c JOIN reservation r USING (car_id)";
+    assert_eq!(millpond.sql(joined).await, [json!({"model": "K7", "status": "RETURNED"})]);
+    // Each message is one of the two tables' or skipped; control records are of no table.
+    let counted = "SELECT table_name, records, rows, skipped, dead_letters FROM system.ingest ORDER BY table_name";
+    assert_eq!(
+        millpond.sql(counted).await,
+        [("carinfo__changes", 6, 4), ("reservation__changes", 1, 9)].map(|(name, rows, skipped)| {
+            json!({"table_name": name, "records": 10, "rows": rows, "skipped": skipped, "dead_letters": 0})
+        })
+    );
+    assert_eq!(millpond.stop().await, Some(0));
+}
