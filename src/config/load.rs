@@ -11,13 +11,13 @@ use chrono_tz::Tz;
 use super::{
     LoadOptions, Project, contract,
     interpolate::Interpolation,
-    names, overrides,
+    latest, names, overrides,
     problem::{Complaint, Problem, Problems},
     settings::{self, Config},
     tree::{Place, Table},
     view::{self, View},
 };
-use crate::schema::Contract;
+use crate::schema::{Contract, Latest};
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
@@ -37,13 +37,13 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     let timezone = config.as_ref().map_or(Tz::UTC, |config| config.project.timezone);
     // A registry that was written wrongly is one problem already.
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
-    let tables = loader.tables(timezone, registry);
+    let (tables, latest) = loader.tables(timezone, registry);
     let views = loader.views();
 
     let mut problems = loader.problems.into_inner();
     problems.0.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
     match config {
-        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, views }),
+        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, latest, views }),
         _ => Err(problems),
     }
 }
@@ -121,11 +121,16 @@ impl Loader<'_> {
         names.filter(|name| !name.starts_with('.')).collect()
     }
 
-    fn tables(&self, timezone: Tz, registry: bool) -> Vec<Contract> {
-        let mut tables = Vec::new();
+    fn tables(&self, timezone: Tz, registry: bool) -> (Vec<Contract>, Vec<Latest>) {
+        let (mut tables, mut merged) = (Vec::new(), Vec::new());
         for Named { name, file, text } in self.named("schemas", "toml") {
             let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
             let Some(user) = user else { continue };
+            if latest::is_latest(&user) {
+                user.report_broken("", &mut self.problems.borrow_mut());
+                merged.push((name, file, user));
+                continue;
+            }
             let below = if contract::is_mirror(&user) { MIRROR_DEFAULTS } else { EVENTS_DEFAULTS };
             let mut tree = defaults(below, &self.problems);
             tree.overlay(user);
@@ -134,7 +139,10 @@ impl Loader<'_> {
             tables.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
         }
         contract::share_topics(&mut tables);
-        tables
+        let read =
+            |(name, file, tree): (String, String, Table)| latest::read(&tree, &name, &file, &tables, &self.problems);
+        let merged = merged.into_iter().filter_map(read).collect();
+        (tables, merged)
     }
 
     fn views(&self) -> Vec<View> {

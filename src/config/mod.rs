@@ -15,6 +15,7 @@
 mod contract;
 mod interpolate;
 mod kafka;
+mod latest;
 mod load;
 mod names;
 mod nearest;
@@ -44,7 +45,7 @@ pub use units::{ByteSize, Interval, UnitError};
 pub use view::View;
 pub use watch::Watch;
 
-use crate::schema::Contract;
+use crate::schema::{Contract, Latest};
 
 /// A project that is right in itself; whether brokers and stores answer is another matter.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,8 +54,10 @@ pub struct Project {
     pub dir: PathBuf,
     /// `millpond.toml` with everything that overrides it.
     pub config: Config,
-    /// `schemas/*.toml`, by name.
+    /// `schemas/*.toml` of the kinds that topics feed, by name.
     pub tables: Vec<Contract>,
+    /// `schemas/*.toml` of `kind = "latest"`, by name.
+    pub latest: Vec<Latest>,
     /// `queries/*.sql` of `kind = "view"`, by name.
     pub views: Vec<View>,
 }

@@ -99,7 +99,7 @@ pub(super) mod events {
     pub const ALL: &[(&str, &Words)] =
         &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN), ("arrays.<path>", &ARRAY)];
     /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["latest", "reference"];
+    pub const KINDS_LATER: &[&str] = &["reference"];
 }
 
 /// `schemas/<table>.toml` of `kind = "mirror"`.
@@ -131,6 +131,25 @@ pub(super) mod mirror {
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("columns.<name>", &COLUMN)];
+}
+
+/// `schemas/<table>.toml` of `kind = "latest"`.
+pub(super) mod latest {
+    use super::Words;
+
+    pub const ROOT: Words = Words {
+        keys: &["kind", "key", "sources", "columns"],
+        later: &["cardinality", "commit_interval", "retention", "description"],
+    };
+    pub const SOURCE: Words =
+        Words { keys: &["key", "prefix", "columns", "merge", "on_delete"], later: &["cardinality"] };
+    pub const COLUMN: Words = Words { keys: &["sql"], later: &["description"] };
+    /// Values of `on_delete` that come later.
+    pub const ON_DELETE_LATER: &[&str] = &["ignore"];
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("sources.<table>", &SOURCE), ("columns.<name>", &COLUMN)];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -13,7 +13,7 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
-use super::latest::Mirrors;
+use super::latest::KeptTables;
 use super::outbound;
 use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
@@ -43,14 +43,14 @@ pub struct Fed {
     pub statuses: Statuses,
     /// The contracts.
     pub contracts: Vec<Arc<Contract>>,
-    /// One row per key, kept from the tables of changes.
-    pub mirrors: Mirrors,
 }
 
 /// The tables of the engine, as they come to be.
 pub struct EngineCatalog {
     /// Replaced as a whole when contracts come or go.
     pub fed: ArcSwap<Fed>,
+    /// Tables with one row per key. Replaced as a whole when one comes or goes.
+    pub kept: ArcSwap<KeptTables>,
     /// SQL text per view, as it is edited.
     pub views: RwLock<BTreeMap<String, String>>,
     /// Where tables lie.
@@ -67,7 +67,7 @@ pub struct EngineCatalog {
     pub retries: RwLock<BTreeMap<String, Retries>>,
     /// What ingest holds.
     pub ingest_budget: Budget,
-    /// What the rows of mirrors may hold.
+    /// What the rows of tables with one row per key may hold.
     pub latest_bytes: usize,
     /// What the platform told about itself.
     pub news: News,
@@ -86,6 +86,7 @@ impl EngineCatalog {
     pub fn of(fed: Fed) -> Self {
         Self {
             fed: ArcSwap::from_pointee(fed),
+            kept: ArcSwap::default(),
             views: RwLock::default(),
             lake: None,
             versions: Arc::default(),
@@ -108,6 +109,11 @@ impl EngineCatalog {
         self.fed.load_full()
     }
 
+    /// Bytes of the rows of tables with one row per key.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()
+    }
+
     /// Why the engine is not ready to be relied on; nothing when it is.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -127,10 +133,10 @@ impl EngineCatalog {
                 }
             }
         }
-        for (name, mirror) in &self.fed().mirrors {
-            if let Some(reason) = mirror.table.stopped() {
+        for (name, kept) in self.kept.load().iter() {
+            if let Some(reason) = kept.rows.stopped() {
                 reasons.push(format!("table {name}: stopped: {reason}"));
-            } else if mirror.table.is_loading() {
+            } else if kept.rows.is_loading() {
                 reasons.push(format!("table {name}: its rows are being put together"));
             }
         }
@@ -157,13 +163,14 @@ impl Catalog for SharedCatalog {
     fn pin(&self) -> Pinned {
         let catalog = &self.0;
         let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        let (views, fed) = (catalog.views.read().clone(), catalog.fed());
+        let (mut views, fed, kept) = (catalog.views.read().clone(), catalog.fed(), catalog.kept.load_full());
         // A view may have the name of a table that has no contract any more.
         for (name, live) in fed.tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
-        for (name, mirror) in fed.mirrors.iter().filter(|(name, _)| !views.contains_key(*name)) {
-            public.insert(name.clone(), Arc::new(KeyedTable::new(Arc::clone(&mirror.table))));
+        for (name, kept) in kept.iter() {
+            public.insert(kept.rows.name().to_owned(), Arc::new(KeyedTable::new(Arc::clone(&kept.rows))));
+            views.extend(kept.derived.clone().map(|sql| (name.clone(), sql)));
         }
         let mut system: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         // The table is made once Kafka answers; until then it has no rows.
@@ -178,7 +185,7 @@ impl Catalog for SharedCatalog {
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
         let comments = move |table: &str| {
             // A mirror's columns are those of its changes.
-            let changes = fed.mirrors.contains_key(table).then(|| change::table_of(table));
+            let changes = kept.contains_key(table).then(|| change::table_of(table));
             let live = fed.tables.get(changes.as_deref().unwrap_or(table));
             let schema = live.map(|live| Arc::clone(&live.pin().schema));
             let fields = schema.iter().flat_map(|schema| schema.fields());
@@ -301,7 +308,7 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
     // Tables beside others are fed with them, and own no position.
     let fed = catalog.fed();
-    let tables = fed.tables.iter().filter(|(name, _)| kind(name) == EVENTS);
+    let tables = fed.tables.iter().filter(|(name, _)| matches!(kind(name), EVENTS | CHANGES));
     let rows: Vec<IngestRow> =
         tables.flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));
@@ -423,12 +430,13 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             hot_bytes: view.hot_bytes(),
         });
     }
-    for (name, mirror) in &fed.mirrors {
+    let kept = catalog.kept.load_full();
+    for (name, kept) in kept.iter() {
         let changes = fed.tables.get(&change::table_of(name)).map(|live| live.pin().schema_version);
-        let Stats { rows: hot_rows, bytes: hot_bytes, .. } = mirror.table.stats();
-        let schema_version = changes.unwrap_or_default();
+        let Stats { rows: hot_rows, bytes: hot_bytes, .. } = kept.rows.stats();
+        let (kind, schema_version) = (kept.kind(), changes.unwrap_or_default());
         let (table_version, files) = (None, None);
-        rows.push(TableRow { name, kind: "mirror", schema_version, table_version, files, hot_rows, hot_bytes });
+        rows.push(TableRow { name, kind, schema_version, table_version, files, hot_rows, hot_bytes });
     }
     rows.sort_by_key(|row| row.name);
     RecordBatch::try_new(
@@ -445,7 +453,7 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
-/// A row of `system.tables`. All rows of a mirror are hot: they are kept in memory.
+/// A row of `system.tables`. All rows of a mirror or latest table are hot: they are kept in memory.
 struct TableRow<'a> {
     name: &'a str,
     kind: &'static str,
@@ -457,12 +465,13 @@ struct TableRow<'a> {
 }
 
 const EVENTS: &str = "events";
+const CHANGES: &str = "changes";
 
 /// What a table is. Names with `__` are those of tables beside others.
 fn kind(table: &str) -> &'static str {
     match table.split_once("__") {
         None => EVENTS,
-        Some((_, "changes")) => "changes",
+        Some((_, CHANGES)) => CHANGES,
         Some((_, beside)) if beside.ends_with("raw") => "raw",
         Some(_) => "child",
     }
@@ -484,11 +493,11 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     for (name, live) in &fed.tables {
         rows.extend(LogicalColumn::all(&live.pin().schema).into_iter().map(|column| (name.clone(), column)));
     }
-    for (name, mirror) in &fed.mirrors {
+    for (name, kept) in catalog.kept.load().iter() {
         let of_changes = rows.iter().filter(|(table, _)| *table == change::table_of(name));
         let known: BTreeMap<String, LogicalColumn> =
             of_changes.map(|(_, column)| (column.name.clone(), column.clone())).collect();
-        let shown = mirror.table.schema();
+        let shown = kept.rows.schema();
         rows.extend(shown.fields().iter().filter_map(|field| Some((name.clone(), known.get(field.name())?.clone()))));
     }
     rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -569,7 +578,7 @@ fn memory_schema() -> SchemaRef {
 fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let (queries, queries_limit) = catalog.query_memory.get().map_or((0, 0), |memory| memory());
     let ingest = &catalog.ingest_budget;
-    let latest: usize = catalog.fed().mirrors.values().map(|mirror| mirror.table.stats().bytes).sum();
+    let latest = catalog.kept_bytes();
     RecordBatch::try_new(
         memory_schema(),
         vec![

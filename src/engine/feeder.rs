@@ -10,14 +10,12 @@ use tracing::{info, warn};
 
 use super::catalog::{EngineCatalog, Fed};
 use super::feed::{Feed, RETRY};
-use super::latest::Mirror;
 use super::versions::Versions;
 use super::{joined, open_table, suits, tables_of, unreadable, view_of};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Encoding, Lake, LiveView, PUBLIC, Table};
 use crate::news::News;
-use crate::query::Service;
-use crate::schema::{Contract, change};
+use crate::schema::Contract;
 use crate::source::{Kafka, KafkaOptions, Registry};
 use crate::task::{self, Budget, Shutdown};
 
@@ -62,28 +60,6 @@ pub struct Feeder {
     pub abort: Shutdown,
     /// The lives of the topics that were read so far.
     pub lives: BTreeMap<String, u32>,
-    /// Who keeps the rows of mirrors.
-    pub mirrors: Keeper,
-}
-
-/// Starts what keeps the rows of mirrors.
-pub struct Keeper {
-    /// Reads what the lake holds.
-    pub service: Service,
-    /// What the rows of all mirrors may take.
-    pub limit_bytes: usize,
-}
-
-impl Keeper {
-    /// Starts the mirrors of `now` that `before` did not have.
-    pub fn start(&self, before: &Fed, now: &Fed) {
-        let limit_bytes = self.limit_bytes / now.mirrors.len().max(1);
-        for (name, mirror) in now.mirrors.iter().filter(|(name, _)| !before.mirrors.contains_key(*name)) {
-            if let Some(changes) = now.tables.get(&change::table_of(name)) {
-                mirror.start(Arc::clone(changes), self.service.clone(), limit_bytes);
-            }
-        }
-    }
 }
 
 /// How a feed ended.
@@ -202,9 +178,7 @@ impl Feeder {
             let fed = self.catalog.fed();
             match open(&self.lake, &plan.contracts, &self.catalog.versions, &fed).await {
                 Ok((fed, open)) => {
-                    let (before, now) = (self.catalog.fed(), Arc::new(fed));
-                    self.catalog.fed.store(Arc::clone(&now));
-                    self.mirrors.start(&before, &now);
+                    self.catalog.fed.store(Arc::new(fed));
                     return Ok(open);
                 }
                 Err(error) if error.kind() == Kind::Unavailable && !self.stop.is_cancelled() => {
@@ -242,9 +216,6 @@ pub async fn open(
         }
         let status = before.statuses.get(&contract.table).cloned().unwrap_or_default();
         fed.statuses.insert(contract.table.clone(), status);
-        // The key of a table never changes, so a mirror that is there goes on.
-        let kept = before.mirrors.get(&contract.file).cloned();
-        fed.mirrors.extend(kept.or_else(|| Mirror::of(contract)).map(|mirror| (contract.file.clone(), mirror)));
     }
     for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
         if fed.tables.contains_key(&name) {

@@ -1,6 +1,6 @@
-//! Keeps the rows of mirrors: follows the table of changes, from what the lake holds on.
+//! Keeps the rows of mirrors and latest tables: follows the tables they come from, from what the lake holds on.
 //!
-//! A follower pins the table's View whenever that changes and takes in the hot batches it has not seen. What was committed
+//! A follower pins its table's View whenever that changes and takes in the hot batches it has not seen. What was committed
 //! before it could look (all of it, at the start) is read with SQL like anybody else would. A state takes in the same
 //! change twice without harm, so the two need not meet exactly.
 
@@ -9,80 +9,227 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{LiveView, Positions, TopicPartition, View};
-use crate::latest::{LatestError, LatestTable, Shape, needed_columns};
+use crate::latest::{LatestError, LatestTable, Merged, Part, Rows, Shape, Wanted};
 use crate::query::Service;
-use crate::schema::{Contract, LogicalColumn, change, fixed};
+use crate::schema::{Contract, Latest, LogicalColumn, Merge, OnDelete, change, fixed};
 use crate::serve::Lookup;
 use crate::task::Shutdown;
 
 /// Pause before the lake is asked again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Pause before a table that is not there yet is looked for again.
+const SOON: Duration = Duration::from_millis(200);
 
-/// A mirror's rows, and who keeps them.
+/// A table with one row per key.
 #[derive(Debug, Clone)]
-pub struct Mirror {
+pub struct Kept {
     /// The rows.
-    pub table: Arc<LatestTable>,
-    /// Ends the follower when nobody holds the mirror any more.
-    _alive: Arc<tokio_util::sync::DropGuard>,
+    pub rows: Arc<dyn Rows>,
+    /// The SQL of the table, if `rows` are not all of it.
+    pub derived: Option<String>,
+    /// What it was declared as.
+    declared: Declared,
+    /// The states that rows are made of, each with the table it is kept from.
+    states: Vec<(Arc<LatestTable>, String)>,
     stop: Shutdown,
+    /// Ends the followers when nobody holds the table any more.
+    _alive: Arc<DropGuard>,
 }
 
-/// Mirrors by name.
-pub type Mirrors = BTreeMap<String, Mirror>;
-
-impl Mirror {
-    /// The mirror that is kept from the changes of `contract`, if there is one.
-    pub fn of(contract: &Contract) -> Option<Self> {
-        contract.format.is_change().then(|| {
-            let stop = Shutdown::new();
-            let table = Arc::new(LatestTable::new(&contract.file, &contract.key));
-            Self { table, _alive: Arc::new(stop.clone().drop_guard()), stop }
-        })
-    }
-
-    /// Begins to keep the rows from `changes`.
-    pub fn start(&self, changes: Arc<LiveView>, service: Service, limit_bytes: usize) {
-        let follower = Follower::new(Arc::clone(&self.table), changes, service, limit_bytes);
-        let stop = self.stop.clone();
-        crate::task::spawn("latest", async move { follower.run(stop).await });
-    }
-
-    /// Reads the rows that `changes` has by now, once.
-    pub async fn load(&self, changes: Arc<LiveView>, service: Service, limit_bytes: usize) -> Result<()> {
-        Follower::new(Arc::clone(&self.table), changes, service, limit_bytes).look().await
-    }
+/// What a table was declared as: another declaration makes another table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Declared {
+    Mirror { key: Vec<String> },
+    Latest { spec: Latest, mirrors: Vec<Option<Vec<String>>> },
 }
 
-/// Rows of mirrors by key, keys written as text.
-pub fn lookup(catalog: Arc<EngineCatalog>) -> Lookup {
-    Arc::new(move |table, keys| {
-        let fed = catalog.fed();
-        let Some(mirror) = fed.mirrors.get(table) else { return Ok(None) };
-        let names = mirror.table.key();
-        if let Some(key) = keys.iter().find(|key| key.len() != names.len()) {
-            let message = format!("the key of {table} is {}: {} parts are given", names.join(", "), key.len());
-            return Err(Error::new(Kind::Usage, message));
+/// Tables with one row per key, by name.
+pub type KeptTables = BTreeMap<String, Kept>;
+
+impl Kept {
+    fn new(rows: Arc<dyn Rows>, declared: Declared, states: Vec<(Arc<LatestTable>, String)>) -> Self {
+        let stop = Shutdown::new();
+        let alive = Arc::new(stop.clone().drop_guard());
+        let derived = match &declared {
+            Declared::Mirror { .. } => None,
+            Declared::Latest { spec, .. } => spec.derived_sql(),
+        };
+        Self { rows, derived, declared, states, stop, _alive: alive }
+    }
+
+    /// What it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.declared {
+            Declared::Mirror { .. } => "mirror",
+            Declared::Latest { .. } => "latest",
         }
-        let column = |at: usize| Arc::new(StringArray::from_iter_values(keys.iter().map(|key| &key[at]))) as ArrayRef;
-        let columns: Vec<ArrayRef> = (0..names.len()).map(column).collect();
-        let rows = mirror.table.get(&columns)?;
-        Ok(Some(rows.unwrap_or_else(|| RecordBatch::new_empty(mirror.table.schema()))))
+    }
+
+    fn mirror(contract: &Contract) -> Self {
+        let table = Arc::new(LatestTable::new(&contract.file, Wanted::mirror(&contract.key)));
+        let states = vec![(Arc::clone(&table), contract.table.clone())];
+        Self::new(table, Declared::Mirror { key: contract.key.clone() }, states)
+    }
+
+    fn latest(spec: &Latest, contracts: &[Arc<Contract>], declared: Declared) -> Self {
+        let mut states = Vec::new();
+        let mut parts = Vec::new();
+        for source in &spec.sources {
+            let Some(contract) = contracts.iter().find(|contract| contract.file == source.table) else { continue };
+            let of_changes = contract.format.is_change();
+            let is_own_key = |column: &String| source.key.contains(column);
+            let is_foreign =
+                of_changes && !(contract.key.len() == source.key.len() && contract.key.iter().all(is_own_key));
+            let wanted = Wanted {
+                key: if is_foreign { contract.key.clone() } else { source.key.clone() },
+                foreign: if is_foreign { source.key.clone() } else { Vec::new() },
+                columns: source.columns.clone(),
+                of_changes,
+                last_non_null: source.merge == Merge::LastNonNull,
+            };
+            let table = Arc::new(LatestTable::new(&spec.table, wanted));
+            states.push((Arc::clone(&table), contract.table.clone()));
+            parts.push(Part {
+                table,
+                key: source.key.clone(),
+                is_foreign,
+                prefix: source.prefix.clone(),
+                drops: source.on_delete == OnDelete::DropRow,
+            });
+        }
+        Self::new(Arc::new(Merged::new(&spec.merged_name(), &spec.key, parts)), declared, states)
+    }
+}
+
+/// The tables with one row per key that these declare; those of `before` that are declared the same go on.
+pub fn kept(contracts: &[Arc<Contract>], latest: &[Latest], before: &KeptTables) -> KeptTables {
+    let mut now = KeptTables::new();
+    let mut keep = |name: &str, declared: Declared, make: &dyn Fn(Declared) -> Kept| {
+        let known = before.get(name).filter(|kept| kept.declared == declared).cloned();
+        now.insert(name.to_owned(), known.unwrap_or_else(|| make(declared)));
+    };
+    for contract in contracts.iter().filter(|contract| contract.format.is_change()) {
+        keep(&contract.file, Declared::Mirror { key: contract.key.clone() }, &|_| Kept::mirror(contract));
+    }
+    for spec in latest {
+        let key = |contract: &Arc<Contract>| contract.format.is_change().then(|| contract.key.clone());
+        let of = |table: &String| contracts.iter().find(|contract| contract.file == *table).and_then(key);
+        let mirrors = spec.sources.iter().map(|source| of(&source.table)).collect();
+        let declared = Declared::Latest { spec: spec.clone(), mirrors };
+        keep(&spec.table, declared, &|declared| Kept::latest(spec, contracts, declared));
+    }
+    now
+}
+
+/// Keeps tables with one row per key.
+pub struct Keeper {
+    /// Where they are shown, and the tables they come from.
+    pub catalog: Arc<EngineCatalog>,
+    /// Reads what the lake holds.
+    pub service: Service,
+}
+
+impl Keeper {
+    /// Keeps what these declare from now on.
+    pub fn keep(&self, contracts: &[Arc<Contract>], latest: &[Latest]) {
+        let before = self.catalog.kept.load_full();
+        let now = kept(contracts, latest, &before);
+        for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
+            info!(table = name, kind = kept.kind(), "rows are put together");
+            for (table, source) in &kept.states {
+                let follower = self.follower(table, source);
+                let stop = kept.stop.clone();
+                crate::task::spawn("latest", async move { follower.run(stop).await });
+            }
+        }
+        self.catalog.kept.store(Arc::new(now));
+    }
+
+    /// Reads the rows once, of all that the catalog shows.
+    pub async fn load(&self) -> Result<()> {
+        for kept in self.catalog.kept.load_full().values() {
+            for (table, source) in &kept.states {
+                self.follower(table, source).look().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follower(&self, table: &Arc<LatestTable>, source: &str) -> Follower {
+        Follower {
+            table: Arc::clone(table),
+            source: source.to_owned(),
+            catalog: Arc::clone(&self.catalog),
+            service: self.service.clone(),
+            seen: None,
+            retries: 0,
+        }
+    }
+}
+
+impl Kept {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rows, &other.rows)
+    }
+}
+
+/// Rows by key, keys written as text.
+pub fn lookup(catalog: Arc<EngineCatalog>, service: Service) -> Lookup {
+    Arc::new(move |table, keys| {
+        let (kept, service) = (catalog.kept.load().get(&table).cloned(), service.clone());
+        Box::pin(async move {
+            let Some(kept) = kept else { return Ok(None) };
+            let names = kept.rows.key();
+            if let Some(key) = keys.iter().find(|key| key.len() != names.len()) {
+                let message = format!("the key of {table} is {}: {} parts are given", names.join(", "), key.len());
+                return Err(Error::new(Kind::Usage, message));
+            }
+            let column =
+                |at: usize| Arc::new(StringArray::from_iter_values(keys.iter().map(|key| &key[at]))) as ArrayRef;
+            let columns: Vec<ArrayRef> = (0..names.len()).map(column).collect();
+            let found = kept.rows.get(&columns)?.unwrap_or_else(|| RecordBatch::new_empty(kept.rows.schema()));
+            if kept.derived.is_none() || found.num_rows() == 0 {
+                return Ok(Some(found));
+            }
+            derived(&service, &table, names, &found).await.map(Some)
+        })
     })
 }
 
-/// Follows one table of changes.
+/// The rows of a table with derived columns that have the keys of `found`.
+async fn derived(service: &Service, table: &str, key: &[String], found: &RecordBatch) -> Result<RecordBatch> {
+    let broken = |error: arrow::error::ArrowError| broken(error.into());
+    let mut keys = Vec::new();
+    for row in 0..found.num_rows() {
+        let equal = |(at, name): (usize, &String)| {
+            let column = found.column(at);
+            let value = array_value_to_string(column, row)?;
+            Ok(format!("{} = arrow_cast({}, '{}')", quoted(name), literal(&value), column.data_type()))
+        };
+        let equal = key.iter().enumerate().map(equal).collect::<std::result::Result<Vec<_>, _>>().map_err(broken)?;
+        keys.push(format!("({})", equal.join(" AND ")));
+    }
+    let sql = format!("SELECT * FROM public.{} WHERE {}", quoted(table), keys.join(" OR "));
+    let rows = service.session().query(&sql).await?.run().await?;
+    let schema = rows.schema();
+    concat_batches(&schema, &rows.collect().await?).map_err(broken)
+}
+
+/// Keeps one state from one table.
 struct Follower {
     table: Arc<LatestTable>,
-    changes: Arc<LiveView>,
+    source: String,
+    catalog: Arc<EngineCatalog>,
     service: Service,
-    limit_bytes: usize,
     /// Where the state stands; nothing until all that was there is read.
     seen: Option<Positions>,
     /// The View's retries that are taken in.
@@ -90,12 +237,22 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(table: Arc<LatestTable>, changes: Arc<LiveView>, service: Service, limit_bytes: usize) -> Self {
-        Self { table, changes, service, limit_bytes, seen: None, retries: 0 }
+    /// The table that the state is kept from, once it is there.
+    async fn source(&self) -> Arc<LiveView> {
+        loop {
+            if let Some(live) = self.catalog.fed().tables.get(&self.source) {
+                return Arc::clone(live);
+            }
+            tokio::time::sleep(SOON).await;
+        }
     }
 
     async fn run(mut self, stop: Shutdown) {
-        let mut changed = self.changes.subscribe();
+        let source = tokio::select! {
+            () = stop.cancelled() => return,
+            source = self.source() => source,
+        };
+        let mut changed = source.subscribe();
         while self.table.stopped().is_none() {
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
@@ -124,8 +281,8 @@ impl Follower {
 
     /// Takes in what has come.
     async fn look(&mut self) -> Result<()> {
-        let view = self.changes.pin();
-        let Some(shape) = Shape::of(&view.schema, self.table.key()) else {
+        let view = self.source().await.pin();
+        let Some(shape) = Shape::of(&view.schema, self.table.wanted()) else {
             // Nothing was ever read: there is no key yet.
             self.table.loaded();
             return Ok(());
@@ -178,10 +335,11 @@ impl Follower {
 
     fn apply(&self, rows: &RecordBatch) -> Result<()> {
         self.table.apply(rows).map_err(broken)?;
-        let (bytes, limit) = (self.table.stats().bytes, self.limit_bytes);
+        let (bytes, limit) = (self.catalog.kept_bytes(), self.catalog.latest_bytes);
         if bytes > limit {
             let reason = format!(
-                "they take {} MiB and may take {} MiB, a share of limits.memory in millpond.toml: raise it and start again",
+                "mirrors and latest tables take {} MiB and may take {} MiB, a share of limits.memory in millpond.toml: \
+                 raise it and start again",
                 bytes >> 20,
                 limit >> 20
             );
@@ -191,12 +349,12 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads changes from the lake: all, or those of lanes from where the state stands on.
+    /// Reads rows from the lake: all, or those of lanes from where the state stands on.
     async fn read(&self, view: &View, lanes: Option<Vec<TopicPartition>>) -> Result<()> {
         let table = format!("public.{}", quoted(&view.table));
         let session = self.service.session();
         session.set("statement_timeout", "0")?;
-        if lanes.is_none() {
+        if lanes.is_none() && self.table.wanted().of_changes {
             let sql = format!(
                 "SELECT {epoch} FROM {table} WHERE {epoch} IS NOT NULL GROUP BY {epoch} ORDER BY min({at}), {epoch}",
                 epoch = change::EPOCH,
@@ -206,12 +364,8 @@ impl Follower {
                 self.table.meet(batch.column(0).as_string::<i32>().iter().flatten());
             }
         }
-        let shape = Shape::of(&view.schema, self.table.key());
-        let shape = shape.iter().flat_map(|shape| {
-            let of_row = shape.columns.fields().iter().map(|field| field.name().as_str());
-            of_row.chain(shape.old_key.iter().map(String::as_str))
-        });
-        let columns: Vec<String> = shape.chain(needed_columns()).map(quoted).collect();
+        let Some(shape) = Shape::of(&view.schema, self.table.wanted()) else { return Ok(()) };
+        let columns: Vec<String> = shape.needed().into_iter().map(quoted).collect();
         let mut sql = format!("SELECT {} FROM {table}", columns.join(", "));
         if let (Some(lanes), Some(seen)) = (lanes, &self.seen) {
             let lane = |lane: &TopicPartition| {
@@ -239,7 +393,7 @@ impl Follower {
 }
 
 fn broken(error: LatestError) -> Error {
-    Error::new(Kind::Internal, "the rows of a mirror cannot be put together").because(error)
+    Error::new(Kind::Internal, "rows cannot be put together").because(error)
 }
 
 fn quoted(name: &str) -> String {

@@ -164,7 +164,6 @@ mod tests {
             tables: BTreeMap::from([("trips".to_owned(), Arc::new(LiveView::new(view)))]),
             statuses: BTreeMap::from([("trips".to_owned(), Arc::new(status))]),
             contracts: Vec::new(),
-            mirrors: BTreeMap::new(),
         };
         let catalog = EngineCatalog { ingest_budget: Budget::new(64), ..EngineCatalog::of(fed) };
         let families = registry(Arc::new(catalog)).unwrap().gather();

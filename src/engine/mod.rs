@@ -45,7 +45,7 @@ use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
 use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
-use self::latest::Mirror;
+use self::latest::Keeper;
 use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::versions::Versions;
@@ -60,7 +60,7 @@ use crate::lake::{
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
-use crate::schema::{Contract, SchemaVersion, change, fixed};
+use crate::schema::{Contract, SchemaVersion, fixed};
 use crate::serve::{Flight, Http};
 use crate::source::{KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
@@ -71,7 +71,7 @@ const PROCESS_BYTES: usize = 128 * 1024 * 1024;
 /// what was freed a moment ago, which is most while a backlog is written.
 const INGEST_PERCENT: usize = 30;
 const QUERY_PERCENT: usize = 25;
-/// Rows of mirrors.
+/// Rows of mirrors and latest tables.
 const LATEST_PERCENT: usize = 15;
 /// Files of commits while they are encoded.
 const ENCODING_PERCENT: usize = 10;
@@ -159,6 +159,7 @@ impl Engine {
         let news = News::start(config.notify.clone(), sinks.clone());
         let catalog = Arc::new(EngineCatalog {
             fed: ArcSwap::from_pointee(fed),
+            kept: ArcSwap::default(),
             views: RwLock::new(views(project)),
             lake: Some(lake.clone()),
             versions,
@@ -175,9 +176,9 @@ impl Engine {
             embedded: embedded.is_some(),
         });
         let service = service(Some(&lake), &catalog, config)?;
-        views::warn(&project.views, &service, &catalog).await;
-        let mirrors = feeder::Keeper { service: service.clone(), limit_bytes: share(LATEST_PERCENT) };
-        mirrors.start(&Fed::default(), &catalog.fed());
+        views::warn(project, &service, &catalog).await;
+        let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone() };
+        keeper.keep(&plan.contracts, &project.latest);
 
         let watch =
             Watch { catalog: Arc::clone(&catalog), news: news.clone(), commit_interval: config.lake.commit_interval };
@@ -199,7 +200,6 @@ impl Engine {
             stop: stop_feed.clone(),
             abort: abort.clone(),
             lives: BTreeMap::new(),
-            mirrors,
         };
         let mut servers = Vec::new();
         if let Some(flight) = flight {
@@ -212,7 +212,7 @@ impl Engine {
             let work = http.run(
                 Arc::new(move || ready.not_ready()),
                 metrics::registry(Arc::clone(&catalog))?,
-                latest::lookup(Arc::clone(&catalog)),
+                latest::lookup(Arc::clone(&catalog), service.clone()),
                 stop_servers.clone(),
             );
             servers.push(("http", task::spawn("http", work)));
@@ -220,7 +220,7 @@ impl Engine {
         let (plans, planned) = mpsc::channel(1);
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
-            let reload = Reload { dir, options, contracts, plans, catalog };
+            let reload = Reload { dir, options, contracts, plans, catalog, keeper };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         let feed = task::spawn("feed", feeder.run(plan, open, planned));
@@ -388,7 +388,7 @@ pub async fn check_views(project: &Project, variables: &Variables) -> Result<Pro
         Err(_) => committed(project, None).await?,
     };
     let service = service(lake.as_ref(), &catalog, &project.config)?;
-    Ok(views::problems(&project.views, &service, &catalog).await)
+    Ok(views::problems(project, &service, &catalog).await)
 }
 
 /// Delivers one message to a sink of the project, without a queue: for whoever wants to know whether it works.
@@ -413,12 +413,7 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
         let lake = existing(project, variables).await?;
         let catalog = committed(project, Some(&lake)).await?;
         let service = service(Some(&lake), &catalog, &project.config)?;
-        let (fed, limit_bytes) = (catalog.fed(), share(&project.config, LATEST_PERCENT));
-        for (name, mirror) in &fed.mirrors {
-            if let Some(changes) = fed.tables.get(&change::table_of(name)) {
-                mirror.load(Arc::clone(changes), service.clone(), limit_bytes).await?;
-            }
-        }
+        Keeper { catalog, service: service.clone() }.load().await?;
         Ok(service)
     })
 }
@@ -457,15 +452,17 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
             tables.entry(name).or_insert_with(|| Arc::new(LiveView::new(view)));
         }
     }
-    let mirror = |contract: &Contract| Some((contract.file.clone(), Mirror::of(contract)?));
-    let mirrors = project.tables.iter().filter_map(mirror).collect();
+    let contracts: Vec<Arc<Contract>> = project.tables.iter().cloned().map(Arc::new).collect();
+    let kept = latest::kept(&contracts, &project.latest, &latest::KeptTables::default());
     Ok(Arc::new(EngineCatalog {
+        kept: ArcSwap::from_pointee(kept),
+        latest_bytes: share(&project.config, LATEST_PERCENT),
         views: RwLock::new(views(project)),
         lake: lake.cloned(),
         versions,
         dead_letters,
         brokers: cluster(&project.config, None).brokers,
-        ..EngineCatalog::of(Fed { tables, mirrors, ..Fed::default() })
+        ..EngineCatalog::of(Fed { tables, ..Fed::default() })
     }))
 }
 

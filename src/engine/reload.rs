@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::feeder::Plan;
+use super::latest::Keeper;
 use crate::config::{LoadOptions, Problems, Project, Watch};
 use crate::schema::{Contract, Edit, Refusal};
 use crate::task::Shutdown;
@@ -29,6 +30,8 @@ pub struct Reload {
     pub plans: mpsc::Sender<Plan>,
     /// What SQL sees.
     pub catalog: Arc<EngineCatalog>,
+    /// Keeps the tables with one row per key.
+    pub keeper: Keeper,
 }
 
 /// Contracts of tables, each with those who follow its edits.
@@ -115,6 +118,7 @@ impl Reload {
             self.contracts.0.remove(&table);
             anew = true;
         }
+        self.keeper.keep(&self.contracts.plan().contracts, &project.latest);
         if anew {
             // Nobody takes it once all of this ends.
             let _ = self.plans.send(self.contracts.plan()).await;

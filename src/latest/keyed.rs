@@ -1,4 +1,4 @@
-//! The state of one table of changes: a slot per key.
+//! The state kept from one table: a slot per key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ const DEAD_ROWS: usize = 4 * CHUNK;
 pub struct Keyed {
     shape: Shape,
     form: KeyForm,
+    foreign: Option<Foreign>,
     keys: HashMap<Box<[u8]>, u32>,
     slots: Vec<Slot>,
     chunks: Vec<Chunk>,
@@ -33,6 +34,46 @@ pub struct Keyed {
     rows: usize,
     /// Bytes of all keys.
     key_bytes: usize,
+}
+
+/// Which rows name a key of another table.
+#[derive(Debug)]
+struct Foreign {
+    form: KeyForm,
+    slots: HashMap<Box<[u8]>, Vec<u32>>,
+    /// By slot: the key that it names.
+    named: Vec<Option<Box<[u8]>>>,
+}
+
+impl Foreign {
+    fn new(shape: &Shape) -> Result<Option<Self>, ArrowError> {
+        if shape.foreign.is_empty() {
+            return Ok(None);
+        }
+        let form = KeyForm::new(&shape.foreign, &shape.columns)?;
+        Ok(Some(Self { form, slots: HashMap::new(), named: Vec::new() }))
+    }
+
+    /// From now on the slot names this key.
+    fn name(&mut self, slot: usize, key: Option<&[u8]>) {
+        if self.named.len() <= slot {
+            self.named.resize(slot + 1, None);
+        }
+        if self.named[slot].as_deref() == key {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut self.named[slot], key.map(Into::into))
+            && let Some(slots) = self.slots.get_mut(&old)
+        {
+            slots.retain(|other| *other as usize != slot);
+            if slots.is_empty() {
+                self.slots.remove(&old);
+            }
+        }
+        if let Some(key) = key {
+            self.slots.entry(key.into()).or_default().push(slot as u32);
+        }
+    }
 }
 
 /// What is known of a key.
@@ -111,6 +152,7 @@ impl Keyed {
         let schema = Arc::clone(&shape.columns);
         Ok(Self {
             form: KeyForm::new(&shape.key, &schema)?,
+            foreign: Foreign::new(&shape)?,
             shape,
             keys: HashMap::new(),
             slots: Vec::new(),
@@ -148,7 +190,9 @@ impl Keyed {
             return Ok(());
         }
         let form = KeyForm::new(&shape.key, &shape.columns)?;
-        if form.kinds() != self.form.kinds() {
+        let foreign = Foreign::new(&shape)?;
+        let kinds = |foreign: &Option<Foreign>| foreign.as_ref().map(|foreign| foreign.form.kinds().to_vec());
+        if form.kinds() != self.form.kinds() || kinds(&foreign) != kinds(&self.foreign) {
             return Err(LatestError::Key);
         }
         let old = Arc::clone(self.store.schema());
@@ -168,7 +212,8 @@ impl Keyed {
     /// Takes in rows of the table of changes. Rows that were taken in before change nothing.
     pub fn apply(&mut self, changes: &RecordBatch) -> Result<(), LatestError> {
         let values = self.store.add(conform(changes, self.store.schema())?);
-        let reader = Reader::new(changes, &self.form, &self.shape)?;
+        let foreign = self.foreign.as_ref().map(|foreign| &foreign.form);
+        let reader = Reader::new(changes, &self.form, foreign, &self.shape)?;
         for row in 0..changes.num_rows() {
             let order = reader.order(row, &mut self.epochs);
             match reader.said(row) {
@@ -177,7 +222,11 @@ impl Keyed {
                         self.delete(old, order);
                     }
                     let told = reader.told(row, &self.shape);
-                    self.tell(key, order, (values, row), told.as_deref());
+                    let at = self.tell(key, order, (values, row), told.as_deref());
+                    let is_newest = self.slots[at].told.as_ref().is_some_and(|told| told.order == order);
+                    if let Some(foreign) = self.foreign.as_mut().filter(|_| is_newest) {
+                        foreign.name(at, reader.foreign(row));
+                    }
                 }
                 Said::Deleted { key } => self.delete(key, order),
                 Said::Tombstone { key } => {
@@ -201,8 +250,8 @@ impl Keyed {
         Ok(())
     }
 
-    /// Changes what is known of a key, and counts the rows that are there.
-    fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Slot, &mut Store)) {
+    /// Changes what is known of a key, and counts the rows that are there; returns its slot.
+    fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Slot, &mut Store)) -> usize {
         let at = match self.keys.get(key) {
             Some(at) => *at as usize,
             None => {
@@ -222,6 +271,7 @@ impl Keyed {
         let after = slot.is_live(self.truncated);
         self.rows = self.rows + usize::from(after) - usize::from(before);
         self.chunks[at / CHUNK].rows = None;
+        at
     }
 
     fn delete(&mut self, key: &[u8], order: Order) {
@@ -237,8 +287,8 @@ impl Keyed {
         self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
     }
 
-    /// A row of the batch `at.0` tells the columns for which `told` is true, or all.
-    fn tell(&mut self, key: &[u8], order: Order, at: (u32, usize), told: Option<&[bool]>) {
+    /// A row of the batch `at.0` tells the columns for which `told` is true, or all; returns the key's slot.
+    fn tell(&mut self, key: &[u8], order: Order, at: (u32, usize), told: Option<&[bool]>) -> usize {
         let columns = self.store.schema().fields().len();
         self.change(key, |slot, store| match (&mut slot.told, told) {
             (Some(known), None) if !matches!(known.values, Values::Columns(_)) => {
@@ -266,7 +316,7 @@ impl Keyed {
                     }
                 }
             }
-        });
+        })
     }
 
     /// All rows, in batches.
@@ -289,6 +339,37 @@ impl Keyed {
         known.sort_unstable();
         known.dedup();
         Ok(self.gather(known.into_iter().filter(|at| self.slots[*at].is_live(self.truncated)).collect())?)
+    }
+
+    /// For each of these keys of another table, given as columns, the newest row that names it.
+    pub fn get_foreign(&self, keys: &[ArrayRef]) -> Result<RecordBatch, LatestError> {
+        let Some(foreign) = &self.foreign else { return self.get(keys) };
+        let keys = foreign.form.of_columns(keys)?;
+        let mut found: Vec<usize> =
+            (0..keys.len()).filter_map(|row| self.newest(foreign.slots.get(keys.get(row)?)?)).collect();
+        found.sort_unstable();
+        found.dedup();
+        Ok(self.gather(found)?)
+    }
+
+    /// For each key of another table that a row names, the newest such row.
+    pub fn scan_foreign(&mut self) -> Result<Vec<RecordBatch>, LatestError> {
+        let Some(foreign) = &self.foreign else { return self.scan() };
+        let mut found: Vec<usize> = foreign.slots.values().filter_map(|slots| self.newest(slots)).collect();
+        found.sort_unstable();
+        Ok(vec![self.gather(found)?])
+    }
+
+    fn newest(&self, slots: &[u32]) -> Option<usize> {
+        let live = slots.iter().map(|at| *at as usize).filter(|at| self.slots[*at].is_live(self.truncated));
+        live.max_by_key(|at| self.slots[*at].told.as_ref().map(|told| told.order))
+    }
+
+    /// For each of these keys, whether its row was there and is deleted.
+    pub fn are_deleted(&self, keys: &[ArrayRef]) -> Result<Vec<bool>, LatestError> {
+        let keys = self.form.of_columns(keys)?;
+        let slot = |row: usize| self.keys.get(keys.get(row)?).map(|at| &self.slots[*at as usize]);
+        Ok((0..keys.len()).map(|row| slot(row).is_some_and(|slot| !slot.is_live(self.truncated))).collect())
     }
 
     /// Rows that are held, dead ones included.

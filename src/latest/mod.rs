@@ -13,6 +13,7 @@
 //! Never here: Kafka, Delta, plans. Who follows a table is the engine's business, how SQL reads one the query room's.
 mod key;
 mod keyed;
+mod merged;
 mod order;
 mod reader;
 mod shape;
@@ -22,7 +23,8 @@ mod table;
 mod tests;
 
 pub use keyed::{Keyed, Stats};
+pub use merged::{Merged, Part};
 pub use order::Order;
-pub use reader::{LatestError, needed_columns};
-pub use shape::Shape;
-pub use table::{LatestTable, Unavailable};
+pub use reader::LatestError;
+pub use shape::{Shape, Source, Wanted};
+pub use table::{LatestTable, Rows, Unavailable};

@@ -1,12 +1,14 @@
-//! A batch of a table of changes: the key, the order and the kind of each row, and what it tells.
+//! A batch of the table that a state is kept from: the key, the order and the kind of each row, and what it tells.
 
-use arrow::array::{Array, AsArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
 use super::key::{KeyForm, Keys};
 use super::order::{Epochs, Order, token};
-use super::shape::Shape;
+use super::shape::{Shape, Source};
 use crate::schema::{change, fixed};
 
 /// Why a state cannot go on.
@@ -21,20 +23,6 @@ pub enum LatestError {
     /// Values cannot be put together; a fault of Millpond.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
-}
-
-/// Columns that a state needs of a table of changes beside the values.
-pub fn needed_columns() -> [&'static str; 8] {
-    [
-        fixed::INCARNATION,
-        fixed::PARTITION,
-        fixed::OFFSET,
-        fixed::ROW,
-        change::OP,
-        change::EPOCH,
-        change::TOKEN,
-        change::UNCHANGED,
-    ]
 }
 
 /// What a row says.
@@ -58,41 +46,75 @@ pub(super) struct Reader<'a> {
     partitions: &'a Int32Array,
     offsets: &'a Int64Array,
     rows: &'a Int32Array,
-    ops: &'a StringArray,
-    epochs: &'a StringArray,
-    tokens: &'a StringArray,
-    unchanged: &'a ListArray,
     keys: Keys,
-    old_keys: Option<Keys>,
+    foreign: Option<Keys>,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Changes {
+        ops: &'a StringArray,
+        epochs: &'a StringArray,
+        tokens: &'a StringArray,
+        unchanged: &'a ListArray,
+        old_keys: Option<Keys>,
+    },
+    Events {
+        times: &'a TimestampMicrosecondArray,
+        received: &'a TimestampMicrosecondArray,
+        /// The columns of a row, if a null in them tells nothing.
+        values: Option<Vec<&'a ArrayRef>>,
+    },
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(batch: &'a RecordBatch, form: &KeyForm, shape: &Shape) -> Result<Self, LatestError> {
+    pub fn new(
+        batch: &'a RecordBatch,
+        form: &KeyForm,
+        foreign: Option<&KeyForm>,
+        shape: &Shape,
+    ) -> Result<Self, LatestError> {
         let column = |name: &'static str| batch.column_by_name(name).ok_or(LatestError::Column(name));
         let int = |name| column(name)?.as_primitive_opt::<Int32Type>().ok_or(LatestError::Column(name));
         let text = |name| column(name)?.as_string_opt::<i32>().ok_or(LatestError::Column(name));
+        let time = |name| column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or(LatestError::Column(name));
         let offset = fixed::OFFSET;
+        let kind = match &shape.source {
+            Source::Changes { old_key } => Kind::Changes {
+                ops: text(change::OP)?,
+                epochs: text(change::EPOCH)?,
+                tokens: text(change::TOKEN)?,
+                unchanged: column(change::UNCHANGED)?.as_list_opt().ok_or(LatestError::Column(change::UNCHANGED))?,
+                old_keys: form.of(batch, old_key)?,
+            },
+            Source::Events { last_non_null } => {
+                let names = shape.columns.fields().iter().map(|field| batch.column_by_name(field.name()));
+                let values = last_non_null.then(|| names.collect::<Option<Vec<_>>>()).flatten();
+                Kind::Events { times: time(fixed::EVENT_TIME)?, received: time(fixed::TIMESTAMP)?, values }
+            }
+        };
         Ok(Self {
             incarnations: int(fixed::INCARNATION)?,
             partitions: int(fixed::PARTITION)?,
             offsets: column(offset)?.as_primitive_opt::<Int64Type>().ok_or(LatestError::Column(offset))?,
             rows: int(fixed::ROW)?,
-            ops: text(change::OP)?,
-            epochs: text(change::EPOCH)?,
-            tokens: text(change::TOKEN)?,
-            unchanged: column(change::UNCHANGED)?.as_list_opt().ok_or(LatestError::Column(change::UNCHANGED))?,
             keys: form.of(batch, &shape.key)?.ok_or(LatestError::Column("key"))?,
-            old_keys: form.of(batch, &shape.old_key)?,
+            foreign: foreign.map(|form| form.of(batch, &shape.foreign)).transpose()?.flatten(),
+            kind,
         })
     }
 
     /// What a row says.
     pub fn said(&self, row: usize) -> Said<'_> {
-        let op = if self.ops.is_valid(row) { self.ops.value(row) } else { "" };
-        match (op, self.keys.get(row)) {
+        let key = self.keys.get(row);
+        let Kind::Changes { ops, old_keys, .. } = &self.kind else {
+            return key.map_or(Said::Nothing, |key| Said::Row { key, old_key: None });
+        };
+        let op = if ops.is_valid(row) { ops.value(row) } else { "" };
+        match (op, key) {
             ("t", _) => Said::Truncated,
             ("c" | "u" | "r", Some(key)) => {
-                let old_key = self.old_keys.as_ref().and_then(|keys| keys.get(row)).filter(|old| *old != key);
+                let old_key = old_keys.as_ref().and_then(|keys| keys.get(row)).filter(|old| *old != key);
                 Said::Row { key, old_key }
             }
             ("d", Some(key)) => Said::Deleted { key },
@@ -101,12 +123,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The key of another table that a row names.
+    pub fn foreign(&self, row: usize) -> Option<&[u8]> {
+        self.foreign.as_ref()?.get(row)
+    }
+
     /// Where a row stands among all changes.
     pub fn order(&self, row: usize, epochs: &mut Epochs) -> Order {
-        let text = |array: &'a StringArray| array.is_valid(row).then(|| array.value(row));
+        let (epoch, token) = match &self.kind {
+            Kind::Changes { epochs: names, tokens, .. } => (
+                if names.is_valid(row) { epochs.number(names.value(row)) } else { 0 },
+                if tokens.is_valid(row) { token(tokens.value(row)) } else { [0; 3] },
+            ),
+            // A clock that is ahead must not freeze a key: nothing happened after it was received.
+            Kind::Events { times, received, .. } => (0, [in_order(times.value(row).min(received.value(row))), 0, 0]),
+        };
         Order {
-            epoch: text(self.epochs).map_or(0, |name| epochs.number(name)),
-            token: text(self.tokens).map_or([0; 3], token),
+            epoch,
+            token,
             lane: (self.incarnations.value(row).cast_unsigned(), self.partitions.value(row)),
             offset: self.offsets.value(row),
             row: self.rows.value(row),
@@ -115,9 +149,22 @@ impl<'a> Reader<'a> {
 
     /// Which columns a row tells; `None`: all of them.
     pub fn told(&self, row: usize, shape: &Shape) -> Option<Vec<bool>> {
-        let names = self.unchanged.is_valid(row).then(|| self.unchanged.value(row))?;
-        let names = names.as_string_opt::<i32>()?;
-        let is_unchanged = |field: &Option<String>| names.iter().flatten().any(|name| Some(name) == field.as_deref());
-        Some(shape.fields.iter().map(|field| !is_unchanged(field)).collect())
+        match &self.kind {
+            Kind::Changes { unchanged, .. } => {
+                let names = unchanged.is_valid(row).then(|| unchanged.value(row))?;
+                let names = names.as_string_opt::<i32>()?;
+                let is_unchanged =
+                    |field: &Option<String>| names.iter().flatten().any(|name| Some(name) == field.as_deref());
+                Some(shape.fields.iter().map(|field| !is_unchanged(field)).collect())
+            }
+            Kind::Events { values, .. } => {
+                values.as_ref().map(|values| values.iter().map(|column| column.is_valid(row)).collect())
+            }
+        }
     }
+}
+
+/// A signed number as one that compares the same without a sign.
+fn in_order(value: i64) -> u64 {
+    value.cast_unsigned() ^ (1 << 63)
 }

@@ -1,6 +1,7 @@
 //! A state that one task keeps and many read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::keyed::{Keyed, Stats};
 use super::reader::LatestError;
-use super::shape::Shape;
+use super::shape::{Shape, Wanted};
 use crate::error::{Error, Kind};
 use crate::schema::fixed;
 
@@ -46,12 +47,34 @@ impl From<Unavailable> for Error {
     }
 }
 
-/// A table with one row per key.
+/// Rows by key, as they are now.
+pub trait Rows: std::fmt::Debug + Send + Sync {
+    /// Name of the table.
+    fn name(&self) -> &str;
+    /// Names of the key columns.
+    fn key(&self) -> &[String];
+    /// The columns, as far as they are known.
+    fn schema(&self) -> SchemaRef;
+    /// How much is held; nothing once it is stopped.
+    fn stats(&self) -> Stats;
+    /// Why rows are not kept any more.
+    fn stopped(&self) -> Option<String>;
+    /// True while not all rows are here.
+    fn is_loading(&self) -> bool;
+    /// All rows.
+    fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable>;
+    /// The rows with these keys, given as key columns; `None` while nothing is known at all.
+    fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable>;
+}
+
+/// The state of one table.
 #[derive(Debug)]
 pub struct LatestTable {
     name: String,
-    key: Vec<String>,
+    wanted: Wanted,
     state: Mutex<State>,
+    /// How often the rows have changed.
+    changes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -62,64 +85,38 @@ enum State {
     Stopped(String),
 }
 
+/// The type of times.
+pub(super) fn micros() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
 impl LatestTable {
     /// A table whose rows are yet to be put together.
-    pub fn new(name: &str, key: &[String]) -> Self {
-        Self { name: name.to_owned(), key: key.to_vec(), state: Mutex::new(State::Loading(None)) }
+    pub fn new(name: &str, wanted: Wanted) -> Self {
+        let state = Mutex::new(State::Loading(None));
+        Self { name: name.to_owned(), wanted, state, changes: AtomicU64::new(0) }
     }
 
-    /// Name of the table.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What is kept of the table it is kept from.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
-    /// Names of the key columns.
-    pub fn key(&self) -> &[String] {
-        &self.key
+    /// How often the rows have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
-    /// The columns, as far as they are known.
-    pub fn schema(&self) -> SchemaRef {
-        match &*self.state.lock() {
-            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => Arc::clone(keyed.schema()),
-            _ => {
-                let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-                Arc::new(Schema::new(vec![Field::new(fixed::EVENT_TIME, micros, true)]))
-            }
-        }
-    }
-
-    /// How much is held; nothing once it is stopped.
-    pub fn stats(&self) -> Stats {
-        match &*self.state.lock() {
-            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.stats(),
-            _ => Stats::default(),
-        }
-    }
-
-    /// Why rows are not kept any more.
-    pub fn stopped(&self) -> Option<String> {
-        match &*self.state.lock() {
-            State::Stopped(reason) => Some(reason.clone()),
-            _ => None,
-        }
-    }
-
-    /// True while not all rows are here.
-    pub fn is_loading(&self) -> bool {
-        matches!(&*self.state.lock(), State::Loading(_))
-    }
-
-    /// Gives the rows the columns that the table of changes has by now.
+    /// Gives the rows the columns that the table they are kept from has by now.
     pub fn evolve(&self, shape: Shape) -> Result<(), LatestError> {
-        match &mut *self.state.lock() {
+        self.change(|state| match state {
             State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.evolve(shape),
             State::Loading(none) | State::Kept(none) => {
                 *none = Some(Keyed::new(shape)?);
                 Ok(())
             }
             State::Stopped(_) => Ok(()),
-        }
+        })
     }
 
     /// Numbers epochs in this order, the oldest first.
@@ -129,51 +126,103 @@ impl LatestTable {
         }
     }
 
-    /// Takes in changes; what was taken in before changes nothing.
-    pub fn apply(&self, changes: &RecordBatch) -> Result<(), LatestError> {
-        match &mut *self.state.lock() {
-            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.apply(changes),
+    /// Takes in rows of the table it is kept from; what was taken in before changes nothing.
+    pub fn apply(&self, rows: &RecordBatch) -> Result<(), LatestError> {
+        self.change(|state| match state {
+            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.apply(rows),
             _ => Ok(()),
-        }
+        })
     }
 
     /// All that was known before is here: from now on rows can be read.
     pub fn loaded(&self) {
-        let mut state = self.state.lock();
-        if let State::Loading(keyed) = &mut *state {
-            let keyed = keyed.take();
-            *state = State::Kept(keyed);
-        }
+        self.change(|state| {
+            if let State::Loading(keyed) = state {
+                *state = State::Kept(keyed.take());
+            }
+        });
     }
 
     /// Gives the rows up.
     pub fn stop(&self, reason: String) {
-        *self.state.lock() = State::Stopped(reason);
+        self.change(|state| *state = State::Stopped(reason));
     }
 
-    /// All rows.
-    pub fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
-        match &mut *self.state.lock() {
-            State::Kept(Some(keyed)) => Ok(keyed.scan()?),
-            State::Kept(None) => Ok(Vec::new()),
-            other => Err(self.unavailable(other)),
-        }
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let done = change(&mut state);
+        self.changes.fetch_add(1, Ordering::Release);
+        done
     }
 
-    /// The rows with these keys, given as key columns.
-    pub fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
-        match &*self.state.lock() {
-            State::Kept(Some(keyed)) => Ok(Some(keyed.get(keys)?)),
-            State::Kept(None) => Ok(None),
-            other => Err(self.unavailable(other)),
-        }
-    }
-
-    fn unavailable(&self, state: &State) -> Unavailable {
+    fn read<T>(&self, read: impl FnOnce(&mut Keyed) -> Result<T, LatestError>) -> Result<Option<T>, Unavailable> {
         let table = self.name.clone();
-        match state {
-            State::Stopped(reason) => Unavailable::Stopped { table, reason: reason.clone() },
-            _ => Unavailable::Loading { table },
+        match &mut *self.state.lock() {
+            State::Kept(Some(keyed)) => Ok(Some(read(keyed)?)),
+            State::Kept(None) => Ok(None),
+            State::Loading(_) => Err(Unavailable::Loading { table }),
+            State::Stopped(reason) => Err(Unavailable::Stopped { table, reason: reason.clone() }),
         }
+    }
+
+    /// See [`Keyed::scan_foreign`].
+    pub(super) fn scan_foreign(&self) -> Result<Vec<RecordBatch>, Unavailable> {
+        Ok(self.read(Keyed::scan_foreign)?.unwrap_or_default())
+    }
+
+    /// See [`Keyed::get_foreign`].
+    pub(super) fn get_foreign(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
+        self.read(|keyed| keyed.get_foreign(keys))
+    }
+
+    /// For each of these keys, whether its row was there and is deleted.
+    pub(super) fn are_deleted(&self, keys: &[ArrayRef]) -> Result<Vec<bool>, LatestError> {
+        match &*self.state.lock() {
+            State::Kept(Some(keyed)) => keyed.are_deleted(keys),
+            _ => Ok(vec![false; keys.first().map_or(0, |column| column.len())]),
+        }
+    }
+}
+
+impl Rows for LatestTable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn key(&self) -> &[String] {
+        &self.wanted.key
+    }
+
+    fn schema(&self) -> SchemaRef {
+        match &*self.state.lock() {
+            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => Arc::clone(keyed.schema()),
+            _ => Arc::new(Schema::new(vec![Field::new(fixed::EVENT_TIME, micros(), true)])),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        match &*self.state.lock() {
+            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.stats(),
+            _ => Stats::default(),
+        }
+    }
+
+    fn stopped(&self) -> Option<String> {
+        match &*self.state.lock() {
+            State::Stopped(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    fn is_loading(&self) -> bool {
+        matches!(&*self.state.lock(), State::Loading(_))
+    }
+
+    fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
+        Ok(self.read(Keyed::scan)?.unwrap_or_default())
+    }
+
+    fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
+        self.read(|keyed| keyed.get(keys))
     }
 }

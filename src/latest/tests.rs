@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{Keyed, Shape};
+use super::{Keyed, LatestTable, Merged, Part, Rows as _, Shape, Source, Wanted};
 use crate::schema::{change, fixed};
 
 /// A change as a database made it.
@@ -37,7 +39,8 @@ fn shape(columns: &[(&str, DataType)]) -> Shape {
     Shape {
         columns: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
         key: vec!["id".to_owned()],
-        old_key: vec!["before_id".to_owned()],
+        foreign: vec![],
+        source: Source::Changes { old_key: vec!["before_id".to_owned()] },
         fields: columns.iter().map(|(name, _)| Some((*name).to_owned())).collect(),
     }
 }
@@ -274,4 +277,118 @@ fn a_new_column_is_null_in_rows_that_are_there_and_a_wider_one_keeps_its_values(
     assert_eq!(rows["new"].null_count(), 2);
     assert_eq!(rows["b"].as_primitive::<arrow::datatypes::Float64Type>().values(), &[1.0, 3.0]);
     assert_eq!(rows["a"].as_string::<i32>().iter().collect::<Vec<_>>(), [None, Some("y")]);
+}
+
+/// A state of rows like those of the tests above, with what it is to be kept of.
+fn part(wanted: Wanted, table: &[(&str, DataType)], rows: &[RecordBatch], prefix: &str, key: &str) -> Part {
+    let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
+    let mut fields: Vec<Field> = table.iter().map(field).collect();
+    fields.push(Field::new(fixed::EVENT_TIME, super::table::micros(), true));
+    let is_foreign = !wanted.foreign.is_empty();
+    let shape = Shape::of(&Schema::new(fields), &wanted).unwrap();
+    let table = Arc::new(LatestTable::new("t", wanted));
+    table.evolve(shape).unwrap();
+    rows.iter().for_each(|rows| table.apply(rows).unwrap());
+    table.loaded();
+    Part { table, key: vec![key.to_owned()], is_foreign, prefix: prefix.to_owned(), drops: false }
+}
+
+/// Adds the time at which each row happened.
+fn at(rows: &RecordBatch, seconds: i64) -> RecordBatch {
+    let times = TimestampMicrosecondArray::from(vec![seconds * 1_000_000; rows.num_rows()]).with_timezone("UTC");
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns());
+    let mut columns: Vec<(String, ArrayRef, bool)> =
+        columns.map(|(field, column)| (field.name().clone(), Arc::clone(column), true)).collect();
+    columns.push((fixed::EVENT_TIME.to_owned(), Arc::new(times.clone()), true));
+    columns.push((fixed::TIMESTAMP.to_owned(), Arc::new(times), true));
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+}
+
+fn delete(key: i64, offset: i64) -> Sent {
+    Sent { change: Change::Delete { key }, epoch: "one", position: offset as u64, partition: 0, offset }
+}
+
+const COLUMNS: [(&str, DataType); 3] = [("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)];
+
+/// Keys and texts of the rows of a merged table, sorted.
+fn shown(batches: &[RecordBatch]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for batch in batches {
+        let fields = batch.schema().fields().clone();
+        let texts = batch.columns().iter().zip(fields.iter()).map(|(column, field)| {
+            let cell = |row| array_value_to_string(column, row).unwrap();
+            (field.name().clone(), (0..batch.num_rows()).map(cell).collect::<Vec<_>>())
+        });
+        let texts: Vec<(String, Vec<String>)> = texts.filter(|(name, _)| name != fixed::EVENT_TIME).collect();
+        for row in 0..batch.num_rows() {
+            lines.push(texts.iter().map(|(_, cells)| cells[row].clone()).collect::<Vec<_>>().join(","));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn rows_are_merged_by_key_and_a_source_that_drops_hides_them() {
+    let mirror = Wanted::mirror(&["id".to_owned()]);
+    let signals = Wanted { of_changes: false, last_non_null: true, ..mirror.clone() };
+    let cars = [at(&batch(&[row(1, "one", 1), row(2, "two", 2), row(3, "three", 3), delete(3, 4)]), 10)];
+    let mut told = row(1, "x", 9);
+    told.change = Change::Row { key: 1, a: None, b: Some(90), b_told: true };
+    let events =
+        [at(&batch(&[row(1, "lights", 5), row(3, "ghost", 6), row(4, "new", 7)]), 20), at(&batch(&[told]), 30)];
+    let mut parts = vec![part(mirror, &COLUMNS, &cars, "", "id"), part(signals, &COLUMNS, &events, "s_", "id")];
+    parts[0].drops = true;
+    let merged = Merged::new("state", &["id".to_owned()], parts);
+    let names: Vec<String> = merged.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["id", "event_time", "a", "b", "s_a", "s_b"]);
+    let rows = merged.scan().unwrap();
+    // Key 3 is deleted where its row counts; the newest value of each signal is kept, nulls are none.
+    assert_eq!(shown(&rows), ["1,one,1,lights,90", "2,two,2,,", "4,,,new,7"]);
+    let key = |keys: Vec<i64>| -> [ArrayRef; 1] { [Arc::new(Int64Array::from(keys))] };
+    assert_eq!(shown(&[merged.get(&key(vec![1, 3, 4, 9])).unwrap().unwrap()]), ["1,one,1,lights,90", "4,,,new,7"]);
+    let times = merged.get(&key(vec![1])).unwrap().unwrap();
+    let times = times[fixed::EVENT_TIME].as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    assert_eq!(times, [30_000_000], "the newest source's");
+    // What a part learns is seen.
+    merged.parts()[0].table.apply(&at(&batch(&[row(3, "again", 8)]), 40)).unwrap();
+    assert_eq!(shown(&merged.scan().unwrap())[2], "3,again,8,ghost,6");
+}
+
+#[test]
+fn a_row_that_names_another_key_moves_with_it() {
+    // Devices (id) in cars (b).
+    let wanted = Wanted { foreign: vec!["b".to_owned()], ..Wanted::mirror(&["id".to_owned()]) };
+    let device = |id: i64, name: &str, car: i64, offset: i64| {
+        let change = Change::Row { key: id, a: Some(name.to_owned()), b: Some(car), b_told: true };
+        Sent { change, ..row(id, name, offset) }
+    };
+    let rows = [at(&batch(&[device(10, "old", 1, 1), device(11, "new", 1, 2), device(12, "other", 2, 3)]), 1)];
+    let merged = Merged::new("state", &["car".to_owned()], vec![part(wanted, &COLUMNS, &rows, "", "b")]);
+    assert_eq!(shown(&merged.scan().unwrap()), ["1,11,new", "2,12,other"]);
+    let devices = &merged.parts()[0].table;
+    // The newer device moves to car 2; the older one of car 1 counts again.
+    devices.apply(&at(&batch(&[device(11, "new", 2, 4)]), 2)).unwrap();
+    assert_eq!(shown(&merged.scan().unwrap()), ["1,10,old", "2,11,new"]);
+    devices.apply(&at(&batch(&[delete(11, 5)]), 3)).unwrap();
+    // What is late and what comes again changes nothing.
+    devices.apply(&at(&batch(&[device(11, "new", 1, 2), device(12, "other", 2, 3)]), 1)).unwrap();
+    assert_eq!(shown(&merged.scan().unwrap()), ["1,10,old", "2,12,other"]);
+    let car: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2, 7]))];
+    assert_eq!(shown(&[merged.get(&car).unwrap().unwrap()]), ["2,12,other"]);
+}
+
+#[test]
+fn a_clock_that_is_ahead_freezes_no_key() {
+    let wanted = Wanted { of_changes: false, ..Wanted::mirror(&["id".to_owned()]) };
+    let mut ahead = at(&batch(&[row(1, "ahead", 1)]), 1_000);
+    let received = TimestampMicrosecondArray::from(vec![5_000_000]).with_timezone("UTC");
+    let schema = ahead.schema();
+    let mut columns = ahead.columns().to_vec();
+    columns[schema.index_of(fixed::TIMESTAMP).unwrap()] = Arc::new(received);
+    ahead = RecordBatch::try_new(schema, columns).unwrap();
+    let merged = Merged::new("s", &["id".to_owned()], vec![part(wanted, &COLUMNS, &[ahead], "", "id")]);
+    merged.parts()[0].table.apply(&at(&batch(&[row(1, "later", 2)]), 6)).unwrap();
+    assert_eq!(shown(&merged.scan().unwrap()), ["1,later,2"]);
 }

@@ -15,12 +15,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::future::BoxFuture;
 
 use crate::error::Error;
-use crate::latest::{LatestTable, Unavailable};
+use crate::latest::{Rows, Unavailable};
 
-/// The rows of a [`LatestTable`] as one statement sees them.
+/// Rows by key as one statement sees them.
 #[derive(Debug)]
 pub struct KeyedTable {
-    table: Arc<LatestTable>,
+    table: Arc<dyn Rows>,
     schema: SchemaRef,
     /// All rows, once somebody scanned them.
     rows: OnceLock<Vec<RecordBatch>>,
@@ -28,7 +28,7 @@ pub struct KeyedTable {
 
 impl KeyedTable {
     /// The table as it is now.
-    pub fn new(table: Arc<LatestTable>) -> Self {
+    pub fn new(table: Arc<dyn Rows>) -> Self {
         Self { schema: table.schema(), table, rows: OnceLock::new() }
     }
 

@@ -18,6 +18,7 @@ mod contract;
 mod edit;
 mod found;
 mod infer;
+mod latest;
 mod names;
 mod path;
 mod record;
@@ -33,6 +34,7 @@ pub use contract::{
 pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};
 pub use infer::{family_finds, infer_first};
+pub use latest::{Latest, LatestSource, Merge, OnDelete};
 pub use names::derive as derive_name;
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};

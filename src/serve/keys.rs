@@ -12,6 +12,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
@@ -20,7 +21,9 @@ use crate::error::{Error, Kind, Result};
 const MOST_KEYS: usize = 10_000;
 
 /// Gives the rows of a table that have these keys, each key with a text per key column; `None` if there is no such table.
-pub type Lookup = Arc<dyn Fn(&str, &[Vec<String>]) -> Result<Option<RecordBatch>> + Send + Sync>;
+pub type Lookup = Arc<dyn Fn(String, Vec<Vec<String>>) -> Found + Send + Sync>;
+/// The rows to come.
+pub type Found = BoxFuture<'static, Result<Option<RecordBatch>>>;
 
 pub(super) fn routes(lookup: Lookup) -> Router {
     Router::new()
@@ -31,7 +34,7 @@ pub(super) fn routes(lookup: Lookup) -> Router {
 
 async fn one(State(lookup): State<Lookup>, Path((table, key)): Path<(String, String)>, headers: HeaderMap) -> Response {
     let key = key.split('/').map(str::to_owned).collect();
-    match rows(&lookup, &table, &[key]) {
+    match rows(&lookup, &table, vec![key]).await {
         Ok(Some(mut rows)) => match rows.pop() {
             Some(row) => tagged(&row, &headers),
             None => failed(StatusCode::NOT_FOUND, "there is no row with this key"),
@@ -53,15 +56,15 @@ async fn several(
     if keys.is_empty() || keys.len() > MOST_KEYS {
         return failed(StatusCode::BAD_REQUEST, &format!("name the keys, at most {MOST_KEYS}: ?key=…&key=…"));
     }
-    match rows(&lookup, &table, &keys) {
+    match rows(&lookup, &table, keys).await {
         Ok(Some(rows)) => tagged(&Value::Array(rows), &headers),
         Ok(None) => unknown(&table),
         Err(error) => broken(&error),
     }
 }
 
-fn rows(lookup: &Lookup, table: &str, keys: &[Vec<String>]) -> Result<Option<Vec<Value>>> {
-    let Some(rows) = lookup(table, keys)? else { return Ok(None) };
+async fn rows(lookup: &Lookup, table: &str, keys: Vec<Vec<String>>) -> Result<Option<Vec<Value>>> {
+    let Some(rows) = lookup(table.to_owned(), keys).await? else { return Ok(None) };
     let cannot = |cause: Box<dyn std::error::Error + Send + Sync>| {
         Error::new(Kind::Internal, "the rows cannot be written as JSON").because(cause)
     };

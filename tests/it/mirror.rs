@@ -166,3 +166,102 @@ async fn two_tables_of_a_dms_task_share_a_topic() {
     );
     assert_eq!(millpond.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_row_per_car_from_two_databases_tables_and_its_signals() {
+    let kafka = Kafka::shared().await;
+    let (cars, devices, signals) =
+        (kafka.topic("cars", 1).await, kafka.topic("devices", 1).await, kafka.topic("signals", 2).await);
+    let mirror = |topic: &str, key: &str| {
+        format!("kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"debezium-json\"\nkey = [\"{key}\"]\n")
+    };
+    let state = r#"
+kind = "latest"
+key = ["car_id"]
+[sources.cars]
+on_delete = "drop_row"
+[sources.devices]
+prefix = "device_"
+columns = ["fw"]
+[sources.signals]
+key = { car_id = "car" }
+merge = "last_non_null"
+columns = ["lights", "left_open", "right_open"]
+[columns.all_closed]
+sql = "NOT (left_open OR right_open)"
+"#;
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .schema("cars", &mirror(&cars, "car_id"))
+        .schema("devices", &mirror(&devices, "device_id"))
+        .events("signals", &signals, "key = [\"car\"]")
+        .schema("car_state", state);
+    let check = project.run(&["check", "--project", "."]).await;
+    assert_eq!(check.code, Some(0), "{}{}", check.stdout, check.stderr);
+    let millpond = Millpond::serve(&project).await;
+    let mut lsn = 0;
+    let mut change = |op: &str, row: Value, key: &str| {
+        lsn += 1;
+        let source =
+            json!({"connector": "postgresql", "name": "fleet", "lsn": lsn, "ts_ms": 1_795_380_335_000_i64 + lsn});
+        let (before, after) = if op == "d" { (row.clone(), Value::Null) } else { (Value::Null, row.clone()) };
+        let key = json!({key: row[key]}).to_string();
+        (Some(key), Some(json!({"op": op, "before": before, "after": after, "source": source}).to_string()))
+    };
+    send(
+        kafka,
+        &cars,
+        &[
+            change("r", json!({"car_id": 1, "plate": "A"}), "car_id"),
+            change("r", json!({"car_id": 2, "plate": "B"}), "car_id"),
+        ],
+    );
+    send(
+        kafka,
+        &devices,
+        &[
+            change("r", json!({"device_id": 10, "car_id": 1, "fw": "1.0"}), "device_id"),
+            change("r", json!({"device_id": 30, "car_id": 3, "fw": "3.0"}), "device_id"),
+        ],
+    );
+    kafka.send_text(
+        &signals,
+        [
+            r#"{"car":1,"lights":true,"left_open":false}"#,
+            r#"{"car":1,"right_open":false}"#,
+            r#"{"car":2,"left_open":true}"#,
+        ],
+    );
+    let rows = "SELECT car_id, plate, device_fw, lights, all_closed FROM car_state ORDER BY car_id";
+    let row = |car: i64, plate: Option<&str>, fw: Option<&str>, lights: Option<bool>, closed: Option<bool>| json!({"car_id": car, "plate": plate, "device_fw": fw, "lights": lights, "all_closed": closed});
+    // A device may be there before its car; what is not known stays unknown.
+    let expected = [
+        row(1, Some("A"), Some("1.0"), Some(true), Some(true)),
+        row(2, Some("B"), None, None, Some(false)),
+        row(3, None, Some("3.0"), None, None),
+    ];
+    until(&millpond, rows, &expected).await;
+    let by_key = "SELECT plate, all_closed FROM car_state WHERE car_id = 1";
+    assert_eq!(millpond.sql(by_key).await, [json!({"plate": "A", "all_closed": true})]);
+    let (status, car) = millpond.get("/v1/latest/car_state/1").await.unwrap();
+    let car: Value = serde_json::from_str(&car).unwrap();
+    assert_eq!((status, &car["all_closed"], &car["device_fw"]), (200, &json!(true), &json!("1.0")));
+
+    // The device moves to car 2, car 1 is deleted, and still sends.
+    send(kafka, &devices, &[change("u", json!({"device_id": 10, "car_id": 2, "fw": "1.1"}), "device_id")]);
+    send(kafka, &cars, &[change("d", json!({"car_id": 1}), "car_id")]);
+    kafka.send_text(&signals, [r#"{"car":1,"lights":false}"#, r#"{"car":2,"lights":false}"#]);
+    let expected = [row(2, Some("B"), Some("1.1"), Some(false), Some(false)), row(3, None, Some("3.0"), None, None)];
+    until(&millpond, rows, &expected).await;
+    let kinds = "SELECT table_name FROM system.tables WHERE kind = 'latest'";
+    assert_eq!(millpond.sql(kinds).await, [json!({"table_name": "car_state"})]);
+
+    // The file is edited while it runs; a mistake changes nothing.
+    let edited = state.replace("device_", "unit_");
+    let _ = project.clone().schema("car_state", &edited);
+    until(&millpond, "SELECT unit_fw FROM car_state WHERE car_id = 2", &[json!({"unit_fw": "1.1"})]).await;
+    millpond.kill();
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, "SELECT unit_fw FROM car_state WHERE car_id = 2", &[json!({"unit_fw": "1.1"})]).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{assert_problems, load};
 use crate::schema::{
-    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
-    OnTypeConflict, Path, Start, TimeFormat,
+    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, LatestSource, Match,
+    Merge, OnDelete, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
 };
 
 fn value(path: &str) -> Path {
@@ -355,8 +355,8 @@ fn mistakes_of_the_head() {
             ],
         ),
         (
-            "kind = \"latest\"\nkey = 5\nanything = true",
-            vec!["1:8: kind: `latest` is not in this version of Millpond".into()],
+            "kind = \"reference\"\nkey = 5\nanything = true",
+            vec!["1:8: kind: `reference` is not in this version of Millpond".into()],
         ),
         ("kind = \"event\"", vec!["1:8: kind: `event` is not known here\n  hint: did you mean `events`?".into()]),
         ("kind = \"events\"", vec![format!("1:1: topic: is missing\n  {feeds}")]),
@@ -453,4 +453,101 @@ fn a_mirror_is_the_contract_of_its_changes() {
     let events = "kind = \"events\"\ntopic = \"t\"\nformat = \"dms-json\"\n";
     let expected = ["schemas/t.toml:3:10: format: is of changes, not of events\n  hint: kind = \"mirror\""];
     assert_problems(&[("schemas/t.toml", events)], &expected);
+}
+
+#[test]
+fn a_latest_table_names_its_sources() {
+    let mirror = |key: &str| format!("kind = \"mirror\"\ntopic = \"t\"\nformat = \"dms-json\"\nkey = [\"{key}\"]\n");
+    let (cars, devices) = (mirror("car_id"), mirror("device_id"));
+    let events = "kind = \"events\"\ntopic = \"e\"\n";
+    let files = |latest: &str| {
+        let files = [
+            ("schemas/cars.toml", &*cars),
+            ("schemas/devices.toml", &*devices),
+            ("schemas/signals.toml", events),
+            ("schemas/state.toml", latest),
+        ];
+        files.map(|(name, text)| (name, text.to_owned()))
+    };
+    let whole = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.cars]\non_delete = \"drop_row\"\n\
+                 [sources.devices]\nprefix = \"device_\"\n\
+                 [sources.signals]\nkey = { car_id = \"vehicle\" }\nmerge = \"last_non_null\"\ncolumns = [\"lat\", \"lon\"]\n\
+                 [columns.moving]\nsql = \"speed > 0\"\n";
+    let given = files(whole);
+    let given: Vec<(&str, &str)> = given.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let project = load(&given).unwrap_or_else(|problems| panic!("{problems}"));
+    let latest = &project.latest[0];
+    let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let source = |table: &str, key: &str, prefix: &str, columns: &[&str], merge, on_delete| LatestSource {
+        table: table.into(),
+        key: texts(&[key]),
+        prefix: prefix.into(),
+        columns: texts(columns),
+        merge,
+        on_delete,
+    };
+    assert_eq!(
+        latest.sources,
+        [
+            source("cars", "car_id", "", &[], Merge::Row, OnDelete::DropRow),
+            source("devices", "car_id", "device_", &[], Merge::Row, OnDelete::NullColumns),
+            source("signals", "vehicle", "", &["lat", "lon"], Merge::LastNonNull, OnDelete::NullColumns),
+        ]
+    );
+    assert_eq!(latest.derived, [("moving".to_owned(), "speed > 0".to_owned())]);
+    assert_eq!(latest.derived_sql().unwrap(), "SELECT *, (speed > 0) AS \"moving\" FROM public.\"state__merged\"");
+
+    let head = "kind = \"latest\"\nkey = [\"car_id\"]\n";
+    for (text, expected) in [
+        (
+            "kind = \"latest\"\n".to_owned(),
+            vec![
+                "1:1: key: is missing\n  hint: the columns that tell one row from another, such as [\"car_id\"]",
+                "1:1: sources: is missing\n  hint: the tables that rows are merged from, such as [sources.carinfo]",
+            ],
+        ),
+        (
+            format!("{head}sources.nobody.prefix = \"a_\"\n"),
+            vec![
+                "3:9: sources.nobody: `nobody` is no mirror or events table of this project\n  hint: there are: cars, devices, signals",
+            ],
+        ),
+        (
+            format!("{head}sources.cars.merge = \"last_non_null\"\n"),
+            vec![
+                "3:22: sources.cars.merge: a database's row is told as a whole, and null is a value of it\n  hint: leave `merge` out",
+            ],
+        ),
+        (
+            format!("{head}sources.signals.on_delete = \"drop_row\"\n"),
+            vec!["3:29: sources.signals.on_delete: events delete nothing\n  hint: only a mirror has it"],
+        ),
+        (
+            format!("{head}sources.devices.on_delete = \"drop_row\"\n"),
+            vec![
+                "3:29: sources.devices.on_delete: a row of devices is not the only one of its kind: its key is another\n  hint: on_delete = \"null_columns\"",
+            ],
+        ),
+        (
+            format!("{head}[sources.cars]\nkey = {{ id = \"car_id\" }}\n"),
+            vec!["4:9: sources.cars.key.id: `id` is no key column of this table\n  hint: there are: car_id"],
+        ),
+        (
+            format!("{head}[sources.cars]\nprefix = \"a_\"\n[sources.signals]\nprefix = \"a_\"\n"),
+            vec![
+                "3:2: sources: cars and signals may have columns of the same name\n  hint: give one of them a `prefix`, or say which `columns` are taken",
+            ],
+        ),
+        (
+            format!("{head}[sources.cars]\ncolumns = [\"lat\"]\n[sources.signals]\ncolumns = [\"lat\"]\n"),
+            vec![
+                "3:2: sources: `lat` would come from cars and from signals\n  hint: give one of them a `prefix`, or other `columns`",
+            ],
+        ),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|problem| format!("schemas/state.toml:{problem}")).collect();
+        let given = files(&text);
+        let given: Vec<(&str, &str)> = given.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        assert_problems(&given, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
 }

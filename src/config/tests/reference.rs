@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, events, mirror, notify, project, view},
+    words::{Words, events, latest, mirror, notify, project, view},
 };
 use crate::schema::Contract;
 
@@ -89,6 +89,7 @@ fn keys_and_defaults_are_those_of_the_code() {
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
         ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
+        ("schemas/&lt;latest&gt;.toml", latest::ALL, &[latest::ON_DELETE_LATER], ""),
         ("queries/&lt;name&gt;.sql", view::ALL, &[view::KINDS_LATER], ""),
     ];
     for (heading, words, values, default_file) in chapters {
@@ -174,6 +175,42 @@ fn each_example_of_a_mirror_changes_something() {
             base.iter().filter(|line| !line.starts_with(&format!("{replaced} = "))).cloned().collect();
         changed.push(format!("{key} = {}", row.example));
         assert_eq!(contract(&changed) == contract(&base), key == "kind", "{changed:?}: accepted and ignored");
+    }
+}
+
+#[test]
+fn each_example_of_a_latest_table_changes_something() {
+    let mirror = "kind = \"mirror\"\ntopic = \"t\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\n";
+    let events = "kind = \"events\"\ntopic = \"t\"\n";
+    let spec = |lines: &[String]| {
+        let files = [
+            ("schemas/cars.toml", mirror),
+            ("schemas/signals.toml", events),
+            ("schemas/state.toml", &lines.join("\n")),
+        ];
+        load(&files).unwrap_or_else(|problems| panic!("{problems}")).latest.remove(0)
+    };
+    for row in chapter("schemas/&lt;latest&gt;.toml").rows {
+        let source = if row.key.ends_with("merge") { "signals" } else { "cars" };
+        let key = row.key.replace("<table>", source).replace("<name>", "x");
+        let base = [
+            "kind = \"latest\"".to_owned(),
+            "key = [\"id\"]".to_owned(),
+            format!("sources.{source}.key.id = \"car_id\""),
+        ];
+        let (key, example) = match &*key {
+            "sources.cars.key" => ("sources.cars.key".to_owned(), "{ id = \"vehicle\" }".to_owned()),
+            _ => (key, row.example),
+        };
+        let replaced =
+            |line: &&String| !line.starts_with(&format!("{key} = ")) && !line.starts_with(&format!("{key}."));
+        let mut changed: Vec<String> = base.iter().filter(replaced).cloned().collect();
+        changed.push(format!("{key} = {example}"));
+        if key == "key" {
+            changed.retain(|line| !line.contains(".key.id"));
+            changed.push(format!("sources.{source}.prefix = \"p_\""));
+        }
+        assert_eq!(spec(&changed) == spec(&base), key == "kind", "{changed:?}: accepted and ignored");
     }
 }
 
