@@ -1,5 +1,6 @@
 //! `millpond demo`: broker, fleet, lake and servers in one process, and what to try next.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let watched = monitor.clone();
     let simulator = Simulator::start(
         SimulateOptions {
-            fleet: FleetOptions { cars: args.cars.max(1), ..FleetOptions::default() },
+            fleet: FleetOptions { cars: args.cars.max(1), database: true, ..FleetOptions::default() },
             rate: args.rate,
             progress: Some(Arc::new(move |topic, partition| watched.position(topic, partition))),
             ..SimulateOptions::new(brokers)
@@ -159,6 +160,7 @@ fn greet(engine: &Engine, project: &Project, brokers: &str) {
     say!("Try in another terminal (rows are milliseconds old):");
     for sql in [
         "SELECT count(*) AS rows, max(_timestamp) AS newest FROM telemetry",
+        "SELECT car_id, plate_no, status, engine_on, all_doors_closed FROM car_state LIMIT 10",
         "SELECT * FROM low_battery LIMIT 10",
         "SELECT table_name, partition, committed_position, position, hot_rows FROM system.ingest",
         "SELECT version, change, column_name, type, was, sample FROM system.schema_changes WHERE version > 1",
@@ -230,8 +232,7 @@ fn clear_line() {
 async fn caught_up(monitor: &Monitor, sent: u64) {
     let deadline = Instant::now() + CATCH_UP;
     while Instant::now() < deadline {
-        let decoded: u64 =
-            monitor.counters().values().flat_map(|table| table.lanes.values()).map(|lane| lane.records).sum();
+        let decoded = decoded(monitor);
         // A moment later what was counted is visible, too.
         tokio::time::sleep(Duration::from_millis(100)).await;
         if decoded >= sent {
@@ -240,7 +241,18 @@ async fn caught_up(monitor: &Monitor, sent: u64) {
     }
 }
 
-const COUNT: &str = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM trips)";
+/// Records that all tables of their topic have decoded.
+fn decoded(monitor: &Monitor) -> u64 {
+    let mut by_lane = BTreeMap::new();
+    for (lane, counters) in monitor.counters().into_values().flat_map(|table| table.lanes) {
+        let records: &mut u64 = by_lane.entry(lane).or_insert(counters.records);
+        *records = (*records).min(counters.records);
+    }
+    by_lane.into_values().sum()
+}
+
+const COUNT: &str = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM trips) \
+                     + (SELECT count(*) FROM carinfo__changes) + (SELECT count(*) FROM deviceinfo__changes)";
 
 async fn count(service: &Service) -> Result<u64> {
     let batches = service.session().query(COUNT).await?.run().await?.collect().await?;

@@ -34,7 +34,7 @@ pub(super) struct SimulateArgs {
 }
 
 pub(super) async fn run(args: SimulateArgs) -> Result<ExitCode> {
-    let mut fleet = FleetOptions::default();
+    let mut fleet = FleetOptions { database: true, ..FleetOptions::default() };
     fleet.cars = args.cars.unwrap_or(fleet.cars);
     fleet.seed = args.seed.unwrap_or(fleet.seed);
     let options = SimulateOptions {

@@ -29,4 +29,4 @@ pub use project::project_files;
 pub use simulator::{SimulateOptions, Simulator, Summary, simulate};
 
 /// The fleet's topics with their partition counts.
-pub const TOPICS: [(&str, i32); 2] = [(fleet::TELEMETRY, 6), (fleet::TRIPS, 3)];
+pub const TOPICS: [(&str, i32); 3] = [(fleet::TELEMETRY, 6), (fleet::TRIPS, 3), (fleet::DATABASE, 1)];

@@ -195,7 +195,7 @@ async fn a_preview_reads_the_newest_records_of_a_topic_and_commits_nothing() {
         (vec!["--topic", "nowhere"], 1, "there is no topic \"nowhere\""),
         (vec!["--topic", &topic, "--payload", "avro"], 2, "only with the schemas of a registry"),
         (vec!["--topic", &topic, "orders.ndjson"], 2, "cannot be used with"),
-        (vec!["orders.ndjson", "--payload", "avro"], 2, "cannot be used with"),
+        (vec!["orders.ndjson", "--payload", "avro"], 2, "a file holds JSON"),
         (vec![], 2, "nothing to look at"),
     ] {
         let output = project.run(&[&["schema", "preview"], &*arguments].concat()).await;

@@ -21,13 +21,13 @@
 //! * Values get the form that the database's type asks for ([`form`]): from Debezium's schema beside the payload, from
 //!   the Avro schema, or from what the contract declares. Nothing is guessed.
 
+mod connect;
 mod debezium;
 mod dms;
 mod form;
 mod members;
 #[cfg(test)]
 mod tests;
-mod types;
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ pub(super) struct Changes {
     contract: Declared,
     /// Conditions on the message as it came.
     conditions: Vec<(Vec<String>, Vec<String>)>,
-    types: types::Cache,
+    types: connect::Cache,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Changes {
             dialect,
             contract: Declared::new(contract),
             conditions: contract.matches.iter().filter_map(inside).collect(),
-            types: types::Cache::default(),
+            types: connect::Cache::default(),
         })
     }
 
@@ -228,7 +228,7 @@ impl Declared {
 /// How a row is written.
 #[derive(Clone, Copy)]
 struct Rules<'a> {
-    types: Option<&'a types::Types>,
+    types: Option<&'a connect::Types>,
     key_only: bool,
 }
 

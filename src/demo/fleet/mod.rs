@@ -3,6 +3,7 @@
 //! Every car has four devices that share [`TELEMETRY`]; trip starts and ends go to [`TRIPS`]. Of ten reports of a
 //! car four come from the powertrain, three from the satellite receiver, two from the body and one from the tyres.
 //! A device's reports come in batches of ten, and a batch shares its fate. Everything is keyed by car id.
+//! If asked to, the company's database tells its changes on [`DATABASE`], in the form of AWS DMS.
 //!
 //! | fault (default rate) | what happens |
 //! |---|---|
@@ -18,6 +19,7 @@
 //! tyre device in fifty writes RFC 3339. Trips are RFC 3339 in three spellings. Message timestamps are the time of sending.
 
 mod car;
+mod database;
 mod dice;
 mod json;
 mod payload;
@@ -29,6 +31,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use car::Car;
+pub use database::DATABASE;
+use database::Database;
 use dice::Dice;
 use payload::{Device, Report};
 
@@ -61,11 +65,13 @@ pub struct FleetOptions {
     pub new_firmware_after: u64,
     /// How often things go wrong.
     pub faults: Faults,
+    /// The company's database tells its changes, too.
+    pub database: bool,
 }
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        Self { seed: 1, cars: 200, new_firmware_after: 20_000, faults: Faults::default() }
+        Self { seed: 1, cars: 200, new_firmware_after: 20_000, faults: Faults::default(), database: false }
     }
 }
 
@@ -101,7 +107,7 @@ impl Faults {
 /// A message ready to be produced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// [`TELEMETRY`] or [`TRIPS`].
+    /// [`TELEMETRY`], [`TRIPS`] or [`DATABASE`].
     pub topic: &'static str,
     /// The car's id.
     pub key: Arc<str>,
@@ -117,6 +123,8 @@ pub struct Fleet {
     options: FleetOptions,
     dice: Dice,
     cars: Vec<Car>,
+    /// `None` before it has told what it holds, if it does.
+    database: Option<Database>,
     lines: Vec<[Line; 4]>,
     turn: usize,
     sent: u64,
@@ -176,17 +184,41 @@ impl Fleet {
         let mut dice = Dice::new(options.seed);
         let cars: Vec<_> = (0..options.cars).map(|number| Car::new(number, &mut dice)).collect();
         let lines = vec![Default::default(); cars.len()];
-        Self { options, dice, cars, lines, turn: 0, sent: 0, waiting: BinaryHeap::new(), waited: 0 }
+        Self { options, dice, cars, database: None, lines, turn: 0, sent: 0, waiting: BinaryHeap::new(), waited: 0 }
     }
 
     /// The message sent at `now_us` (microseconds since 1970). `now_us` must not fall from call to call.
     pub fn next_message(&mut self, now_us: i64) -> Message {
+        if self.options.database && self.database.is_none() {
+            self.load_database(now_us);
+        }
         loop {
             if let Some(message) = self.overdue(now_us).or_else(|| self.report(now_us)) {
                 self.sent += 1;
+                if self.sent == self.options.new_firmware_after {
+                    self.update_firmware(now_us);
+                }
                 return message;
             }
         }
+    }
+
+    /// The database tells what it holds.
+    fn load_database(&mut self, now_us: i64) {
+        let mut database = Database::default();
+        let rows: Vec<_> =
+            self.cars.iter().flat_map(|car| database.load(car, now_us).map(|row| (car.id.clone(), row))).collect();
+        rows.into_iter().for_each(|(key, row)| self.wait(now_us, DATABASE, key, row));
+        self.database = Some(database);
+    }
+
+    /// The database is told that the devices have the new firmware.
+    fn update_firmware(&mut self, now_us: i64) {
+        let Some(mut database) = self.database.take() else { return };
+        let rows: Vec<_> =
+            self.cars.iter().map(|car| (car.id.clone(), database.firmware(car, "4.2.0", now_us))).collect();
+        rows.into_iter().for_each(|(key, row)| self.wait(now_us, DATABASE, key, row));
+        self.database = Some(database);
     }
 
     /// A message that waited long enough, or that must make room.
@@ -213,7 +245,11 @@ impl Fleet {
                 let at_us = now_us + self.dice.between(0.0, 3.0 * SECOND_US) as i64;
                 self.wait(at_us, TRIPS, key.clone(), payload.clone());
             }
+            let status = self.database.as_mut().map(|database| database.status(car, now_us));
             self.wait(now_us, TRIPS, key.clone(), payload);
+            if let Some(status) = status {
+                self.wait(now_us, DATABASE, key.clone(), status);
+            }
         }
         // Cars take their turns at different places of the round, so that the mix of devices is even.
         let device = TURNS[(round + index) % TURNS.len()];

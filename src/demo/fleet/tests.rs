@@ -229,3 +229,24 @@ proptest::proptest! {
         proptest::prop_assert_eq!(read.and_utc().timestamp(), seconds);
     }
 }
+
+#[test]
+fn the_database_tells_its_rows_once_and_then_what_changes() {
+    let options = FleetOptions { cars: 20, new_firmware_after: 3_000, database: true, ..FleetOptions::default() };
+    let messages = run(options, 20_000, 8_000);
+    let changes: Vec<Value> = messages.iter().filter(|message| message.topic == DATABASE).filter_map(parse).collect();
+    let count = |table: &str, operation: &str| {
+        let is =
+            |change: &&Value| change["metadata"]["table-name"] == table && change["metadata"]["operation"] == operation;
+        changes.iter().filter(is).count()
+    };
+    assert_eq!((count("carinfo", "load"), count("deviceinfo", "load"), count("deviceinfo", "update")), (20, 20, 20));
+    let trips = messages.iter().filter(|message| message.topic == TRIPS).count();
+    assert!(count("carinfo", "update") > 10 && count("carinfo", "update") <= trips);
+    // The places in the log grow.
+    let position =
+        |change: &Value| change["metadata"]["stream-position"].as_str()?.split_once(':')?.1.parse::<i64>().ok();
+    let positions: Vec<i64> = changes.iter().filter_map(position).collect();
+    assert!(positions.is_sorted() && positions.len() == positions.iter().collect::<BTreeSet<_>>().len());
+    assert!(messages.iter().all(|message| message.topic != DATABASE || message.key.starts_with("car-")));
+}
