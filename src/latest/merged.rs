@@ -80,7 +80,9 @@ impl Merged {
         for (part, schema) in schemas.iter().enumerate() {
             for (column, field) in schema.fields().iter().enumerate() {
                 let own = &self.parts[part];
-                if own.key.contains(field.name()) || field.name() == fixed::EVENT_TIME {
+                let wanted = &own.table.wanted().columns;
+                let unwanted = !wanted.is_empty() && !wanted.contains(field.name());
+                if unwanted || own.key.contains(field.name()) || field.name() == fixed::EVENT_TIME {
                     continue;
                 }
                 let name = format!("{}{}", own.prefix, field.name());

@@ -246,6 +246,7 @@ sql = "NOT (left_open OR right_open)"
     let (status, car) = millpond.get("/v1/latest/car_state/1").await.unwrap();
     let car: Value = serde_json::from_str(&car).unwrap();
     assert_eq!((status, &car["all_closed"], &car["device_fw"]), (200, &json!(true), &json!("1.0")));
+    assert_eq!(car.get("device_device_id"), None, "only the columns that were named");
 
     // The device moves to car 2, car 1 is deleted, and still sends.
     send(kafka, &devices, &[change("u", json!({"device_id": 10, "car_id": 2, "fw": "1.1"}), "device_id")]);

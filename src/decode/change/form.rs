@@ -96,7 +96,7 @@ pub(super) fn write_value(
             _ => {}
         },
         (Some(ColumnType::Date), Kind::Integer) if *meaning == Meaning::Plain => {
-            if let Some(days) = out[start..].parse().ok() {
+            if let Ok(days) = out[start..].parse() {
                 out.truncate(start);
                 text::push_date(out, days);
             }

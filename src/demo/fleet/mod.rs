@@ -241,11 +241,11 @@ impl Fleet {
         let key = car.id.clone();
         if let Some(event) = car.advance(now_us, &mut self.dice) {
             let payload = payload::trip(car, event, now_us);
+            let status = self.database.as_mut().map(|database| database.status(car, now_us));
             if self.dice.chance(faults.resent) {
                 let at_us = now_us + self.dice.between(0.0, 3.0 * SECOND_US) as i64;
                 self.wait(at_us, TRIPS, key.clone(), payload.clone());
             }
-            let status = self.database.as_mut().map(|database| database.status(car, now_us));
             self.wait(now_us, TRIPS, key.clone(), payload);
             if let Some(status) = status {
                 self.wait(now_us, DATABASE, key.clone(), status);
