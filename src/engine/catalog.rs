@@ -196,6 +196,18 @@ impl Catalog for SharedCatalog {
         Pinned { schemas, views, comments: Some(Arc::new(comments)) }
     }
 
+    fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> Option<bool> {
+        let fed = self.0.fed();
+        let fed_by = |contract: &&Arc<Contract>| contract.topics.iter().any(|name| name == topic);
+        let tables: Vec<&str> = fed.contracts.iter().filter(fed_by).map(|contract| contract.table.as_str()).collect();
+        if tables.is_empty() {
+            return None;
+        }
+        let seen = |name: &&str| fed.tables.get(*name).is_some_and(|live| live.pin().is_seen(topic, partition, offset));
+        let kept = self.0.kept.load();
+        Some(tables.iter().all(seen) && kept.values().all(|kept| kept.is_seen(&tables, topic, partition, offset)))
+    }
+
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
         let known = self.0.fed().tables.contains_key(table);
         let (lake, name) = (self.0.lake.clone(), table.to_owned());

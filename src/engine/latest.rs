@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
@@ -38,11 +39,31 @@ pub struct Kept {
     pub derived: Option<String>,
     /// What it was declared as.
     declared: Declared,
-    /// The states that rows are made of, each with the table it is kept from.
-    states: Vec<(Arc<LatestTable>, String)>,
+    /// The states that rows are made of.
+    states: Vec<State>,
     stop: Shutdown,
     /// Ends the followers when nobody holds the table any more.
     _alive: Arc<DropGuard>,
+}
+
+/// A state, the table it is kept from, and how far.
+#[derive(Debug, Clone)]
+struct State {
+    table: Arc<LatestTable>,
+    source: String,
+    seen: Arc<Mutex<Option<Positions>>>,
+}
+
+impl State {
+    fn new(table: &Arc<LatestTable>, source: &str) -> Self {
+        Self { table: Arc::clone(table), source: source.to_owned(), seen: Arc::default() }
+    }
+
+    fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let seen = self.seen.lock();
+        let lanes = seen.iter().flatten().filter(|(lane, _)| *lane.topic == *topic && lane.partition == partition);
+        lanes.max_by_key(|(lane, _)| lane.incarnation).is_some_and(|(_, end)| *end > offset)
+    }
 }
 
 /// What a table was declared as: another declaration makes another table.
@@ -56,7 +77,7 @@ enum Declared {
 pub type KeptTables = BTreeMap<String, Kept>;
 
 impl Kept {
-    fn new(rows: Arc<dyn Rows>, declared: Declared, states: Vec<(Arc<LatestTable>, String)>) -> Self {
+    fn new(rows: Arc<dyn Rows>, declared: Declared, states: Vec<State>) -> Self {
         let stop = Shutdown::new();
         let alive = Arc::new(stop.clone().drop_guard());
         let derived = match &declared {
@@ -76,7 +97,7 @@ impl Kept {
 
     fn mirror(contract: &Contract) -> Self {
         let table = Arc::new(LatestTable::new(&contract.file, Wanted::mirror(&contract.key)));
-        let states = vec![(Arc::clone(&table), contract.table.clone())];
+        let states = vec![State::new(&table, &contract.table)];
         Self::new(table, Declared::Mirror { key: contract.key.clone() }, states)
     }
 
@@ -97,7 +118,7 @@ impl Kept {
                 last_non_null: source.merge == Merge::LastNonNull,
             };
             let table = Arc::new(LatestTable::new(&spec.table, wanted));
-            states.push((Arc::clone(&table), contract.table.clone()));
+            states.push(State::new(&table, &contract.table));
             parts.push(Part {
                 table,
                 key: source.key.clone(),
@@ -145,8 +166,8 @@ impl Keeper {
         let now = kept(contracts, latest, &before);
         for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
             info!(table = name, kind = kept.kind(), "rows are put together");
-            for (table, source) in &kept.states {
-                let follower = self.follower(table, source);
+            for state in &kept.states {
+                let follower = self.follower(state);
                 let stop = kept.stop.clone();
                 crate::task::spawn("latest", async move { follower.run(stop).await });
             }
@@ -157,28 +178,29 @@ impl Keeper {
     /// Reads the rows once, of all that the catalog shows.
     pub async fn load(&self) -> Result<()> {
         for kept in self.catalog.kept.load_full().values() {
-            for (table, source) in &kept.states {
-                self.follower(table, source).look().await?;
+            for state in &kept.states {
+                self.follower(state).look().await?;
             }
         }
         Ok(())
     }
 
-    fn follower(&self, table: &Arc<LatestTable>, source: &str) -> Follower {
-        Follower {
-            table: Arc::clone(table),
-            source: source.to_owned(),
-            catalog: Arc::clone(&self.catalog),
-            service: self.service.clone(),
-            seen: None,
-            retries: 0,
-        }
+    fn follower(&self, state: &State) -> Follower {
+        let State { table, source, seen } = state.clone();
+        let (catalog, service) = (Arc::clone(&self.catalog), self.service.clone());
+        Follower { table, source, catalog, service, seen: None, shown: seen, retries: 0 }
     }
 }
 
 impl Kept {
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.rows, &other.rows)
+    }
+
+    /// Whether a record that one of `tables` has can be seen here, too, if it is kept from that.
+    pub fn is_seen(&self, tables: &[&str], topic: &str, partition: i32, offset: i64) -> bool {
+        let states = self.states.iter().filter(|state| tables.contains(&state.source.as_str()));
+        states.into_iter().all(|state| state.is_seen(topic, partition, offset))
     }
 }
 
@@ -232,6 +254,8 @@ struct Follower {
     service: Service,
     /// Where the state stands; nothing until all that was there is read.
     seen: Option<Positions>,
+    /// The same, for those who wait.
+    shown: Arc<Mutex<Option<Positions>>>,
     /// The View's retries that are taken in.
     retries: u64,
 }
@@ -317,6 +341,7 @@ impl Follower {
             let at = seen.entry(lane.clone()).or_insert(*position);
             *at = (*at).max(*position);
         }
+        *self.shown.lock() = Some(seen.clone());
         (self.seen, self.retries) = (Some(seen), view.retries);
         Ok(())
     }

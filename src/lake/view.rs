@@ -80,6 +80,15 @@ impl View {
         self.hot.iter().map(|batch| batch.bytes()).sum()
     }
 
+    /// Whether the rows of a record can be seen, if it became any.
+    pub fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let is = |lane: &TopicPartition| *lane.topic == *topic && lane.partition == partition;
+        let committed = self.positions.iter().filter(|(lane, _)| is(lane)).map(|(lane, end)| (lane.incarnation, *end));
+        let hot = self.hot.iter().filter(|hot| is(&hot.lane)).map(|hot| (hot.lane.incarnation, hot.end));
+        // The newest life of the topic is meant.
+        committed.chain(hot).max().is_some_and(|(_, end)| end > offset)
+    }
+
     fn drop_hot_below(&mut self, positions: &Positions) {
         self.hot.retain(|batch| positions.get(&batch.lane).is_none_or(|position| batch.end > *position));
     }

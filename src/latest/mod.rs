@@ -11,6 +11,7 @@
 //!   given up when a chunk of slots is put together anew, for a scan or because too much is dead.
 //!
 //! Never here: Kafka, Delta, plans. Who follows a table is the engine's business, how SQL reads one the query room's.
+
 mod key;
 mod keyed;
 mod merged;

@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-/// A change's place: epoch, token in it, then where it stands in Kafka. Greater is newer, equal is the same change again.
+/// A change's place: run of the connector, epoch, token in it, then where it stands in Kafka. Greater is newer, equal is
+/// the same change again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order {
+    /// When the run of the connector began, in milliseconds since 1970; 0 if that is not known. A run sends again what
+    /// the one before may not have sent, in order, and a snapshot anew: whatever it says is newer.
+    pub run_ms: u64,
     /// Number of the log that the token is a place in; 0 where the source tells none.
     pub epoch: u32,
     /// The token's numbers.
@@ -33,6 +37,12 @@ impl Epochs {
             }
         }
     }
+}
+
+/// When a run began: its name is a UUID that says so (version 7), or 0.
+pub(super) fn run_ms(name: &str) -> u64 {
+    let uuid = uuid::Uuid::parse_str(name).ok().filter(|uuid| uuid.get_version_num() == 7);
+    uuid.map_or(0, |uuid| u64::try_from(uuid.as_u128() >> 80).unwrap_or(0))
 }
 
 /// The numbers of a token's text, which `decode` writes; of one in another form, none.

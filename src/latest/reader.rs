@@ -7,7 +7,7 @@ use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
 use super::key::{KeyForm, Keys};
-use super::order::{Epochs, Order, token};
+use super::order::{Epochs, Order, run_ms, token};
 use super::shape::{Shape, Source};
 use crate::schema::{change, fixed};
 
@@ -54,6 +54,7 @@ pub(super) struct Reader<'a> {
 enum Kind<'a> {
     Changes {
         ops: &'a StringArray,
+        runs: &'a StringArray,
         epochs: &'a StringArray,
         tokens: &'a StringArray,
         unchanged: &'a ListArray,
@@ -82,6 +83,7 @@ impl<'a> Reader<'a> {
         let kind = match &shape.source {
             Source::Changes { old_key } => Kind::Changes {
                 ops: text(change::OP)?,
+                runs: text(change::RUN)?,
                 epochs: text(change::EPOCH)?,
                 tokens: text(change::TOKEN)?,
                 unchanged: column(change::UNCHANGED)?.as_list_opt().ok_or(LatestError::Column(change::UNCHANGED))?,
@@ -130,15 +132,17 @@ impl<'a> Reader<'a> {
 
     /// Where a row stands among all changes.
     pub fn order(&self, row: usize, epochs: &mut Epochs) -> Order {
-        let (epoch, token) = match &self.kind {
-            Kind::Changes { epochs: names, tokens, .. } => (
+        let (run_ms, epoch, token) = match &self.kind {
+            Kind::Changes { runs, epochs: names, tokens, .. } => (
+                if runs.is_valid(row) { run_ms(runs.value(row)) } else { 0 },
                 if names.is_valid(row) { epochs.number(names.value(row)) } else { 0 },
                 if tokens.is_valid(row) { token(tokens.value(row)) } else { [0; 3] },
             ),
             // A clock that is ahead must not freeze a key: nothing happened after it was received.
-            Kind::Events { times, received, .. } => (0, [in_order(times.value(row).min(received.value(row))), 0, 0]),
+            Kind::Events { times, received, .. } => (0, 0, [in_order(times.value(row).min(received.value(row))), 0, 0]),
         };
         Order {
+            run_ms,
             epoch,
             token,
             lane: (self.incarnations.value(row).cast_unsigned(), self.partitions.value(row)),

@@ -107,7 +107,7 @@ impl Shape {
         match &self.source {
             Source::Changes { old_key } => {
                 needed.extend(old_key.iter().map(String::as_str));
-                needed.extend([change::OP, change::EPOCH, change::TOKEN, change::UNCHANGED]);
+                needed.extend([change::OP, change::RUN, change::EPOCH, change::TOKEN, change::UNCHANGED]);
             }
             Source::Events { .. } => needed.push(fixed::TIMESTAMP),
         }

@@ -28,6 +28,7 @@ enum Change {
 #[derive(Debug, Clone)]
 struct Sent {
     change: Change,
+    run: Option<&'static str>,
     epoch: &'static str,
     position: u64,
     partition: i32,
@@ -85,6 +86,7 @@ fn batch(changes: &[Sent]) -> RecordBatch {
         (fixed::OFFSET, Arc::new(changes.iter().map(|sent| sent.offset).collect::<Int64Array>())),
         (fixed::ROW, Arc::new(Int32Array::from(vec![0; changes.len()]))),
         (change::OP, text(changes.iter().map(|sent| Some(op(sent).to_owned())).collect())),
+        (change::RUN, text(changes.iter().map(|sent| sent.run.map(str::to_owned)).collect())),
         (change::EPOCH, text(changes.iter().map(|sent| Some(sent.epoch.to_owned())).collect())),
         (change::TOKEN, text(changes.iter().map(|sent| Some(format!("{:016x}", sent.position))).collect())),
         (change::UNCHANGED, Arc::new(unchanged.finish())),
@@ -154,7 +156,7 @@ fn any_history() -> impl Strategy<Value = (Vec<Sent>, Vec<Sent>)> {
             let mut history: Vec<Sent> = Vec::new();
             for (at, (change, partition)) in changes.into_iter().enumerate() {
                 let (epoch, position) = if at < from { ("one", at as u64) } else { ("two", (at - from) as u64) };
-                history.push(Sent { change, epoch, position, partition, offset: at as i64 });
+                history.push(Sent { change, run: None, epoch, position, partition, offset: at as i64 });
             }
             // A database tells only the columns it knows of a row that is there.
             let mut sent: Vec<Sent> = Vec::new();
@@ -184,7 +186,8 @@ fn any_history() -> impl Strategy<Value = (Vec<Sent>, Vec<Sent>)> {
 
 /// Epochs are numbered as they are met: the first of each comes first.
 fn met() -> Vec<Sent> {
-    let change = |epoch| Sent { change: Change::Delete { key: 99 }, epoch, position: 0, partition: 0, offset: 0 };
+    let change =
+        |epoch| Sent { change: Change::Delete { key: 99 }, run: None, epoch, position: 0, partition: 0, offset: 0 };
     vec![change("one"), change("two")]
 }
 
@@ -224,7 +227,7 @@ proptest! {
 
 fn row(key: i64, a: &str, offset: i64) -> Sent {
     let change = Change::Row { key, a: Some(a.to_owned()), b: Some(offset), b_told: true };
-    Sent { change, epoch: "one", position: offset as u64, partition: 0, offset }
+    Sent { change, run: None, epoch: "one", position: offset as u64, partition: 0, offset }
 }
 
 #[test]
@@ -243,7 +246,7 @@ fn a_tombstone_deletes_what_came_before_it_on_its_partition() {
     let mut keyed = empty();
     keyed.apply(&batch(&[row(1, "x", 5), row(2, "y", 6)])).unwrap();
     let tombstone = |key, offset| {
-        let sent = Sent { change: Change::Delete { key }, epoch: "", position: 0, partition: 0, offset };
+        let sent = Sent { change: Change::Delete { key }, run: None, epoch: "", position: 0, partition: 0, offset };
         let rows = batch(&[sent]);
         let null = Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef;
         let schema = rows.schema();
@@ -306,7 +309,7 @@ fn at(rows: &RecordBatch, seconds: i64) -> RecordBatch {
 }
 
 fn delete(key: i64, offset: i64) -> Sent {
-    Sent { change: Change::Delete { key }, epoch: "one", position: offset as u64, partition: 0, offset }
+    Sent { change: Change::Delete { key }, run: None, epoch: "one", position: offset as u64, partition: 0, offset }
 }
 
 const COLUMNS: [(&str, DataType); 3] = [("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)];
@@ -391,4 +394,16 @@ fn a_clock_that_is_ahead_freezes_no_key() {
     let merged = Merged::new("s", &["id".to_owned()], vec![part(wanted, &COLUMNS, &[ahead], "", "id")]);
     merged.parts()[0].table.apply(&at(&batch(&[row(1, "later", 2)]), 6)).unwrap();
     assert_eq!(shown(&merged.scan().unwrap()), ["1,later,2"]);
+}
+
+#[test]
+fn what_a_later_run_of_the_connector_says_is_newer() {
+    const FIRST: &str = "01a20501-a39c-7f10-b05e-3613dcde0780";
+    const SECOND: &str = "01a20599-0000-7f10-b05e-3613dcde0780";
+    let mut keyed = empty();
+    // A snapshot anew begins lower in the log's numbers than the stream before it had come to.
+    let before = Sent { run: Some(FIRST), position: 900, ..row(1, "streamed", 1) };
+    let again = Sent { run: Some(SECOND), position: 500, ..row(1, "read again", 2) };
+    keyed.apply(&batch(&[again, before])).unwrap();
+    assert_eq!(rows_of(&keyed.scan().unwrap())[&1].0.as_deref(), Some("read again"));
 }

@@ -68,6 +68,11 @@ pub trait Catalog: Send + Sync + 'static {
     /// The tables and views as they are now. What is returned does not change any more.
     fn pin(&self) -> Pinned;
 
+    /// Whether a record can be seen in all tables that its topic feeds; `None` if it feeds none.
+    fn is_seen(&self, _topic: &str, _partition: i32, _offset: i64) -> Option<bool> {
+        None
+    }
+
     /// A table of schema `public` as it was; `None` if there is no such table.
     fn past(&self, _table: &str, _at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
         Box::pin(async { Ok(None) })

@@ -74,8 +74,11 @@ struct Inner {
 impl Service {
     /// A service over `catalog`, with its threads. Fails on an unknown time zone or an unusable spill folder.
     pub fn new(catalog: Arc<dyn Catalog>, options: ServiceOptions) -> Result<Self> {
-        let defaults =
-            Settings { timezone: settings::timezone(&options.timezone)?, statement_timeout: options.statement_timeout };
+        let defaults = Settings {
+            timezone: settings::timezone(&options.timezone)?,
+            statement_timeout: options.statement_timeout,
+            wait_for: None,
+        };
         let runtime = runtime(&options).map_err(|e| error::from_datafusion(e, ""))?;
         let state = state(&options, &defaults, Arc::new(runtime));
         let threads = Threads::new(options.threads)?;
@@ -104,6 +107,11 @@ impl Service {
     /// The state sessions start from; it has no tables.
     pub(super) fn state(&self) -> &SessionState {
         &self.inner.state
+    }
+
+    /// Whether a record can be seen in all tables that its topic feeds; `None` if it feeds none.
+    pub(super) fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> Option<bool> {
+        self.inner.catalog.is_seen(topic, partition, offset)
     }
 
     pub(super) fn pin(&self) -> Arc<PinnedCatalog> {

@@ -28,6 +28,10 @@ use crate::error::{Error, Kind, Result};
 /// What a table of schema `public` is to clients.
 const TABLE: &str = "TABLE";
 const INFORMATION_SCHEMA: &str = "information_schema";
+/// A statement waits no longer for a record, whatever its time-out is.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// How often it looks.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// A session. Clones share their options.
 #[derive(Clone)]
@@ -182,11 +186,35 @@ impl Session {
     /// Plans on tables pinned now, and verifies that the plan only reads.
     pub(super) fn plan<'a>(&'a self, sql: &'a str, statement: Ast) -> BoxFuture<'a, Result<Planned>> {
         Box::pin(async move {
+            self.wait().await?;
             let (catalog, state) = self.pinned();
             let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
             let comments = comments(&plan, &catalog);
             Ok(Planned { plan, state, comments })
         })
+    }
+
+    /// Waits for the record that the session wants to see.
+    async fn wait(&self) -> Result<()> {
+        let Settings { wait_for, statement_timeout, .. } = self.now.lock().settings.clone();
+        let Some(wait_for) = wait_for else { return Ok(()) };
+        let patience = statement_timeout.map_or(LONGEST_WAIT, |timeout| timeout.min(LONGEST_WAIT));
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.service.is_seen(&wait_for.topic, wait_for.partition, wait_for.offset) {
+                Some(true) => return Ok(()),
+                Some(false) if tokio::time::Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Some(false) => {
+                    let message = format!("wait_for: {wait_for} was not seen within {} ms", patience.as_millis());
+                    let hint = "system.ingest shows how far tables are; SET wait_for = '' waits no more";
+                    return Err(Error::new(Kind::Deadline, message).hint(hint));
+                }
+                None => {
+                    let message = format!("wait_for: no table is fed by the topic {}", wait_for.topic);
+                    return Err(Error::new(Kind::Query, message).hint("SET wait_for = '' waits no more"));
+                }
+            }
+        }
     }
 
     #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What `SET` may change: a closed list, per session. DataFusion's own options are not on it.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 
 const TIMEZONE: &str = "timezone";
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
+const WAIT_FOR: &str = "wait_for";
 /// No time-out.
 const OFF: &str = "0";
 /// The longest time-out that can be asked for.
@@ -19,6 +21,41 @@ pub(super) struct Settings {
     pub(super) timezone: String,
     /// Limit for a whole statement, from start to its last row; none if off.
     pub(super) statement_timeout: Option<Duration>,
+    /// Statements wait until this record can be seen.
+    pub(super) wait_for: Option<WaitFor>,
+}
+
+/// A record of a topic: whoever sent it wants to read what it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WaitFor {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
+impl WaitFor {
+    /// `topic:partition:offset`; nothing if empty.
+    fn parse(value: &str) -> Result<Option<Self>> {
+        if value.trim().is_empty() {
+            return Ok(None);
+        }
+        let mut parts = value.trim().rsplitn(3, ':');
+        let offset = parts.next().and_then(|offset| offset.parse().ok()).filter(|offset| *offset >= 0);
+        let partition = parts.next().and_then(|partition| partition.parse().ok()).filter(|partition| *partition >= 0);
+        match (parts.next(), partition, offset) {
+            (Some(topic), Some(partition), Some(offset)) if !topic.is_empty() => {
+                Ok(Some(Self { topic: topic.to_owned(), partition, offset }))
+            }
+            _ => Err(Error::new(Kind::Query, format!("`{value}` is no record"))
+                .hint("give topic, partition and offset, such as 'fleet.telemetry:0:42'; '' waits for nothing")),
+        }
+    }
+}
+
+impl fmt::Display for WaitFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.topic, self.partition, self.offset)
+    }
 }
 
 impl Settings {
@@ -26,6 +63,7 @@ impl Settings {
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match canonical(name)? {
             TIMEZONE => self.timezone = timezone(value)?,
+            WAIT_FOR => self.wait_for = WaitFor::parse(value)?,
             _ => self.statement_timeout = duration(value)?,
         }
         Ok(())
@@ -35,6 +73,7 @@ impl Settings {
     pub(super) fn reset(&mut self, name: &str, defaults: &Self) -> Result<()> {
         match canonical(name)? {
             TIMEZONE => self.timezone.clone_from(&defaults.timezone),
+            WAIT_FOR => self.wait_for.clone_from(&defaults.wait_for),
             _ => self.statement_timeout = defaults.statement_timeout,
         }
         Ok(())
@@ -43,7 +82,8 @@ impl Settings {
     /// Name and text of one option, or of all.
     pub(super) fn show(&self, name: Option<&str>) -> Result<Vec<(&'static str, String)>> {
         let timeout = self.statement_timeout.map_or_else(|| OFF.to_owned(), |t| format!("{}ms", t.as_millis()));
-        let all = vec![(STATEMENT_TIMEOUT, timeout), (TIMEZONE, self.timezone.clone())];
+        let wait_for = self.wait_for.as_ref().map(WaitFor::to_string).unwrap_or_default();
+        let all = vec![(STATEMENT_TIMEOUT, timeout), (TIMEZONE, self.timezone.clone()), (WAIT_FOR, wait_for)];
         let Some(name) = name else { return Ok(all) };
         let name = canonical(name)?;
         Ok(all.into_iter().filter(|(known, _)| *known == name).collect())
@@ -54,8 +94,9 @@ fn canonical(name: &str) -> Result<&'static str> {
     match name.to_ascii_lowercase().as_str() {
         "timezone" | "time_zone" | "time.zone" | "time zone" => Ok(TIMEZONE),
         "statement_timeout" => Ok(STATEMENT_TIMEOUT),
+        "wait_for" => Ok(WAIT_FOR),
         _ => Err(Error::new(Kind::Denied, format!("`{name}` is not an option of a session"))
-            .hint(format!("there are: {STATEMENT_TIMEOUT}, {TIMEZONE}"))),
+            .hint(format!("there are: {STATEMENT_TIMEOUT}, {TIMEZONE}, {WAIT_FOR}"))),
     }
 }
 
@@ -101,7 +142,7 @@ mod tests {
 
     #[test]
     fn options_are_read_checked_and_shown() {
-        let mut settings = Settings { timezone: "UTC".into(), statement_timeout: None };
+        let mut settings = Settings { timezone: "UTC".into(), statement_timeout: None, wait_for: None };
         for (name, value, shown) in [
             ("timezone", "Asia/Seoul", "Asia/Seoul"),
             ("TimeZone", "utc", "UTC"),
@@ -110,6 +151,8 @@ mod tests {
             ("statement_timeout", "1 h", "3600000ms"),
             ("statement_timeout", "5min", "300000ms"),
             ("STATEMENT_TIMEOUT", "0", "0"),
+            ("wait_for", " fleet.telemetry:3:42 ", "fleet.telemetry:3:42"),
+            ("wait_for", "", ""),
         ] {
             settings.set(name, value).unwrap();
             assert_eq!(settings.show(Some(name)).unwrap()[0].1, shown, "{name} {value}");
@@ -124,9 +167,14 @@ mod tests {
             ("datafusion.execution.time_zone", "UTC", Kind::Denied),
             ("datafusion.execution.batch_size", "1", Kind::Denied),
             ("search_path", "x", Kind::Denied),
+            ("wait_for", "fleet.telemetry", Kind::Query),
+            ("wait_for", "fleet.telemetry:0", Kind::Query),
+            ("wait_for", ":0:1", Kind::Query),
+            ("wait_for", "t:-1:1", Kind::Query),
+            ("wait_for", "t:0:x", Kind::Query),
         ] {
             assert_eq!(settings.clone().set(name, value).unwrap_err().kind(), kind, "{name} {value}");
         }
-        assert_eq!(settings.show(None).unwrap().len(), 2);
+        assert_eq!(settings.show(None).unwrap().len(), 3);
     }
 }

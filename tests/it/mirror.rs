@@ -121,6 +121,22 @@ async fn a_mirror_holds_what_the_database_holds_through_restarts() {
         ],
     );
     until(&millpond, "SELECT plate FROM carinfo WHERE car_id = 2", &[json!({"plate": "new"})]).await;
+
+    // Whoever sent a record may wait for it, and for what it did.
+    let url = project.flight_sql();
+    let wait = async |record: &str, sql: &str| {
+        let script = format!("SET wait_for = '{record}'; {sql}");
+        project.run(&["sql", "--url", &url, "--format", "csv", "-c", &script]).await
+    };
+    for number in 0..10 {
+        let row = json!({"car_id": 9, "plate": format!("plate {number}"), "model": "EV9"});
+        send(kafka, &cars, &[change("u", 40_000_000 + number, row)]);
+        let last = kafka.ends(&cars)[0] - 1;
+        let output = wait(&format!("{cars}:0:{last}"), "SELECT plate FROM carinfo WHERE car_id = 9").await;
+        assert_eq!(output.stdout.lines().last(), Some(&*format!("plate {number}")), "{}", output.stderr);
+    }
+    let output = wait("nowhere:0:1", "SELECT 1").await;
+    assert!(output.stderr.contains("no table is fed by the topic nowhere"), "{}", output.stderr);
     assert_eq!(millpond.stop().await, Some(0));
 
     // Without a server the rows are read from the lake.
@@ -264,5 +280,36 @@ sql = "NOT (left_open OR right_open)"
     millpond.kill();
     let millpond = Millpond::serve(&project).await;
     until(&millpond, "SELECT unit_fw FROM car_state WHERE car_id = 2", &[json!({"unit_fw": "1.1"})]).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_exceed_the_memory_are_given_up_with_the_way_out_and_the_changes_stay() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("big", 1).await;
+    let mirror = format!("kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"dms-json\"\nkey = [\"id\"]\n");
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .toml("[limits]\nmemory = \"192MiB\"")
+        .schema("big", &mirror);
+    let millpond = Millpond::serve(&project).await;
+    let pad = "x".repeat(600);
+    let text = |id: usize| {
+        format!(
+            r#"{{"data":{{"id":{id},"pad":"{pad}{id}"}},"metadata":{{"record-type":"data","operation":"insert"}}}}"#
+        )
+    };
+    let texts: Vec<String> = (0..30_000).map(text).collect();
+    kafka.send_text(&topic, texts.iter().map(String::as_str));
+    let told = "a share of limits.memory in millpond.toml";
+    wait_until("the mirror is given up", SOON, async || {
+        let (status, reasons) = millpond.get("/readyz").await?;
+        (status == 503 && reasons.contains("table big: stopped") && reasons.contains(told)).then_some(())
+    })
+    .await;
+    let url = project.flight_sql();
+    let output = project.run(&["sql", "--url", &url, "-c", "SELECT count(*) FROM big"]).await;
+    assert_eq!((output.code, output.stderr.contains(told)), (Some(1), true), "{}", output.stderr);
+    until(&millpond, "SELECT count(*) AS n FROM big__changes", &[json!({"n": 30_000})]).await;
     assert_eq!(millpond.stop().await, Some(0));
 }

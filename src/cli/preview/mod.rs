@@ -122,7 +122,8 @@ pub(super) async fn run(args: &PreviewArgs) -> Result<ExitCode> {
 /// The file's first records; lines that are none are named.
 fn from_file(args: &PreviewArgs, file: &Path) -> Result<(Arc<Contract>, Vec<Records>, String)> {
     let stem = file.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-");
-    let table = args.table.as_deref().or(stem).unwrap_or("records");
+    let table = args.table.clone().unwrap_or_else(|| table_name(stem.unwrap_or("records")));
+    let table = table.as_str();
     let contract = match &args.project {
         Some(dir) => of_table(args.overrides.load(dir)?.0, table, args.payload)?,
         None => undeclared(table, args.payload)?,

@@ -46,7 +46,9 @@ impl Changes {
         out: &mut String,
     ) -> Result<Outcome, Fault> {
         let op = members.word("op").unwrap_or_default();
-        let head = Head { op: &op, run: header(record, RUN_HEADER), ..position(|name| source(members, name)) };
+        let source = members.object("source");
+        let position = position(|name| source.as_ref().and_then(|source| source.word(name)));
+        let head = Head { op: &op, run: header(record, RUN_HEADER), ..position };
         let (after, before) = (members.object(change::AFTER), members.object(change::BEFORE));
         match (&*op, after) {
             ("c" | "u" | "r", Some(after)) => self.row(&head, Some((&after, false)), before.as_ref(), out),
@@ -182,10 +184,6 @@ fn header(record: &Record<'_>, name: &str) -> Option<String> {
     let text = std::str::from_utf8(found.value.as_deref()?).ok()?;
     // Connect's header converter may quote strings.
     Some(text.trim_matches('"').to_owned())
-}
-
-fn source(members: &Members<'_>, name: &str) -> Option<String> {
-    members.object("source").and_then(|source| source.word(name))
 }
 
 /// Where a change stands in the database's log, from what `said` knows under the names of Debezium's `source`.

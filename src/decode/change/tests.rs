@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::decode::{DeadLetter, Decoded, Decoder, Header, Records, RecordsBuilder};
+use crate::decode::{
+    DeadLetter, Decoded, Decoder, Header, Records, RecordsBuilder, SchemaText, WriterSchema, WriterSchemas,
+};
 use crate::schema::{ColumnContract, SchemaVersion, infer_first};
 
 const RECORDED: &str = include_str!("../../../tests/fixtures/debezium-postgres.txt");
@@ -460,4 +462,99 @@ fn what_is_no_change_is_refused() {
         let garbage = Message { value: Some(text.to_owned()), ..message(Value::Null, Value::Null) };
         assert_eq!(changes(&debezium, &[garbage]).remove(0)["refused"], reason, "{text}");
     }
+}
+
+#[test]
+fn avro_envelopes_are_read_with_what_their_schema_says() {
+    let named = |kind: &str, name: &str| json!({"type": kind, "connect.name": name});
+    let decimal = json!({"type": "record", "name": "VariableScaleDecimal", "namespace": "io.debezium.data",
+                         "fields": [{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}]});
+    let bits = json!({"type": "bytes", "connect.name": "io.debezium.data.Bits", "connect.parameters": {"length": "4"}});
+    let fields = [
+        ("id", json!("long")),
+        ("since", named("int", "io.debezium.time.Date")),
+        ("at", named("long", "io.debezium.time.MicroTimestamp")),
+        ("price", json!({"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2})),
+        ("odo", decimal),
+        ("bits", bits),
+        ("zoned", named("string", "io.debezium.time.ZonedTimestamp")),
+        ("big", json!("string")),
+    ];
+    let fields: Vec<Value> = fields.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
+    let row = json!({"type": "record", "name": "Value", "fields": fields});
+    let source = json!({"type": "record", "name": "Source", "fields": [{"name": "lsn", "type": "long"}, {"name": "name", "type": "string"}]});
+    let envelope = json!({"type": "record", "name": "Envelope", "fields": [
+        {"name": "before", "type": ["null", row]}, {"name": "after", "type": ["null", "Value"]},
+        {"name": "source", "type": source}, {"name": "op", "type": "string"}]});
+
+    let long = |value: i64| {
+        let mut rest = (value << 1 ^ value >> 63).cast_unsigned();
+        let mut bytes = Vec::new();
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    };
+    let sized = |bytes: &[u8]| [long(bytes.len() as i64), bytes.to_vec()].concat();
+    let body = [
+        long(0),
+        long(1),
+        long(7),
+        long(20_455),
+        long(1_767_323_045_678_901),
+        sized(&[0x12, 0xd6, 0x87]),
+        long(1),
+        sized(&[0x5f]),
+        sized(&[5]),
+        sized(b"2026-01-02T03:04:05Z"),
+        sized(b"__debezium_unavailable_value"),
+        long(255),
+        sized(b"fleet"),
+        sized(b"u"),
+    ];
+    let payload = [&[0, 0, 0, 0, 9][..], &body.concat()].concat();
+    let text = SchemaText { kind: "AVRO".to_owned(), text: envelope.to_string(), references: vec![] };
+    let schemas: WriterSchemas = [(9, Arc::new(WriterSchema::parse(&text).unwrap()))].into_iter().collect();
+    let mut builder = RecordsBuilder::new(0);
+    let record =
+        Record { offset: 0, timestamp_us: 1_767_323_046_000_000, key: None, payload: Some(&payload), headers: &[] };
+    builder.push(record);
+    // A tombstone whose key no schema explains says nothing.
+    builder.push(Record { offset: 1, key: Some(&[0, 0, 0, 0, 1, 2]), payload: None, ..record });
+    let records = builder.finish("fleet".into(), 0, 0).with_schemas(schemas);
+
+    let contract = contract(Format::DebeziumAvro, "id").into_changes();
+    let version = infer_first(&contract, &[&records]);
+    let decoded = Decoder::new(Arc::new(contract), Arc::new(version.clone())).decode(&records).unwrap();
+    assert_eq!(
+        (decoded.dead.len(), decoded.rescued, decoded.skipped[&Skip::Tombstone]),
+        (0, 0, 1),
+        "{:?}",
+        decoded.dead
+    );
+    let kinds: Vec<(&str, &str)> =
+        version.columns.iter().map(|column| (column.name.as_str(), column.kind.word())).collect();
+    for column in [
+        ("id", "bigint"),
+        ("since", "date"),
+        ("at", "timestamp"),
+        ("price", "string"),
+        ("odo", "string"),
+        ("zoned", "timestamp"),
+        ("big", "string"),
+    ] {
+        assert!(kinds.contains(&column), "{column:?}: {kinds:?}");
+    }
+    let row = &crate::decode::tests::rows_of(&decoded.rows)[0].2;
+    let cell = |name: &str| row.get(name).map(String::as_str);
+    assert_eq!(
+        (cell("price"), cell("odo"), cell("bits"), cell("big")),
+        (Some("12345.67"), Some("9.5"), Some("0101"), None)
+    );
+    assert_eq!(
+        (cell("_op"), cell("_token"), cell("_unchanged")),
+        (Some("u"), Some(token(&[0, 255]).as_str()), Some("[big]"))
+    );
 }
