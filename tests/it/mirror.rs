@@ -125,8 +125,8 @@ async fn a_mirror_holds_what_the_database_holds_through_restarts() {
     // Whoever sent a record may wait for it, and for what it did.
     let url = project.flight_sql();
     let wait = async |record: &str, sql: &str| {
-        let script = format!("SET wait_for = '{record}'; {sql}");
-        project.run(&["sql", "--url", &url, "--format", "csv", "-c", &script]).await
+        std::fs::write(project.dir().join("wait.sql"), format!("SET wait_for = '{record}';\n{sql};\n")).unwrap();
+        project.run(&["sql", "--url", &url, "--format", "csv", "-f", "wait.sql"]).await
     };
     for number in 0..10 {
         let row = json!({"car_id": 9, "plate": format!("plate {number}"), "model": "EV9"});
