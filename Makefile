@@ -17,6 +17,7 @@ test: ## everything the tests need is set up once, then all of them run; ARGS= g
 	@scripts/timed.sh "integration tests" cargo test --test it $(ARGS)
 
 test-all: check test ## check and test, and the long ones: 20 kills, 200 lost answers
+	@scripts/timed.sh "long unit tests" cargo test --lib $(ARGS) -- --ignored
 	@scripts/timed.sh "long tests" cargo test --test it $(ARGS) -- --ignored
 
 up: ## real Kafka and MinIO, the fleet simulator and `millpond serve` in the background
