@@ -50,11 +50,6 @@ enum Kind {
 
 const KINDS: [(&str, Kind); 2] = [("events", Kind::Events), ("mirror", Kind::Mirror)];
 
-/// True if the file of a table says that it is a mirror.
-pub(super) fn is_mirror(tree: &Table) -> bool {
-    matches!(tree.get("kind").map(|entry| &entry.node.value), Some(Value::Text { text, .. }) if text == "mirror")
-}
-
 /// Reads the contract of table `table`, defaults below it already; `registry` tells whether there is one to ask for
 /// schemas. `None` only if problems were reported.
 pub(super) fn read(
@@ -135,10 +130,7 @@ pub(super) fn read(
 fn format(root: &Section, kind: Kind) -> Option<Format> {
     let of_changes = "debezium-json, debezium-avro or dms-json";
     root.require("format", &format!("how the changes are written: {of_changes}"));
-    let written = root.node("format").and_then(|node| match &node.value {
-        Value::Text { text, .. } => Some(text.as_str()),
-        _ => None,
-    });
+    let written = root.table.text("format");
     let (own, others, complaint) = match kind {
         Kind::Events => {
             (&EVENT_FORMATS, &CHANGE_FORMATS, Complaint::new("is of changes, not of events").hint("kind = \"mirror\""))

@@ -6,15 +6,10 @@ use super::{
     names,
     problem::{Complaint, Problems},
     section::Section,
-    tree::{Table, Value},
+    tree::Table,
     words::latest,
 };
 use crate::schema::{Contract, Latest, LatestSource, Merge, OnDelete};
-
-/// True if the file of a table says that it is a latest table.
-pub(super) fn is_latest(tree: &Table) -> bool {
-    matches!(tree.get("kind").map(|entry| &entry.node.value), Some(Value::Text { text, .. }) if text == "latest")
-}
 
 /// Reads the latest table `table`, whose sources are among `contracts`. `None` only if problems were reported.
 pub(super) fn read(

@@ -126,12 +126,12 @@ impl Loader<'_> {
         for Named { name, file, text } in self.named("schemas", "toml") {
             let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
             let Some(user) = user else { continue };
-            if latest::is_latest(&user) {
+            if user.text("kind") == Some("latest") {
                 user.report_broken("", &mut self.problems.borrow_mut());
                 merged.push((name, file, user));
                 continue;
             }
-            let below = if contract::is_mirror(&user) { MIRROR_DEFAULTS } else { EVENTS_DEFAULTS };
+            let below = if user.text("kind") == Some("mirror") { MIRROR_DEFAULTS } else { EVENTS_DEFAULTS };
             let mut tree = defaults(below, &self.problems);
             tree.overlay(user);
             tree.flatten(&["match"]);

@@ -107,6 +107,14 @@ impl Table {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
+    /// The text under `key`, if it is one.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match &self.get(key)?.node.value {
+            Value::Text { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
     fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.key == key)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
@@ -17,11 +18,12 @@ use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
+use super::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{LiveView, Positions, TopicPartition, View};
 use crate::latest::{LatestError, LatestTable, Merged, Part, Rows, Shape, Wanted};
 use crate::query::Service;
-use crate::schema::{Contract, Latest, LogicalColumn, Merge, OnDelete, change, fixed};
+use crate::schema::{Contract, Latest, LogicalColumn, Merge, OnDelete, change, fixed, quoted_name};
 use crate::serve::Lookup;
 use crate::task::Shutdown;
 
@@ -188,7 +190,7 @@ impl Keeper {
     fn follower(&self, state: &State) -> Follower {
         let State { table, source, seen } = state.clone();
         let (catalog, service) = (Arc::clone(&self.catalog), self.service.clone());
-        Follower { table, source, catalog, service, seen: None, shown: seen, retries: 0 }
+        Follower { table, source, catalog, service, columns: None, seen: None, shown: seen, retries: 0 }
     }
 }
 
@@ -235,12 +237,12 @@ async fn derived(service: &Service, table: &str, key: &[String], found: &RecordB
         let equal = |(at, name): (usize, &String)| {
             let column = found.column(at);
             let value = array_value_to_string(column, row)?;
-            Ok(format!("{} = arrow_cast({}, '{}')", quoted(name), literal(&value), column.data_type()))
+            Ok(format!("{} = arrow_cast({}, '{}')", quoted_name(name), literal(&value), column.data_type()))
         };
         let equal = key.iter().enumerate().map(equal).collect::<std::result::Result<Vec<_>, _>>().map_err(broken)?;
         keys.push(format!("({})", equal.join(" AND ")));
     }
-    let sql = format!("SELECT * FROM public.{} WHERE {}", quoted(table), keys.join(" OR "));
+    let sql = format!("SELECT * FROM public.{} WHERE {}", quoted_name(table), keys.join(" OR "));
     let rows = service.session().query(&sql).await?.run().await?;
     let schema = rows.schema();
     concat_batches(&schema, &rows.collect().await?).map_err(broken)
@@ -252,6 +254,8 @@ struct Follower {
     source: String,
     catalog: Arc<EngineCatalog>,
     service: Service,
+    /// The table's columns, as of this schema: those that the state needs.
+    columns: Option<(SchemaRef, Vec<LogicalColumn>)>,
     /// Where the state stands; nothing until all that was there is read.
     seen: Option<Positions>,
     /// The same, for those who wait.
@@ -306,12 +310,11 @@ impl Follower {
     /// Takes in what has come.
     async fn look(&mut self) -> Result<()> {
         let view = self.source().await.pin();
-        let Some(shape) = Shape::of(&view.schema, self.table.wanted()) else {
+        if !self.shape(&view.schema)? {
             // Nothing was ever read: there is no key yet.
             self.table.loaded();
             return Ok(());
-        };
-        self.table.evolve(shape).map_err(broken)?;
+        }
         match &self.seen {
             None => {
                 self.read(&view, None).await?;
@@ -333,7 +336,7 @@ impl Follower {
         let mut seen = self.seen.take().unwrap_or_default();
         for hot in &view.hot {
             if seen.get(&hot.lane).is_none_or(|seen| *seen < hot.end) {
-                self.take_in(&view, &hot.rows)?;
+                self.take_in(&hot.rows)?;
                 seen.insert(hot.lane.clone(), hot.end);
             }
         }
@@ -346,11 +349,21 @@ impl Follower {
         Ok(())
     }
 
-    fn take_in(&self, view: &View, rows: &RecordBatch) -> Result<()> {
-        if rows.num_rows() == 0 {
-            return Ok(());
+    /// Gives the state the columns that its table has by now; false if the table has no key yet.
+    fn shape(&mut self, schema: &SchemaRef) -> Result<bool> {
+        if self.columns.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, schema)) {
+            return Ok(true);
         }
-        let columns = LogicalColumn::all(&view.schema);
+        let Some(shape) = Shape::of(schema, self.table.wanted()) else { return Ok(false) };
+        let needed = shape.needed();
+        let columns = LogicalColumn::all(schema).into_iter().filter(|column| needed.contains(&column.name.as_str()));
+        self.columns = Some((Arc::clone(schema), columns.collect()));
+        self.table.evolve(shape).map_err(broken)?;
+        Ok(true)
+    }
+
+    fn take_in(&self, rows: &RecordBatch) -> Result<()> {
+        let Some((_, columns)) = self.columns.as_ref().filter(|_| rows.num_rows() > 0) else { return Ok(()) };
         let columns = columns.iter().map(|column| Ok((column.name.clone(), column.of_batch(rows)?, true)));
         let columns =
             columns.collect::<Result<Vec<_>, arrow::error::ArrowError>>().map_err(|error| broken(error.into()))?;
@@ -376,7 +389,7 @@ impl Follower {
 
     /// Reads rows from the lake: all, or those of lanes from where the state stands on.
     async fn read(&self, view: &View, lanes: Option<Vec<TopicPartition>>) -> Result<()> {
-        let table = format!("public.{}", quoted(&view.table));
+        let table = format!("public.{}", quoted_name(&view.table));
         let session = self.service.session();
         session.set("statement_timeout", "0")?;
         if lanes.is_none() && self.table.wanted().of_changes {
@@ -389,8 +402,8 @@ impl Follower {
                 self.table.meet(batch.column(0).as_string::<i32>().iter().flatten());
             }
         }
-        let Some(shape) = Shape::of(&view.schema, self.table.wanted()) else { return Ok(()) };
-        let columns: Vec<String> = shape.needed().into_iter().map(quoted).collect();
+        let columns = self.columns.iter().flat_map(|(_, columns)| columns);
+        let columns: Vec<String> = columns.map(|column| quoted_name(&column.name)).collect();
         let mut sql = format!("SELECT {} FROM {table}", columns.join(", "));
         if let (Some(lanes), Some(seen)) = (lanes, &self.seen) {
             let lane = |lane: &TopicPartition| {
@@ -419,12 +432,4 @@ impl Follower {
 
 fn broken(error: LatestError) -> Error {
     Error::new(Kind::Internal, "rows cannot be put together").because(error)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

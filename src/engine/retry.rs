@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::status::now_us;
 use crate::decode::{Decoded, Event, Records, events_batch, records_of};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, conform, record_ids};
-use crate::schema::SchemaVersion;
+use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, record_ids};
+use crate::schema::{SchemaVersion, conform};
 use crate::source::Registry;
 use crate::task::Shutdown;
 

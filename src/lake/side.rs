@@ -11,8 +11,9 @@ use super::commit::{self, CommitError};
 use super::flush::evolve;
 use super::identity::{RECORD, RecordId, below, leave_out, record_ids};
 use super::positions::Positions;
-use super::table::{Table, TableError, conform};
+use super::table::{Table, TableError};
 use super::view::View;
+use crate::schema::conform;
 use crate::task::Shutdown;
 
 /// What a window holds for a table beside the main one.

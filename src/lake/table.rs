@@ -6,9 +6,9 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow;
@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::positions::{Positions, TopicPartition};
 use super::store::reason;
 use super::txns::{self, TxnError, Txns};
+use crate::schema::conform;
 
 /// Table property that names the schema version of the table's newest rows.
 pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
@@ -271,26 +272,10 @@ impl Table {
     }
 }
 
-/// Brings `batch` to `schema`: columns by name, missing ones null. Keeps the row count when there are no columns.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    if batch.schema_ref() == schema {
-        return Ok(batch.clone());
-    }
-    let rows = batch.num_rows();
-    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => arrow::compute::cast(column, field.data_type()),
-        None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
-    };
-    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, AsArray, Int32Array};
-    use arrow::datatypes::{DataType, Int64Type};
+    use arrow::datatypes::{DataType, Field, Int64Type};
 
     use super::*;
 

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::key::KeyForm;
 use super::order::{Epochs, Order};
 use super::reader::{LatestError, Reader, Said};
 use super::shape::Shape;
-use super::store::{Loc, Store, conform};
+use super::store::{Loc, Store};
+use crate::schema::conform;
 
 /// Slots that are put together at once; what a scan hands out is of this size.
 const CHUNK: usize = 8_192;
@@ -376,11 +377,6 @@ impl Keyed {
     #[cfg(test)]
     pub(super) fn store_rows(&self) -> usize {
         self.store.rows()
-    }
-
-    /// The types of the key columns.
-    pub fn key_kinds(&self) -> &[DataType] {
-        self.form.kinds()
     }
 
     fn gather(&self, slots: Vec<usize>) -> Result<RecordBatch, ArrowError> {

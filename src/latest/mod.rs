@@ -4,7 +4,7 @@
 //! rows of a table of changes ─ Reader (key, order, what a row tells) ─ Keyed { key → Slot } ─ scan, get
 //!                                                       Slot ─ where in Store's batches the values stand
 //! ```
-//! * **Order.** Each change has a place among all changes of its table ([`Order`]). The newest one that tells a column
+//! * **Order.** Each change has a place among all changes of its table ([`order::Order`]). The newest one that tells a column
 //!   decides it; a delete hides all that is older. So a state is the greatest of all that was seen, whatever came first,
 //!   came late or came twice: applying a change again changes nothing, and no reader need begin exactly where it ended.
 //! * **Values** are not copied: a slot knows the batch and the row they came in. Batches of which little is left are
@@ -23,9 +23,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use keyed::{Keyed, Stats};
+pub use keyed::Stats;
 pub use merged::{Merged, Part};
-pub use order::Order;
 pub use reader::LatestError;
-pub use shape::{Shape, Source, Wanted};
+pub use shape::{Shape, Wanted};
 pub use table::{LatestTable, Rows, Unavailable};

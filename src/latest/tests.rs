@@ -12,7 +12,7 @@ use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{Keyed, LatestTable, Merged, Part, Rows as _, Shape, Source, Wanted};
+use super::{LatestTable, Merged, Part, Rows as _, Shape, Wanted, keyed::Keyed, shape::Source};
 use crate::schema::{change, fixed};
 
 /// A change as a database made it.

@@ -12,16 +12,17 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use futures::future::BoxFuture;
 
 use crate::error::Error;
 use crate::latest::{Rows, Unavailable};
+use crate::schema::conform;
 
 /// Rows by key as one statement sees them.
 #[derive(Debug)]
 pub struct KeyedTable {
     table: Arc<dyn Rows>,
-    schema: SchemaRef,
+    /// The columns, once somebody planned with them: most statements name other tables, and must not wait for this one.
+    columns: OnceLock<SchemaRef>,
     /// All rows, once somebody scanned them.
     rows: OnceLock<Vec<RecordBatch>>,
 }
@@ -29,7 +30,11 @@ pub struct KeyedTable {
 impl KeyedTable {
     /// The table as it is now.
     pub fn new(table: Arc<dyn Rows>) -> Self {
-        Self { schema: table.schema(), table, rows: OnceLock::new() }
+        Self { table, columns: OnceLock::new(), rows: OnceLock::new() }
+    }
+
+    fn columns(&self) -> &SchemaRef {
+        self.columns.get_or_init(|| self.table.schema())
     }
 
     fn plan(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
@@ -38,9 +43,9 @@ impl KeyedTable {
             _ => self.all()?,
         };
         // Columns that came to be after the statement was planned are none of its business.
-        let conform = |batch: &RecordBatch| crate::lake::conform(batch, &self.schema);
-        let rows = rows.iter().map(conform).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(MemorySourceConfig::try_new_exec(&[rows], Arc::clone(&self.schema), projection.cloned())?)
+        let planned = |batch: &RecordBatch| conform(batch, self.columns());
+        let rows = rows.iter().map(planned).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(MemorySourceConfig::try_new_exec(&[rows], Arc::clone(self.columns()), projection.cloned())?)
     }
 
     fn all(&self) -> Result<Vec<RecordBatch>> {
@@ -55,7 +60,7 @@ impl KeyedTable {
     fn keys(&self, filters: &[Expr]) -> Option<Vec<ArrayRef>> {
         let key = self.table.key();
         let column = |name: &String| {
-            let kind = self.schema.field_with_name(name).ok()?.data_type();
+            let kind = self.columns().field_with_name(name).ok()?.data_type();
             let values = filters.iter().find_map(|filter| values(filter, name))?;
             // A value that the column's type cannot hold equals nothing, but that is for the filter to find out.
             let cast = |value: &ScalarValue| {
@@ -100,7 +105,7 @@ fn external(error: Unavailable) -> DataFusionError {
 #[async_trait]
 impl TableProvider for KeyedTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.columns())
     }
 
     fn table_type(&self) -> TableType {
@@ -118,7 +123,6 @@ impl TableProvider for KeyedTable {
         filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan: BoxFuture<'_, _> = Box::pin(std::future::ready(self.plan(projection, filters)));
-        plan.await
+        self.plan(projection, filters)
     }
 }

@@ -22,7 +22,8 @@ use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::kernel::EagerSnapshot;
 
 use super::logical::Shown;
-use crate::lake::{View, conform};
+use crate::lake::View;
+use crate::schema::conform;
 
 /// Committed rows of one snapshot, and hot rows above it.
 #[derive(Debug)]

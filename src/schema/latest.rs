@@ -1,5 +1,7 @@
 //! The contract of a latest table, as written in `schemas/<table>.toml` with `kind = "latest"` (parsed by `config`).
 
+use super::names::quoted;
+
 /// One row per key, merged from tables of the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
@@ -56,7 +58,6 @@ impl Latest {
 
     /// The SQL of the table, if columns are derived.
     pub fn derived_sql(&self) -> Option<String> {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let columns: Vec<String> =
             self.derived.iter().map(|(name, sql)| format!("({sql}) AS {}", quoted(name))).collect();
         let merged = quoted(&self.merged_name());

@@ -35,12 +35,12 @@ pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};
 pub use infer::{family_finds, infer_first};
 pub use latest::{Latest, LatestSource, Merge, OnDelete};
-pub use names::derive as derive_name;
+pub use names::{derive as derive_name, quoted as quoted_name};
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};
 pub use record::{Cause, Change, ChangeKind, Place, VersionRecord};
 pub use version::{Column, MAX_COLUMNS, SchemaVersion, fixed};
-pub use widen::LogicalColumn;
+pub use widen::{LogicalColumn, conform};
 
 #[cfg(test)]
 pub(crate) use {infer::tests, path::tests::any_path};

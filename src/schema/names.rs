@@ -44,6 +44,11 @@ pub fn unique(wanted: &str, path_text: &str, taken: impl Fn(&str) -> bool) -> St
     }
 }
 
+/// The name as SQL takes it, whatever is in it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// FNV-1a, 32 bits: stable for ever, unlike the standard library's hashers.
 fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))

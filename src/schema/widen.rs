@@ -9,13 +9,16 @@
 //! | date | timestamp | a timestamp came; dates are midnight UTC in it |
 //! | any but string, json and lists | string | a misfit came, and `on_type_conflict = "string"` or the contract says so |
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, is_not_null, kernels::zip::zip};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::{
-    Column, ColumnType, Contract, Found, Observed, OnTypeConflict, SchemaVersion, WIDENS_KEY, version::MAX_COLUMNS,
+    Column, ColumnType, Contract, Found, Observed, OnTypeConflict, SchemaVersion, WIDENS_KEY, names,
+    version::MAX_COLUMNS,
 };
 
 /// A column as people see it: one column of the table, or several that succeed each other.
@@ -61,6 +64,22 @@ impl LogicalColumn {
     }
 }
 
+/// Brings `batch` to `schema`: columns by name, missing ones null. Keeps the row count when there are no columns.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    if batch.schema_ref() == schema {
+        return Ok(batch.clone());
+    }
+    let rows = batch.num_rows();
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), rows)),
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
 impl SchemaVersion {
     /// A SELECT that shows the table `table` to outside readers of the lake as our own doors do.
     pub fn select(&self, table: &str) -> String {
@@ -88,7 +107,7 @@ impl SchemaVersion {
 
 fn quoted(name: &str) -> String {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    if plain { name.to_owned() } else { names::quoted(name) }
 }
 
 /// The type's name in the SQL of those who read Delta tables.
