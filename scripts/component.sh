@@ -5,6 +5,10 @@
 #   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
 #   component.sh registry DIR PORT [https]        a schema registry on http://127.0.0.1:PORT/apis/ccompat/v7, or https
 #                                                 with the certificate DIR/ca.pem
+#   component.sh postgres DIR PORT                PostgreSQL on 127.0.0.1:PORT for user postgres, with logical decoding
+#   component.sh mariadb DIR PORT                 MariaDB on 127.0.0.1:PORT for user debezium (password debezium)
+#   component.sh connect DIR BROKERS PORT CONNECTOR…
+#                                                 Kafka Connect with Debezium; a connector is a file of properties
 #   component.sh python ARGS…                     Python with the outside readers
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -72,12 +76,66 @@ registry)
         -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 -Dapicurio.datasource.url="jdbc:h2:file:$1/data" \
         -jar "$REGISTRY_HOME/quarkus-run.jar"
     ;;
+postgres)
+    bin=$(postgres_bin)
+    [ -n "$bin" ] || absent PostgreSQL
+    dir=$1 as=()
+    mkdir -p "$dir"
+    if [ "$(id -u)" = 0 ]; then
+        # It refuses to be root. It keeps the right to reach its folder, wherever that is.
+        chown postgres "$dir"
+        as=(setpriv --reuid postgres --regid postgres --clear-groups --inh-caps=-all,+dac_override
+            --ambient-caps=-all,+dac_override --pdeathsig KILL --)
+    fi
+    [ -e "$dir/data/PG_VERSION" ] || "${as[@]}" "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=trust \
+        --encoding=UTF8 --locale=C.UTF-8 --no-sync
+    exec "${as[@]}" "$bin/postgres" -D "$dir/data" -p "$2" -c listen_addresses=127.0.0.1 \
+        -c unix_socket_directories= -c wal_level=logical -c fsync=off
+    ;;
+mariadb)
+    have mariadbd || absent MariaDB
+    mkdir -p "$1"
+    options=(--no-defaults --datadir="$1/data" --user="$(id -un)")
+    if [ ! -d "$1/data/mysql" ]; then
+        mariadb-install-db "${options[@]}" --skip-test-db --auth-root-authentication-method=normal
+        cat >"$1/init.sql" <<'EOF'
+CREATE DATABASE IF NOT EXISTS fleet;
+CREATE USER IF NOT EXISTS debezium@'127.0.0.1' IDENTIFIED BY 'debezium';
+GRANT ALL ON *.* TO debezium@'127.0.0.1';
+EOF
+    fi
+    exec mariadbd "${options[@]}" --bind-address=127.0.0.1 --port="$2" --socket="$1/mariadb.sock" \
+        --pid-file="$1/mariadb.pid" --init-file="$1/init.sql" --skip-name-resolve --server-id=1 --log-bin=log \
+        --binlog-format=ROW --binlog-row-image=FULL --character-set-server=utf8mb4
+    ;;
+connect)
+    [ -d "$CONNECT_HOME" ] || absent "Kafka Connect"
+    dir=$1 brokers=$2 port=$3
+    shift 3
+    mkdir -p "$dir"
+    cat >"$dir/worker.properties" <<EOF
+bootstrap.servers=$brokers
+listeners=http://127.0.0.1:$port
+plugin.path=$CONNECT_HOME/plugins
+plugin.discovery=only_scan
+offset.storage.file.filename=$dir/offsets
+offset.flush.interval.ms=500
+key.converter=org.apache.kafka.connect.json.JsonConverter
+value.converter=org.apache.kafka.connect.json.JsonConverter
+key.converter.schemas.enable=false
+value.converter.schemas.enable=false
+EOF
+    # The folder is not part of the class path: plug-ins are loaded apart from each other.
+    exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx512m -Dorg.slf4j.simpleLogger.showDateTime=true \
+        -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS -cp "$CONNECT_HOME/libs/*" \
+        org.apache.kafka.connect.cli.ConnectStandalone "$dir/worker.properties" "$@"
+    ;;
 python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
     exec "$PYTHON_HOME/bin/python" "$@"
     ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

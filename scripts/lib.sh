@@ -8,9 +8,12 @@ checksum() { cat "$@" | cksum | cut -d' ' -f1; }
 # Each folder's name changes with what is in it, so an upgrade never meets a half-old installation.
 KAFKA_HOME=$CACHE/kafka-$KAFKA_VERSION-$(checksum "$SCRIPTS/kafka/libs.sha256")
 MINIO_HOME=$CACHE/minio-$MINIO_VERSION
+CONNECT_HOME=$CACHE/connect-$KAFKA_VERSION-$(checksum "$SCRIPTS/connect/libs.sha256" "$SCRIPTS/versions.env")
 REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "millpond: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
+# Where Debian keeps PostgreSQL's server programs, which are on nobody's path.
+postgres_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1; }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fetches what the tests and the local stack need, once, into the user's cache folder; silent when nothing is missing.
 #   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
-#   setup.sh         that, and Kafka and a schema registry (Maven), MinIO (Go) and the Python clients (pip)
+#   setup.sh         that, and Kafka, Kafka Connect with Debezium and a schema registry (Maven), MinIO (Go), the
+#                    Python clients (pip), PostgreSQL and MariaDB (Debian packages)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -60,6 +61,8 @@ build_tools() {
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
 }
 
+databases() { [ -n "$(postgres_bin)" ] && have mariadbd && have mariadb-install-db; }
+
 test_tools() {
     local missing=()
     have java || missing+=(openjdk-17-jdk-headless)
@@ -68,6 +71,7 @@ test_tools() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     have setpriv || missing+=(util-linux)
     have openssl || missing+=(openssl)
+    databases || missing+=(postgresql mariadb-server)
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
     local major
     major=$(java_major)
@@ -78,16 +82,43 @@ test_tools() {
 kafka() {
     local made=$KAFKA_HOME.part
     rm -rf "$made"
-    mvn --batch-mode --strict-checksums --file "$SCRIPTS/kafka/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+    jars kafka "$made" || return 1
+    publish "$made" "$KAFKA_HOME"
+}
+
+# A release that Maven has as a tarball, unpacked into a folder.
+tarball() {
+    local artifact=$1 sha256=$2 made=$3 name
+    name=$(echo "$artifact" | awk -F: '{ print $2 "-" $3 "-" $5 "." $4 }')
+    mvn --batch-mode --strict-checksums \
+        "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy" \
+        -Dartifact="$artifact" -DoutputDirectory="$made" || return 1
+    (cd "$made" && echo "$sha256  $name" | sha256sum --check --strict --quiet && tar -xzf "$name" && rm "$name")
+}
+
+# Copies the jars of a pom, which must be exactly those of its list.
+jars() {
+    local folder=$1 made=$2
+    mvn --batch-mode --strict-checksums --file "$SCRIPTS/$folder/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
         "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
         -DincludeScope=runtime -DoutputDirectory="$made/libs" || return 1
-    (cd "$made/libs" && sha256sum --check --strict --quiet "$SCRIPTS/kafka/libs.sha256") || return 1
-    # No jar beside those of the list.
-    [ "$(find "$made/libs" -name '*.jar' | wc -l)" = "$(wc -l <"$SCRIPTS/kafka/libs.sha256")" ] || {
-        echo "the folder of jars holds more than libs.sha256 lists"
+    (cd "$made/libs" && sha256sum --check --strict --quiet "$SCRIPTS/$folder/libs.sha256") || return 1
+    [ "$(find "$made/libs" -name '*.jar' | wc -l)" = "$(wc -l <"$SCRIPTS/$folder/libs.sha256")" ] || {
+        echo "the folder of jars holds more than $folder/libs.sha256 lists"
         return 1
     }
-    publish "$made" "$KAFKA_HOME"
+}
+
+# Kafka Connect, and Debezium's connectors in a folder of their own.
+connect() {
+    local made=$CONNECT_HOME.part
+    rm -rf "$made"
+    jars connect "$made" || return 1
+    tarball "io.debezium:debezium-connector-postgres:$DEBEZIUM_POSTGRES_VERSION:tar.gz:plugin" \
+        "$DEBEZIUM_POSTGRES_SHA256" "$made/plugins" || return 1
+    tarball "io.debezium:debezium-connector-mariadb:$DEBEZIUM_MARIADB_VERSION:tar.gz:plugin" \
+        "$DEBEZIUM_MARIADB_SHA256" "$made/plugins" || return 1
+    publish "$made" "$CONNECT_HOME"
 }
 
 minio() {
@@ -100,14 +131,9 @@ minio() {
 
 # Apicurio: a schema registry that speaks Confluent's API.
 registry() {
-    local made=$REGISTRY_HOME.part tarball=apicurio-registry-app-$APICURIO_VERSION-all.tar.gz
+    local made=$REGISTRY_HOME.part
     rm -rf "$made"
-    mvn --batch-mode --strict-checksums \
-        "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy" \
-        -Dartifact="io.apicurio:apicurio-registry-app:$APICURIO_VERSION:tar.gz:all" \
-        -DoutputDirectory="$made" || return 1
-    (cd "$made" && echo "$APICURIO_SHA256  $tarball" | sha256sum --check --strict --quiet &&
-        tar -xzf "$tarball" && rm "$tarball") || return 1
+    tarball "io.apicurio:apicurio-registry-app:$APICURIO_VERSION:tar.gz:all" "$APICURIO_SHA256" "$made" || return 1
     publish "$made" "$REGISTRY_HOME"
 }
 
@@ -124,8 +150,8 @@ python_clients() {
 build_tools
 [ "${1:-}" = build ] && exit 0
 
-if [ -d "$KAFKA_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
-    [ -e "$PYTHON_HOME/ready" ] && have java && have setpriv && have openssl; then
+if [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
+    [ -e "$PYTHON_HOME/ready" ] && databases && have java && have setpriv && have openssl; then
     exit 0
 fi
 
@@ -137,6 +163,8 @@ if have flock; then flock 9; fi
 
 [ -d "$KAFKA_HOME" ] ||
     step "Apache Kafka $KAFKA_VERSION (45 jars, 43 MB)" "is Maven Central or your mirror reachable?" kafka
+[ -d "$CONNECT_HOME" ] ||
+    step "Kafka Connect $KAFKA_VERSION with Debezium (90 MB)" "is Maven Central or your mirror reachable?" connect
 [ -d "$REGISTRY_HOME" ] ||
     step "Apicurio Registry $APICURIO_VERSION (159 MB)" "is Maven Central or your mirror reachable?" registry
 if [ ! -d "$MINIO_HOME" ]; then

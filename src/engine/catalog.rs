@@ -164,8 +164,10 @@ impl Catalog for SharedCatalog {
         let catalog = &self.0;
         let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         let (mut views, fed, kept) = (catalog.views.read().clone(), catalog.fed(), catalog.kept.load_full());
-        // A view may have the name of a table that has no contract any more.
-        for (name, live) in fed.tables.iter().filter(|(name, _)| !views.contains_key(*name)) {
+        // A view may have the name of a table that has no contract any more; what the lake has of a table that is kept
+        // in memory is for others.
+        let is_shown = |name: &&String| !views.contains_key(*name) && !kept.contains_key(*name);
+        for (name, live) in fed.tables.iter().filter(|(name, _)| is_shown(name)) {
             public.insert(name.clone(), Arc::new(ViewTable::new(&live.pin())));
         }
         for (name, kept) in kept.iter() {
@@ -209,7 +211,7 @@ impl Catalog for SharedCatalog {
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
-        let known = self.0.fed().tables.contains_key(table);
+        let known = self.0.fed().tables.contains_key(table) || self.0.kept.load().contains_key(table);
         let (lake, name) = (self.0.lake.clone(), table.to_owned());
         Box::pin(async move {
             let Some(lake) = lake.filter(|_| known) else { return Ok(None) };
@@ -430,7 +432,8 @@ fn tables_schema() -> SchemaRef {
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let fed = catalog.fed();
     let mut rows: Vec<TableRow<'_>> = Vec::new();
-    for (name, live) in &fed.tables {
+    let kept = catalog.kept.load_full();
+    for (name, live) in fed.tables.iter().filter(|(name, _)| !kept.contains_key(*name)) {
         let view = live.pin();
         rows.push(TableRow {
             name,
@@ -442,12 +445,12 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             hot_bytes: view.hot_bytes(),
         });
     }
-    let kept = catalog.kept.load_full();
     for (name, kept) in kept.iter() {
         let changes = fed.tables.get(&change::table_of(name)).map(|live| live.pin().schema_version);
         let Stats { rows: hot_rows, bytes: hot_bytes, .. } = kept.rows.stats();
         let (kind, schema_version) = (kept.kind(), changes.unwrap_or_default());
-        let (table_version, files) = (None, None);
+        let flushed = kept.flushed.lock().clone();
+        let (table_version, files) = flushed.map(|at| (at.table_version as i64, at.files as i64)).unzip();
         rows.push(TableRow { name, kind, schema_version, table_version, files, hot_rows, hot_bytes });
     }
     rows.sort_by_key(|row| row.name);

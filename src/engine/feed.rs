@@ -168,7 +168,7 @@ impl Feed {
                 continue;
             };
             let committed = table.positions_of(&contract.table);
-            live.committed(table.snapshot().map_err(unreadable)?, committed.clone());
+            live.committed(&table).map_err(unreadable)?;
             let beside = self.beside(&contract, &committed).await?;
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);

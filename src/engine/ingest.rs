@@ -327,13 +327,12 @@ impl State {
         })?;
         outcome?;
         let main = tables.main.positions_of(&self.ingest.contract.table);
-        self.ingest.live.committed(tables.main.snapshot()?, main.clone());
+        self.ingest.live.committed(&tables.main)?;
         for (table, live) in tables.beside.iter().zip(&self.beside) {
             live.committed_beside(table.snapshot()?, table.positions_of(table.name()), &main);
         }
         self.ingest.status.committed(tables.main.version());
         if let Some(answer) = answer {
-            self.ingest.live.retried();
             answer.give();
         }
         if self.checkpointing.as_ref().is_some_and(JoinHandle::is_finished) {

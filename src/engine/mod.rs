@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::catalog::{EngineCatalog, Fed, SharedCatalog};
@@ -45,7 +46,7 @@ use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
 use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
-use self::latest::Keeper;
+use self::latest::{Keeper, Writing};
 use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::versions::Versions;
@@ -115,6 +116,8 @@ pub struct Engine {
     flight_sql: Option<SocketAddr>,
     http: Option<SocketAddr>,
     feed: JoinHandle<Result<()>>,
+    keeper: Keeper,
+    failures: mpsc::Receiver<Error>,
     watch: JoinHandle<()>,
     news: News,
     sinks: Sinks,
@@ -177,7 +180,18 @@ impl Engine {
         });
         let service = service(Some(&lake), &catalog, config)?;
         views::warn(project, &service, &catalog).await;
-        let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone() };
+        let (failed, failures) = mpsc::channel(1);
+        let writing = Writing {
+            lake: lake.clone(),
+            interval: config.lake.commit_interval,
+            forgetful: embedded.is_some(),
+            finish: Shutdown::new(),
+            abort: abort.clone(),
+            failed,
+            writers: TaskTracker::new(),
+            turns: Arc::default(),
+        };
+        let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone(), writing: Some(writing) };
         keeper.keep(&plan.contracts, &project.latest);
 
         let watch =
@@ -220,7 +234,7 @@ impl Engine {
         let (plans, planned) = mpsc::channel(1);
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
-            let reload = Reload { dir, options, contracts, plans, catalog, keeper };
+            let reload = Reload { dir, options, contracts, plans, catalog, keeper: keeper.clone() };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         let feed = task::spawn("feed", feeder.run(plan, open, planned));
@@ -232,6 +246,8 @@ impl Engine {
             flight_sql,
             http: http_address,
             feed,
+            keeper,
+            failures,
             watch,
             news,
             sinks,
@@ -274,6 +290,7 @@ impl Engine {
                 fed = true;
                 result = joined(ended);
             }
+            Some(error) = self.failures.recv() => result = Err(error),
             error = ended(&mut self.servers) => result = Err(error),
         }
         if result.as_ref().is_err_and(|error| error.kind() == Kind::Refused) {
@@ -289,6 +306,7 @@ impl Engine {
             let stopped = self.wait_for_feed().await;
             result = result.and(stopped);
         }
+        self.finish_latest().await;
         // What the end of ingest told is told, too.
         let _ = self.watch.await;
         self.news.stop().await;
@@ -302,6 +320,16 @@ impl Engine {
         self.claim.release().await;
         self.stop_claim.cancel();
         result
+    }
+
+    /// Waits for the last flushes of tables with one row per key, until the deadline.
+    async fn finish_latest(&self) {
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, self.keeper.finish()).await.is_err() {
+            // Nothing is lost: the next start reads what they come from.
+            self.abort.cancel();
+            let seconds = SHUTDOWN_DEADLINE.as_secs();
+            warn!(seconds, "mirrors and latest tables are not written, the store did not answer in time");
+        }
     }
 
     /// Waits for the last commits, until the deadline.
@@ -413,7 +441,7 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
         let lake = existing(project, variables).await?;
         let catalog = committed(project, Some(&lake)).await?;
         let service = service(Some(&lake), &catalog, &project.config)?;
-        Keeper { catalog, service: service.clone() }.load().await?;
+        Keeper { catalog, service: service.clone(), writing: None }.load().await?;
         Ok(service)
     })
 }
@@ -562,6 +590,7 @@ fn view_of(
         view.schema = table.arrow_schema().map_err(unreadable)?;
         view.schema_version = table.schema_version();
         view.positions = table.positions_of(name);
+        view.retries = table.retries();
         view.committed = Some(table.snapshot().map_err(unreadable)?);
     }
     if let Some(newest) = versions.newest(name).filter(|newest| newest.number() > view.schema_version) {

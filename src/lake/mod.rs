@@ -7,6 +7,7 @@
 //! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
+//! * `latest`: tables with one row per key, and what is kept beside them to go on.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
@@ -17,6 +18,7 @@ mod dead_letters;
 mod flush;
 mod format;
 mod identity;
+mod latest;
 mod positions;
 mod probe;
 mod retry;
@@ -44,6 +46,7 @@ pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
 pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use identity::{RecordId, record_ids};
+pub use latest::{Flush, LatestFiles, Manifest, SidecarReader, SidecarWriter, SourceState, places};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;

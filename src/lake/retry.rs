@@ -11,7 +11,7 @@ use super::commit::{self, CommitError};
 use super::flush::evolve;
 use super::positions::Positions;
 use super::side::without_records;
-use super::table::{Table, TableError};
+use super::table::{Table, TableError, retry_app_id};
 use crate::task::{Shutdown, failpoint};
 
 /// Appends those of `rows`, in the columns of `schema_version`, whose record has no row in `table` yet. All must lie
@@ -24,7 +24,7 @@ pub async fn retry(
 ) -> Result<(), CommitError> {
     if rows.num_rows() > 0 {
         evolve(table, rows.schema_ref(), schema_version, stop).await?;
-        let counter = format!("{}/retry", table.name());
+        let counter = retry_app_id(table.name());
         commit::commit_once(table, &counter, rows, stop, without_held).await?;
     }
     failpoint::hit("after_retry");

@@ -11,12 +11,12 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
-use deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow;
-use deltalake_core::kernel::{Add, EagerSnapshot};
+use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
+use deltalake_core::kernel::{Add, EagerSnapshot, StructType};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::table::config::TablePropertiesExt;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tracing::{debug, warn};
@@ -158,6 +158,11 @@ impl Table {
         self.txns.get(app_id).copied()
     }
 
+    /// How many commits brought rows from below the positions: dead letters that were tried again.
+    pub fn retries(&self) -> u64 {
+        self.number(&retry_app_id(&self.name)).and_then(|number| number.try_into().ok()).unwrap_or(0)
+    }
+
     /// The table's schema.
     pub fn arrow_schema(&self) -> Result<SchemaRef, TableError> {
         let schema: Schema = self
@@ -168,6 +173,13 @@ impl Table {
             .try_into_arrow()
             .map_err(|error: ArrowError| self.schema_error(&error))?;
         Ok(Arc::new(schema))
+    }
+
+    /// Whether the table's columns are these.
+    pub fn has_columns(&self, schema: &SchemaRef) -> Result<bool, TableError> {
+        let fields: StructType =
+            schema.as_ref().try_into_kernel().map_err(|error: ArrowError| self.schema_error(&error))?;
+        Ok(*self.delta.snapshot()?.schema() == fields)
     }
 
     /// The schema version that the table's properties name; 0 before the first.
@@ -191,6 +203,16 @@ impl Table {
             (self.delta, self.txns) = (delta, txns);
             Ok(())
         })
+    }
+
+    /// False if somebody has deleted the table since: its newest known commit is not there.
+    pub async fn is_there(&self) -> Result<bool, TableError> {
+        let path = object_store::path::Path::from("_delta_log").join(format!("{:020}.json", self.version()));
+        match self.log().head(&path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(TxnError::from(error).into()),
+        }
     }
 
     /// Writes a checkpoint of the log at [`Table::version`].
@@ -270,6 +292,11 @@ impl Table {
     pub(super) fn schema_error(&self, reason: &dyn std::fmt::Display) -> TableError {
         TableError::Schema { table: self.name.to_string(), reason: reason.to_string() }
     }
+}
+
+/// The application id whose number each such commit to the table `name` raises.
+pub(super) fn retry_app_id(name: &str) -> String {
+    format!("{name}/retry")
 }
 
 #[cfg(test)]

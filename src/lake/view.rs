@@ -11,6 +11,7 @@ use deltalake_core::kernel::EagerSnapshot;
 use tokio::sync::watch;
 
 use super::positions::{Positions, TopicPartition};
+use super::table::{Table, TableError};
 use crate::task::Charge;
 
 /// Rows of the offsets `start..end` of one partition, not yet committed. May hold no row at all (dead
@@ -55,7 +56,7 @@ pub struct View {
     pub positions: Positions,
     /// The rows above those positions, in order of arrival.
     pub hot: Vec<Arc<HotBatch>>,
-    /// Commits of this process that brought rows from below the positions: dead letters that were tried again.
+    /// Commits in it that brought rows from below the positions: dead letters that were tried again.
     pub retries: u64,
 }
 
@@ -117,11 +118,6 @@ impl LiveView {
         self.changed.subscribe()
     }
 
-    /// Notes that the committed rows hold some from below the positions.
-    pub fn retried(&self) {
-        self.change(|view| view.retries += 1);
-    }
-
     /// Shows `batch` from now on.
     pub fn push(&self, batch: Arc<HotBatch>) {
         self.change(|view| view.hot.push(batch));
@@ -132,12 +128,14 @@ impl LiveView {
         self.change(|view| (view.schema, view.schema_version) = (schema, schema_version));
     }
 
-    /// Moves on to a newer snapshot: rows that it holds stop being hot in the same instant.
-    pub fn committed(&self, snapshot: Arc<EagerSnapshot>, positions: Positions) {
+    /// Moves on to a newer snapshot of `table`: rows that it holds stop being hot in the same instant.
+    pub fn committed(&self, table: &Table) -> Result<(), TableError> {
+        let (snapshot, positions) = (table.snapshot()?, table.positions_of(table.name()));
         self.change(|view| {
             view.drop_hot_below(&positions);
-            (view.committed, view.positions) = (Some(snapshot), positions);
+            (view.committed, view.positions, view.retries) = (Some(snapshot), positions, table.retries());
         });
+        Ok(())
     }
 
     /// The same for a table beside the main one, which stands at `main`. Its `own` positions may be ahead, after a

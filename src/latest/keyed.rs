@@ -1,18 +1,23 @@
 //! The state kept from one table: a slot per key.
 
-use std::collections::HashMap;
+mod sidecar;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
+use super::index::Index;
 use super::key::KeyForm;
 use super::order::{Epochs, Order};
 use super::reader::{LatestError, Reader, Said};
 use super::shape::Shape;
 use super::store::{Loc, Store};
 use crate::schema::conform;
+
+pub use sidecar::{Changed, Sidecars};
 
 /// Slots that are put together at once; what a scan hands out is of this size.
 const CHUNK: usize = 8_192;
@@ -25,16 +30,18 @@ pub struct Keyed {
     shape: Shape,
     form: KeyForm,
     foreign: Option<Foreign>,
-    keys: HashMap<Box<[u8]>, u32>,
+    keys: Index,
     slots: Vec<Slot>,
     chunks: Vec<Chunk>,
     store: Store,
     epochs: Epochs,
     truncated: Option<Order>,
+    /// Snapshots that are told to their end, each by what comes before it: see [`Keyed::sweep`].
+    sweeps: BTreeSet<Order>,
     /// Rows that are there.
     rows: usize,
-    /// Bytes of all keys.
-    key_bytes: usize,
+    /// Slots of which something is not written down yet.
+    changed: Vec<u32>,
 }
 
 /// Which rows name a key of another table.
@@ -44,6 +51,8 @@ struct Foreign {
     slots: HashMap<Box<[u8]>, Vec<u32>>,
     /// By slot: the key that it names.
     named: Vec<Option<Box<[u8]>>>,
+    /// Keys that were named by a slot which names another now, since the last time that this was written down.
+    left: HashSet<Box<[u8]>>,
 }
 
 impl Foreign {
@@ -52,7 +61,7 @@ impl Foreign {
             return Ok(None);
         }
         let form = KeyForm::new(&shape.foreign, &shape.columns)?;
-        Ok(Some(Self { form, slots: HashMap::new(), named: Vec::new() }))
+        Ok(Some(Self { form, slots: HashMap::new(), named: Vec::new(), left: HashSet::new() }))
     }
 
     /// From now on the slot names this key.
@@ -70,6 +79,7 @@ impl Foreign {
             if slots.is_empty() {
                 self.slots.remove(&old);
             }
+            self.left.insert(old);
         }
         if let Some(key) = key {
             self.slots.entry(key.into()).or_default().push(slot as u32);
@@ -86,6 +96,8 @@ struct Slot {
     deleted: Option<Order>,
     /// Where Kafka's record of the key was deleted: partition, offset.
     tombstone: Option<((u32, i32), i64)>,
+    /// Something of it is not written down yet.
+    is_changed: bool,
 }
 
 #[derive(Debug)]
@@ -155,15 +167,21 @@ impl Keyed {
             form: KeyForm::new(&shape.key, &schema)?,
             foreign: Foreign::new(&shape)?,
             shape,
-            keys: HashMap::new(),
+            keys: Index::default(),
             slots: Vec::new(),
             chunks: Vec::new(),
             store: Store::new(schema),
             epochs: Epochs::default(),
             truncated: None,
+            sweeps: BTreeSet::new(),
             rows: 0,
-            key_bytes: 0,
+            changed: Vec::new(),
         })
+    }
+
+    /// Nothing, of the same shape.
+    pub fn anew(&self) -> Result<Self, LatestError> {
+        Self::new(self.shape.clone())
     }
 
     /// The columns of the rows.
@@ -181,8 +199,7 @@ impl Keyed {
     /// How much there is.
     pub fn stats(&self) -> Stats {
         let slots = self.slots.capacity() * size_of::<Slot>();
-        let keys = self.keys.capacity() * size_of::<(Box<[u8]>, u32)>() + self.key_bytes;
-        Stats { rows: self.rows, keys: self.slots.len(), bytes: self.store.bytes() + slots + keys }
+        Stats { rows: self.rows, keys: self.slots.len(), bytes: self.store.bytes() + slots + self.keys.bytes() }
     }
 
     /// Gives the rows another shape of the same key: columns that are there already keep their values.
@@ -224,19 +241,14 @@ impl Keyed {
                     }
                     let told = reader.told(row, &self.shape);
                     let at = self.tell(key, order, (values, row), told.as_deref());
-                    let is_newest = self.slots[at].told.as_ref().is_some_and(|told| told.order == order);
-                    if let Some(foreign) = self.foreign.as_mut().filter(|_| is_newest) {
-                        foreign.name(at, reader.foreign(row));
+                    self.name(at, order, reader.foreign(row));
+                    if reader.ends_snapshot(row) && Some(order.before_snapshot()) > self.truncated {
+                        self.sweeps.insert(order.before_snapshot());
                     }
                 }
                 Said::Deleted { key } => self.delete(key, order),
                 Said::Tombstone { key } => {
-                    let offset = |(lane, offset)| if lane == order.lane { Some(offset) } else { None };
-                    self.change(key, |slot, _| {
-                        if slot.tombstone.and_then(offset).is_none_or(|known| known < order.offset) {
-                            slot.tombstone = Some((order.lane, order.offset));
-                        }
-                    });
+                    self.bury(key, order.lane, order.offset);
                 }
                 Said::Truncated => self.truncate(order),
                 Said::Nothing => {}
@@ -253,23 +265,20 @@ impl Keyed {
 
     /// Changes what is known of a key, and counts the rows that are there; returns its slot.
     fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Slot, &mut Store)) -> usize {
-        let at = match self.keys.get(key) {
-            Some(at) => *at as usize,
-            None => {
-                let at = self.slots.len();
-                self.keys.insert(key.into(), at as u32);
-                self.key_bytes += key.len();
-                self.slots.push(Slot::default());
-                if at.is_multiple_of(CHUNK) {
-                    self.chunks.push(Chunk::default());
-                }
-                at
+        let at = self.keys.slot(key);
+        if at == self.slots.len() {
+            self.slots.push(Slot::default());
+            if at.is_multiple_of(CHUNK) {
+                self.chunks.push(Chunk::default());
             }
-        };
+        }
         let slot = &mut self.slots[at];
         let before = slot.is_live(self.truncated);
         change(slot, &mut self.store);
         let after = slot.is_live(self.truncated);
+        if !std::mem::replace(&mut slot.is_changed, true) {
+            self.changed.push(at as u32);
+        }
         self.rows = self.rows + usize::from(after) - usize::from(before);
         self.chunks[at / CHUNK].rows = None;
         at
@@ -279,13 +288,49 @@ impl Keyed {
         self.change(key, |slot, _| slot.deleted = slot.deleted.max(Some(order)));
     }
 
+    /// Kafka's record of the key was deleted: what the same lane told before is not there.
+    fn bury(&mut self, key: &[u8], lane: (u32, i32), offset: i64) {
+        self.change(key, |slot, _| {
+            let known = slot.tombstone.filter(|(known, _)| *known == lane);
+            if known.is_none_or(|(_, known)| known < offset) {
+                slot.tombstone = Some((lane, offset));
+            }
+        });
+    }
+
+    /// A slot names this key of another table, if `order` is the newest that told of it.
+    fn name(&mut self, at: usize, order: Order, key: Option<&[u8]>) {
+        let is_newest = self.slots[at].told.as_ref().is_some_and(|told| told.order == order);
+        if let Some(foreign) = self.foreign.as_mut().filter(|_| is_newest) {
+            foreign.name(at, key);
+        }
+    }
+
     fn truncate(&mut self, order: Order) {
         if Some(order) <= self.truncated {
             return;
         }
-        self.truncated = Some(order);
-        self.rows = self.slots.iter().filter(|slot| slot.is_live(self.truncated)).count();
+        let before = self.truncated.replace(order);
+        self.rows = 0;
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let is_live = slot.is_live(self.truncated);
+            self.rows += usize::from(is_live);
+            if slot.is_live(before) && !is_live && !std::mem::replace(&mut slot.is_changed, true) {
+                self.changed.push(at as u32);
+            }
+        }
         self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
+    }
+
+    /// The ends of snapshots that were told, and not swept yet.
+    pub fn sweeps(&self) -> impl Iterator<Item = Order> {
+        self.sweeps.iter().copied()
+    }
+
+    /// A snapshot is complete, and all of it was taken in: rows that were told before it, and not by it, are not there.
+    pub fn sweep(&mut self, before: Order) {
+        self.sweeps.retain(|sweep| *sweep > before);
+        self.truncate(before);
     }
 
     /// A row of the batch `at.0` tells the columns for which `told` is true, or all; returns the key's slot.
@@ -335,7 +380,7 @@ impl Keyed {
     /// The rows with these keys, which are given as key columns; keys without a row are left out.
     pub fn get(&self, keys: &[ArrayRef]) -> Result<RecordBatch, LatestError> {
         let keys = self.form.of_columns(keys)?;
-        let known = (0..keys.len()).filter_map(|row| self.keys.get(keys.get(row)?)).map(|at| *at as usize);
+        let known = (0..keys.len()).filter_map(|row| self.keys.get(keys.get(row)?));
         let mut known: Vec<usize> = known.collect();
         known.sort_unstable();
         known.dedup();
@@ -369,7 +414,7 @@ impl Keyed {
     /// For each of these keys, whether its row was there and is deleted.
     pub fn are_deleted(&self, keys: &[ArrayRef]) -> Result<Vec<bool>, LatestError> {
         let keys = self.form.of_columns(keys)?;
-        let slot = |row: usize| self.keys.get(keys.get(row)?).map(|at| &self.slots[*at as usize]);
+        let slot = |row: usize| self.keys.get(keys.get(row)?).map(|at| &self.slots[at]);
         Ok((0..keys.len()).map(|row| slot(row).is_some_and(|slot| !slot.is_live(self.truncated))).collect())
     }
 

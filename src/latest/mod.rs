@@ -12,6 +12,7 @@
 //!
 //! Never here: Kafka, Delta, plans. Who follows a table is the engine's business, how SQL reads one the query room's.
 
+mod index;
 mod key;
 mod keyed;
 mod merged;
@@ -23,8 +24,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use keyed::Stats;
+pub use key::Buckets;
+pub use keyed::{Changed, Sidecars, Stats};
 pub use merged::{Merged, Part};
+pub use order::Order;
 pub use reader::LatestError;
 pub use shape::{Shape, Wanted};
 pub use table::{LatestTable, Rows, Unavailable};

@@ -58,6 +58,7 @@ enum Kind<'a> {
         epochs: &'a StringArray,
         tokens: &'a StringArray,
         unchanged: &'a ListArray,
+        snapshots: &'a StringArray,
         old_keys: Option<Keys>,
     },
     Events {
@@ -87,6 +88,7 @@ impl<'a> Reader<'a> {
                 epochs: text(change::EPOCH)?,
                 tokens: text(change::TOKEN)?,
                 unchanged: column(change::UNCHANGED)?.as_list_opt().ok_or(LatestError::Column(change::UNCHANGED))?,
+                snapshots: text(change::SNAPSHOT)?,
                 old_keys: form.of(batch, old_key)?,
             },
             Source::Events { last_non_null } => {
@@ -123,6 +125,13 @@ impl<'a> Reader<'a> {
             ("x", Some(key)) => Said::Tombstone { key },
             _ => Said::Nothing,
         }
+    }
+
+    /// True if a row is the last that a snapshot tells of the table.
+    pub fn ends_snapshot(&self, row: usize) -> bool {
+        let Kind::Changes { ops, snapshots, .. } = &self.kind else { return false };
+        let is = |column: &StringArray, words: &[&str]| column.is_valid(row) && words.contains(&column.value(row));
+        is(ops, &["r"]) && is(snapshots, &["last", "last_in_data_collection"])
     }
 
     /// The key of another table that a row names.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
 
 use crate::schema::{LogicalColumn, PATH_KEY, Path, change, fixed};
 
@@ -38,7 +39,7 @@ pub enum Source {
 }
 
 /// What is wanted of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Names of the key columns.
     pub key: Vec<String>,
@@ -107,7 +108,14 @@ impl Shape {
         match &self.source {
             Source::Changes { old_key } => {
                 needed.extend(old_key.iter().map(String::as_str));
-                needed.extend([change::OP, change::RUN, change::EPOCH, change::TOKEN, change::UNCHANGED]);
+                needed.extend([
+                    change::OP,
+                    change::RUN,
+                    change::EPOCH,
+                    change::TOKEN,
+                    change::UNCHANGED,
+                    change::SNAPSHOT,
+                ]);
             }
             Source::Events { .. } => needed.push(fixed::TIMESTAMP),
         }

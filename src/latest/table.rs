@@ -7,7 +7,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parking_lot::Mutex;
 
-use super::keyed::{Keyed, Stats};
+use super::keyed::{Changed, Keyed, Sidecars, Stats};
+use super::order::Order;
 use super::reader::LatestError;
 use super::shape::{Shape, Wanted};
 use crate::error::{Error, Kind};
@@ -132,6 +133,70 @@ impl LatestTable {
             State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.apply(rows),
             _ => Ok(()),
         })
+    }
+
+    /// Takes in what was written down of this state.
+    pub fn restore(&self, known: &Sidecars) {
+        self.change(|state| {
+            if let State::Loading(Some(keyed)) = state {
+                keyed.restore(known);
+            }
+        });
+    }
+
+    /// Takes in rows of a sidecar.
+    pub fn restore_rows(&self, rows: &RecordBatch) -> Result<(), LatestError> {
+        self.change(|state| match state {
+            State::Loading(Some(keyed)) => keyed.restore_rows(rows),
+            _ => Ok(()),
+        })
+    }
+
+    /// Forgets all that was taken in.
+    pub fn reset(&self) -> Result<(), LatestError> {
+        self.change(|state| match state {
+            State::Loading(Some(keyed)) => {
+                *keyed = keyed.anew()?;
+                Ok(())
+            }
+            _ => Ok(()),
+        })
+    }
+
+    /// Ends of snapshots that were told, and not swept yet.
+    pub fn sweeps(&self) -> Vec<Order> {
+        match &*self.state.lock() {
+            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.sweeps().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// See [`Keyed::sweep`].
+    pub fn sweep(&self, before: Order) {
+        self.change(|state| {
+            if let State::Loading(Some(keyed)) | State::Kept(Some(keyed)) = state {
+                keyed.sweep(before);
+            }
+        });
+    }
+
+    /// The slots of which something is not written down yet, how many there are in all, and what is known beside them;
+    /// from now on they count as written down. `None` while rows cannot be read.
+    pub fn take_changed(&self) -> Option<(Vec<u32>, usize, Sidecars)> {
+        match &mut *self.state.lock() {
+            State::Kept(Some(keyed)) => Some((keyed.take_changed(), keyed.stats().keys, keyed.sidecars())),
+            _ => None,
+        }
+    }
+
+    /// What is known of some slots.
+    pub fn changed(&self, slots: &[u32]) -> Result<Option<Changed>, Unavailable> {
+        self.read(|keyed| keyed.changed(slots))
+    }
+
+    /// See [`Keyed::take_left`].
+    pub fn take_left(&self) -> Result<Option<Vec<ArrayRef>>, Unavailable> {
+        Ok(self.read(Keyed::take_left)?.flatten())
     }
 
     /// All that was known before is here: from now on rows can be read.

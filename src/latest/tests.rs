@@ -12,7 +12,7 @@ use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{LatestTable, Merged, Part, Rows as _, Shape, Wanted, keyed::Keyed, shape::Source};
+use super::{LatestTable, Merged, Order, Part, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed, shape::Source};
 use crate::schema::{change, fixed};
 
 /// A change as a database made it.
@@ -29,6 +29,7 @@ enum Change {
 struct Sent {
     change: Change,
     run: Option<&'static str>,
+    snapshot: Option<&'static str>,
     epoch: &'static str,
     position: u64,
     partition: i32,
@@ -61,6 +62,7 @@ fn batch(changes: &[Sent]) -> RecordBatch {
         unchanged.append(!told);
     }
     let op = |sent: &Sent| match &sent.change {
+        Change::Row { .. } if sent.snapshot.is_some() => "r",
         Change::Row { .. } | Change::Move { .. } => "u",
         Change::Delete { .. } => "d",
         Change::Truncate => "t",
@@ -90,6 +92,7 @@ fn batch(changes: &[Sent]) -> RecordBatch {
         (change::EPOCH, text(changes.iter().map(|sent| Some(sent.epoch.to_owned())).collect())),
         (change::TOKEN, text(changes.iter().map(|sent| Some(format!("{:016x}", sent.position))).collect())),
         (change::UNCHANGED, Arc::new(unchanged.finish())),
+        (change::SNAPSHOT, text(changes.iter().map(|sent| sent.snapshot.map(str::to_owned)).collect())),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
 }
@@ -156,7 +159,7 @@ fn any_history() -> impl Strategy<Value = (Vec<Sent>, Vec<Sent>)> {
             let mut history: Vec<Sent> = Vec::new();
             for (at, (change, partition)) in changes.into_iter().enumerate() {
                 let (epoch, position) = if at < from { ("one", at as u64) } else { ("two", (at - from) as u64) };
-                history.push(Sent { change, run: None, epoch, position, partition, offset: at as i64 });
+                history.push(Sent { change, run: None, snapshot: None, epoch, position, partition, offset: at as i64 });
             }
             // A database tells only the columns it knows of a row that is there.
             let mut sent: Vec<Sent> = Vec::new();
@@ -186,31 +189,95 @@ fn any_history() -> impl Strategy<Value = (Vec<Sent>, Vec<Sent>)> {
 
 /// Epochs are numbered as they are met: the first of each comes first.
 fn met() -> Vec<Sent> {
-    let change =
-        |epoch| Sent { change: Change::Delete { key: 99 }, run: None, epoch, position: 0, partition: 0, offset: 0 };
+    let change = |epoch| Sent {
+        change: Change::Delete { key: 99 },
+        run: None,
+        snapshot: None,
+        epoch,
+        position: 0,
+        partition: 0,
+        offset: 0,
+    };
     vec![change("one"), change("two")]
+}
+
+/// A state that is written down now and then, and lost.
+struct Life {
+    keyed: Keyed,
+    /// Sidecars, what is known beside them, and how many of the changes are in them.
+    written: (Vec<RecordBatch>, Sidecars, usize),
+    /// What was taken to be written is lost: the next time all is written.
+    whole: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Scan,
+    Flush,
+    FlushThatFails,
+    Restart,
+}
+
+impl Life {
+    fn new() -> Self {
+        let mut life = Self { keyed: empty(), written: (Vec::new(), Sidecars::default(), 0), whole: false };
+        life.keyed.apply(&batch(&met())).unwrap();
+        life
+    }
+
+    /// `done` of the changes are taken in.
+    fn turn(&mut self, turn: Turn, arriving: &[Sent], done: usize) {
+        match turn {
+            Turn::Scan => drop(self.keyed.scan().unwrap()),
+            Turn::Flush => {
+                let changed = self.keyed.take_changed();
+                if self.whole {
+                    self.written.0.clear();
+                }
+                let slots = if self.whole { (0..self.keyed.stats().keys as u32).collect() } else { changed };
+                self.written.0.push(self.keyed.changed(&slots).unwrap().rows);
+                (self.written.1, self.written.2, self.whole) = (self.keyed.sidecars(), done, false);
+            }
+            Turn::FlushThatFails => {
+                self.keyed.take_changed();
+                self.whole = true;
+            }
+            Turn::Restart => {
+                let known = std::mem::replace(self, Self::new()).written;
+                self.keyed.restore(&known.1);
+                // The order does not matter, nor does twice.
+                for rows in known.0.iter().rev().chain(known.0.first()) {
+                    self.keyed.restore_rows(rows).unwrap();
+                }
+                self.keyed.apply(&batch(&arriving[known.2.saturating_sub(1)..done])).unwrap();
+                self.written = known;
+            }
+        }
+    }
+}
+
+fn any_turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![Just(Turn::Scan), Just(Turn::Flush), Just(Turn::FlushThatFails), Just(Turn::Restart)]
 }
 
 proptest! {
     #[test]
     fn a_state_is_what_the_database_holds_however_changes_arrive(
         (history, arriving) in any_history(),
-        cuts in prop::collection::vec(any::<Index>(), 0..5),
-        scans in any::<u8>(),
+        turns in prop::collection::vec((any::<Index>(), any_turn()), 0..8),
     ) {
-        let mut keyed = empty();
-        keyed.apply(&batch(&met())).unwrap();
-        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(arriving.len())).collect();
-        ends.push(arriving.len());
-        ends.sort_unstable();
+        let mut life = Life::new();
+        let mut turns: Vec<(usize, Turn)> =
+            turns.into_iter().map(|(at, turn)| (at.index(arriving.len() + 1), turn)).collect();
+        turns.sort_by_key(|(at, _)| *at);
         let mut from = 0;
-        for (number, end) in ends.into_iter().enumerate() {
-            keyed.apply(&batch(&arriving[from..end])).unwrap();
-            from = end;
-            if scans >> (number % 8) & 1 == 1 {
-                keyed.scan().unwrap();
-            }
+        for (at, turn) in turns {
+            life.keyed.apply(&batch(&arriving[from..at])).unwrap();
+            life.turn(turn, &arriving, at);
+            from = at;
         }
+        life.keyed.apply(&batch(&arriving[from..])).unwrap();
+        let mut keyed = life.keyed;
         let expected = model(&history);
         prop_assert_eq!(keyed.stats().rows, expected.len());
         for key in 0..6 {
@@ -223,11 +290,53 @@ proptest! {
         prop_assert_eq!(keyed.store_rows(), expected.len());
         prop_assert_eq!(rows_of(&keyed.scan().unwrap()), expected);
     }
+
+    #[test]
+    fn an_order_survives_being_written(
+        numbers: [u64; 4], epoch: u32, lane: (u32, i32), offset: i64, row: i32
+    ) {
+        let order = Order { run_ms: numbers[0], epoch, token: [numbers[1], numbers[2], numbers[3]], lane, offset, row };
+        prop_assert_eq!(Order::from_bytes(&order.to_bytes()), Some(order));
+    }
+}
+
+#[test]
+fn a_complete_snapshot_sweeps_what_it_left_out_and_nothing_else() {
+    const SECOND: &str = "01a20599-0000-7f10-b05e-3613dcde0780";
+    let mut keyed = empty();
+    keyed.apply(&batch(&[row(1, "kept", 1), row(2, "gone meanwhile", 2)])).unwrap();
+    let again = |key: i64, a: &str, offset: i64, snapshot: &'static str| Sent {
+        run: Some(SECOND),
+        snapshot: Some(snapshot),
+        position: 50,
+        ..row(key, a, offset)
+    };
+    keyed.apply(&batch(&[again(1, "read again", 3, "first")])).unwrap();
+    assert_eq!(keyed.sweeps().count(), 0, "a snapshot that is under way, or was broken off");
+    keyed.apply(&batch(&[again(3, "new", 4, "last_in_data_collection")])).unwrap();
+    let streamed = Sent { run: Some(SECOND), position: 60, ..row(4, "streamed", 5) };
+    keyed.apply(&batch(&[streamed])).unwrap();
+    assert_eq!(keyed.stats().rows, 4, "the snapshot's other partitions may have more of it");
+    // It is still to be swept after a restart.
+    let mut other = empty();
+    other.restore(&keyed.sidecars());
+    let slots = keyed.take_changed();
+    other.restore_rows(&keyed.changed(&slots).unwrap().rows).unwrap();
+    for mut keyed in [keyed, other] {
+        let ends: Vec<Order> = keyed.sweeps().collect();
+        assert_eq!(ends.len(), 1);
+        keyed.sweep(ends[0]);
+        let rows = rows_of(&keyed.scan().unwrap());
+        assert_eq!(rows.keys().copied().collect::<Vec<_>>(), [1, 3, 4]);
+        // The same again, late, from another partition: nothing is swept twice, and what is of the snapshot counts.
+        keyed.apply(&batch(&[again(3, "new", 4, "last_in_data_collection"), again(5, "late", 6, "true")])).unwrap();
+        assert_eq!((keyed.sweeps().count(), keyed.stats().rows), (0, 4));
+    }
 }
 
 fn row(key: i64, a: &str, offset: i64) -> Sent {
     let change = Change::Row { key, a: Some(a.to_owned()), b: Some(offset), b_told: true };
-    Sent { change, run: None, epoch: "one", position: offset as u64, partition: 0, offset }
+    Sent { change, run: None, snapshot: None, epoch: "one", position: offset as u64, partition: 0, offset }
 }
 
 #[test]
@@ -246,7 +355,15 @@ fn a_tombstone_deletes_what_came_before_it_on_its_partition() {
     let mut keyed = empty();
     keyed.apply(&batch(&[row(1, "x", 5), row(2, "y", 6)])).unwrap();
     let tombstone = |key, offset| {
-        let sent = Sent { change: Change::Delete { key }, run: None, epoch: "", position: 0, partition: 0, offset };
+        let sent = Sent {
+            change: Change::Delete { key },
+            run: None,
+            snapshot: None,
+            epoch: "",
+            position: 0,
+            partition: 0,
+            offset,
+        };
         let rows = batch(&[sent]);
         let null = Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef;
         let schema = rows.schema();
@@ -309,7 +426,15 @@ fn at(rows: &RecordBatch, seconds: i64) -> RecordBatch {
 }
 
 fn delete(key: i64, offset: i64) -> Sent {
-    Sent { change: Change::Delete { key }, run: None, epoch: "one", position: offset as u64, partition: 0, offset }
+    Sent {
+        change: Change::Delete { key },
+        run: None,
+        snapshot: None,
+        epoch: "one",
+        position: offset as u64,
+        partition: 0,
+        offset,
+    }
 }
 
 const COLUMNS: [(&str, DataType); 3] = [("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)];

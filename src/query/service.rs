@@ -68,7 +68,7 @@ struct Inner {
     catalog: Arc<dyn Catalog>,
     defaults: Settings,
     state: SessionState,
-    threads: Threads,
+    threads: Arc<Threads>,
 }
 
 impl Service {
@@ -81,8 +81,16 @@ impl Service {
         };
         let runtime = runtime(&options).map_err(|e| error::from_datafusion(e, ""))?;
         let state = state(&options, &defaults, Arc::new(runtime));
-        let threads = Threads::new(options.threads)?;
+        let threads = Arc::new(Threads::new(options.threads)?);
         Ok(Self { inner: Arc::new(Inner { catalog, defaults, state, threads }) })
+    }
+
+    /// The same service over other tables.
+    #[must_use]
+    pub fn over(&self, catalog: Arc<dyn Catalog>) -> Self {
+        let Inner { defaults, state, threads, .. } = &*self.inner;
+        let inner = Inner { catalog, defaults: defaults.clone(), state: state.clone(), threads: Arc::clone(threads) };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A new session, for one connection.

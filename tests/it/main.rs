@@ -3,10 +3,12 @@
 
 mod bad_days;
 mod beside;
+mod chain;
 mod come_and_go;
 mod dead_letters;
 mod deliver;
 mod exactly_once;
+mod latest;
 mod memory;
 mod mirror;
 mod pipe;

@@ -13,7 +13,7 @@ mod retries;
 mod simulation;
 
 use futures::future::BoxFuture;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -21,7 +21,7 @@ use arrow::record_batch::RecordBatch;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake_core::kernel::{Action, Add, MetadataExt, StructField, StructType, Transaction};
+use deltalake_core::kernel::{Action, Add, LogicalFileView, MetadataExt, StructField, StructType, Transaction};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -190,7 +190,8 @@ pub async fn commit_main(
 ) -> Result<Outcome, CommitError> {
     let name = Arc::clone(table.name());
     let ends: Positions = moves.iter().map(|(lane, step)| (lane.clone(), step.end)).collect();
-    swap(table, adds, moves, transactions(&name, &ends), |table| table.positions_of(&name), stop).await
+    let write = Write::Append { adds, txns: transactions(&name, &ends) };
+    swap(table, &write, moves, |table| table.positions_of(&name), stop).await
 }
 
 /// Appends `adds` to a table that gives numbers, and moves the number of `app_id` on from `start` to `end` in the same
@@ -204,18 +205,76 @@ pub async fn commit_number(
     end: i64,
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
+    let write = Write::Append { adds, txns: vec![Transaction::new(app_id, end)] };
+    swap_number(table, &write, app_id, start, end, stop).await
+}
+
+/// Rows that take the place of others.
+#[derive(Debug)]
+pub struct Replacement {
+    /// The files of the new rows, staged before.
+    pub adds: Vec<Add>,
+    /// The value of the partition column `.0` must be one of `.1` for rows to be replaced; none: all rows are.
+    pub only: Option<(&'static str, BTreeSet<String>)>,
+    /// The table's columns from now on, if they are others; only if all rows are replaced.
+    pub schema: Option<SchemaRef>,
+}
+
+/// Replaces rows, and moves the number of `app_id` on from `start` to `end` in the same commit, by compare-and-swap
+/// like [`commit_number`].
+pub async fn commit_replacement(
+    table: &mut Table,
+    app_id: &str,
+    replacement: &Replacement,
+    start: i64,
+    end: i64,
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
+    let write = Write::Replace { replacement, txn: Transaction::new(app_id, end) };
+    swap_number(table, &write, app_id, start, end, stop).await
+}
+
+async fn swap_number(
+    table: &mut Table,
+    write: &Write<'_>,
+    app_id: &str,
+    start: i64,
+    end: i64,
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
     let only = TopicPartition { topic: app_id.into(), incarnation: 0, partition: 0 };
     let moves = Moves::from([(only.clone(), Move { start, end, young: start == 0 })]);
     let number = |table: &Table| table.number(app_id).map(|number| (only.clone(), number)).into_iter().collect();
-    swap(table, adds, moves, vec![Transaction::new(app_id, end)], number, stop).await
+    swap(table, write, moves, number, stop).await
 }
 
-/// Carries out a compare-and-swap: `read` tells where what `moves` names stands, `txns` is what the commit sets.
+/// What a compare-and-swap writes.
+enum Write<'a> {
+    Append { adds: &'a [Add], txns: Vec<Transaction> },
+    Replace { replacement: &'a Replacement, txn: Transaction },
+}
+
+impl Write<'_> {
+    fn files(&self) -> usize {
+        match self {
+            Self::Append { adds, .. } => adds.len(),
+            Self::Replace { replacement, .. } => replacement.adds.len(),
+        }
+    }
+
+    async fn attempt(&self, table: &mut Table) -> Result<(), TableError> {
+        match self {
+            Self::Append { adds, txns } => append(table, adds, txns.clone()).await,
+            Self::Replace { replacement, txn } => replace(table, replacement, txn.clone()).await,
+        }
+    }
+}
+
+/// Carries out a compare-and-swap: `read` tells where what `moves` names stands.
 async fn swap(
     table: &mut Table,
-    adds: &[Add],
+    write: &Write<'_>,
     moves: Moves,
-    txns: Vec<Transaction>,
     read: impl Fn(&Table) -> Positions,
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
@@ -224,7 +283,7 @@ async fn swap(
     let mut next = machine.start(&read(table));
     loop {
         next = match next {
-            Do::Commit => match append(table, adds, txns.clone()).await {
+            Do::Commit => match write.attempt(table).await {
                 Ok(()) => machine.step(Saw::Committed),
                 Err(error) => {
                     table.warn("commit not confirmed, looking whether it landed", &error);
@@ -242,7 +301,7 @@ async fn swap(
                 sleep(pause, stop).await?;
                 machine.step(Saw::Woke)
             }
-            Do::LeaveOut => machine.step(Saw::Remaining(adds.len())),
+            Do::LeaveOut => machine.step(Saw::Remaining(write.files())),
             Do::Done(Outcome::Rival { at, expected, found }) => {
                 return Err(CommitError::Rival { table: name.to_string(), at: at.to_string(), expected, found });
             }
@@ -363,6 +422,46 @@ fn append<'a>(table: &'a mut Table, adds: &'a [Add], txns: Vec<Transaction>) -> 
     })
 }
 
+/// Whoever removes files raises this number by one: of two that race, one fails.
+const REWRITE: &str = "millpond/rewrite";
+
+fn replace<'a>(
+    table: &'a mut Table,
+    replacement: &'a Replacement,
+    txn: Transaction,
+) -> BoxFuture<'a, Result<(), TableError>> {
+    Box::pin(async move {
+        let Replacement { adds, only, schema } = replacement;
+        let state = table.delta.snapshot()?;
+        let mut actions: Vec<Action> = Vec::new();
+        if let Some(schema) = schema {
+            let fields: StructType = schema
+                .as_ref()
+                .try_into_kernel()
+                .map_err(|error: arrow::error::ArrowError| table.schema_error(&error))?;
+            actions.push(Action::Metadata(state.metadata().clone().with_schema(&fields)?));
+        }
+        let is_replaced = |file: &LogicalFileView| match only {
+            Some((column, values)) => {
+                let value = file.partition_values_map().remove(*column).flatten();
+                value.is_some_and(|value| values.contains(&value))
+            }
+            None => true,
+        };
+        let snapshot = table.snapshot()?;
+        let files = snapshot.log_data();
+        actions.extend(files.iter().filter(is_replaced).map(|file| Action::Remove(file.remove_action(true))));
+        actions.extend(adds.iter().cloned().map(Action::Add));
+        let rewrite = Transaction::new(REWRITE, table.number(REWRITE).unwrap_or(0) + 1);
+        let predicate = only
+            .as_ref()
+            .map(|(column, values)| format!("{column} IN ({})", values.iter().cloned().collect::<Vec<_>>().join(", ")));
+        let partition_by = Some(state.metadata().partition_columns().to_vec());
+        let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by, predicate };
+        commit(table, actions, vec![txn, rewrite], operation).await
+    })
+}
+
 /// One attempt. On success the table stands at the new version, with all positions up to it: when delta-rs
 /// rebased over another commit, that one's positions are read, too.
 fn commit<'a>(
@@ -374,8 +473,8 @@ fn commit<'a>(
     Box::pin(async move {
         let read = table.version();
         let written: Txns = txns.iter().map(|txn| (txn.app_id.clone(), txn.version)).collect();
-        let blind =
-            HashMap::from([("isBlindAppend".to_owned(), matches!(operation, DeltaOperation::Write { .. }).into())]);
+        let is_append = matches!(operation, DeltaOperation::Write { mode: SaveMode::Append, .. });
+        let blind = HashMap::from([("isBlindAppend".to_owned(), is_append.into())]);
         let builder = CommitBuilder::from(properties().with_application_transactions(txns).with_metadata(blind))
             .with_actions(actions);
         failpoint::hit("before_commit");

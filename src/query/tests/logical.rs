@@ -118,7 +118,7 @@ impl Fed {
         )
         .await
         .unwrap();
-        self.live.committed(self.table.snapshot().unwrap(), self.table.positions_of("t"));
+        self.live.committed(&self.table).unwrap();
         self.table.version()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! * `Kafka::shared()` and `Minio::shared()` start once for the whole test binary; a test takes topics and buckets of
 //!   its own. `start()` gives a private one to stop and restart.
-//! * `Registry::start()` gives a schema registry.
+//! * `Registry::start()` gives a schema registry, `Database::start()` a database, `Connect::start()` Debezium on it.
 //! * `Proxy` stands before MinIO and loses answers, fails, delays or ignores conditions, as a test says.
 //! * `Project` writes a project folder; `Millpond` runs the executable on it, and kills it.
 //! * `Hook` is a web server and `Smtp` a mail server that keep what they are given.
@@ -13,6 +13,7 @@
 //! Waits look at a condition until a deadline (`wait_until`): a test that sleeps is a violation `tidy` reports.
 #![allow(dead_code, unused_imports, reason = "a tool is here before its second user")]
 
+mod database;
 mod hook;
 mod kafka;
 mod ledger;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, Once};
 use std::time::{Duration, Instant};
 
+pub use database::{Connect, Database, Maker};
 pub use hook::{Hook, Posted};
 pub use kafka::{Kafka, Received, Sent};
 pub use ledger::{Ledger, Report};

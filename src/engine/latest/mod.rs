@@ -1,0 +1,305 @@
+//! Keeps the rows of mirrors and latest tables: in memory, following the tables they come from (`follower`), and on the
+//! lake (`writer`), where they are read back from at the next start.
+
+mod follower;
+mod lookup;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+pub use self::lookup::lookup;
+
+use self::follower::{Follower, Known, Seen, StateRecord};
+use self::writer::{Flushed, Source, StatesManifest, Writer};
+use super::catalog::EngineCatalog;
+use crate::error::{Error, Kind, Result};
+use crate::lake::{Lake, LatestFiles, SourceState};
+use crate::latest::{LatestError, LatestTable, Merged, Part, Rows, Wanted};
+use crate::query::Service;
+use crate::schema::{Contract, Latest, Merge, OnDelete};
+use crate::task::Shutdown;
+
+/// Pause before the lake is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A table with one row per key.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The rows.
+    pub rows: Arc<dyn Rows>,
+    /// The SQL of the table, if `rows` are not all of it.
+    pub derived: Option<String>,
+    /// What it was declared as.
+    declared: Declared,
+    /// The states that rows are made of.
+    states: Vec<State>,
+    /// What the lake has of it.
+    pub flushed: Arc<Mutex<Option<Flushed>>>,
+    stop: Shutdown,
+    /// Ends what keeps it when nobody holds the table any more.
+    _alive: Arc<DropGuard>,
+}
+
+/// A state, the table it is kept from, and how far.
+#[derive(Debug, Clone)]
+struct State {
+    table: Arc<LatestTable>,
+    source: String,
+    seen: Arc<Mutex<Option<Seen>>>,
+}
+
+impl State {
+    fn new(table: &Arc<LatestTable>, source: &str) -> Self {
+        Self { table: Arc::clone(table), source: source.to_owned(), seen: Arc::default() }
+    }
+
+    /// Whether all is taken in that its table has.
+    fn is_up_to_date(&self, catalog: &EngineCatalog) -> bool {
+        let Some(view) = catalog.fed().tables.get(&self.source).map(|live| live.pin()) else { return true };
+        let seen = self.seen.lock();
+        let Some(seen) = seen.as_ref() else { return false };
+        let is_seen = |lane, end: i64| seen.positions.get(lane).is_some_and(|seen| *seen >= end);
+        view.positions.iter().all(|(lane, end)| is_seen(lane, *end))
+            && view.hot.iter().all(|hot| is_seen(&hot.lane, hot.end))
+    }
+
+    /// What was written down of it, if it is kept from the same table in the same way.
+    fn known(&self, files: &LatestFiles, manifest: &StatesManifest) -> Option<Known> {
+        let is_same = |source: &&SourceState<StateRecord>| {
+            source.table == self.source && source.state.wanted == *self.table.wanted()
+        };
+        let source = manifest.sources.iter().find(is_same)?.clone();
+        Some(Known { reader: files.sidecars(), source })
+    }
+
+    fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let seen = self.seen.lock();
+        let positions = seen.iter().flat_map(|seen| &seen.positions);
+        let lanes = positions.filter(|(lane, _)| *lane.topic == *topic && lane.partition == partition);
+        lanes.max_by_key(|(lane, _)| lane.incarnation).is_some_and(|(_, end)| *end > offset)
+    }
+}
+
+/// What a table was declared as: another declaration makes another table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Declared {
+    Mirror { key: Vec<String> },
+    Latest { spec: Latest, mirrors: Vec<Option<Vec<String>>> },
+}
+
+/// Tables with one row per key, by name.
+pub type KeptTables = BTreeMap<String, Kept>;
+
+impl Kept {
+    fn new(rows: Arc<dyn Rows>, declared: Declared, states: Vec<State>) -> Self {
+        let stop = Shutdown::new();
+        let alive = Arc::new(stop.clone().drop_guard());
+        let derived = match &declared {
+            Declared::Mirror { .. } => None,
+            Declared::Latest { spec, .. } => spec.derived_sql(),
+        };
+        Self { rows, derived, declared, states, flushed: Arc::default(), stop, _alive: alive }
+    }
+
+    /// What it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.declared {
+            Declared::Mirror { .. } => "mirror",
+            Declared::Latest { .. } => "latest",
+        }
+    }
+
+    fn mirror(contract: &Contract) -> Self {
+        let table = Arc::new(LatestTable::new(&contract.file, Wanted::mirror(&contract.key)));
+        let states = vec![State::new(&table, &contract.table)];
+        Self::new(table, Declared::Mirror { key: contract.key.clone() }, states)
+    }
+
+    fn latest(spec: &Latest, contracts: &[Arc<Contract>], declared: Declared) -> Self {
+        let mut states = Vec::new();
+        let mut parts = Vec::new();
+        for source in &spec.sources {
+            let Some(contract) = contracts.iter().find(|contract| contract.file == source.table) else { continue };
+            let of_changes = contract.format.is_change();
+            let is_own_key = |column: &String| source.key.contains(column);
+            let is_foreign =
+                of_changes && !(contract.key.len() == source.key.len() && contract.key.iter().all(is_own_key));
+            let wanted = Wanted {
+                key: if is_foreign { contract.key.clone() } else { source.key.clone() },
+                foreign: if is_foreign { source.key.clone() } else { Vec::new() },
+                columns: source.columns.clone(),
+                of_changes,
+                last_non_null: source.merge == Merge::LastNonNull,
+            };
+            let table = Arc::new(LatestTable::new(&spec.table, wanted));
+            states.push(State::new(&table, &contract.table));
+            parts.push(Part {
+                table,
+                key: source.key.clone(),
+                is_foreign,
+                prefix: source.prefix.clone(),
+                drops: source.on_delete == OnDelete::DropRow,
+            });
+        }
+        Self::new(Arc::new(Merged::new(&spec.merged_name(), &spec.key, parts)), declared, states)
+    }
+}
+
+/// The tables with one row per key that these declare; those of `before` that are declared the same go on.
+pub fn kept(contracts: &[Arc<Contract>], latest: &[Latest], before: &KeptTables) -> KeptTables {
+    let mut now = KeptTables::new();
+    let mut keep = |name: &str, declared: Declared, make: &dyn Fn(Declared) -> Kept| {
+        let known = before.get(name).filter(|kept| kept.declared == declared).cloned();
+        now.insert(name.to_owned(), known.unwrap_or_else(|| make(declared)));
+    };
+    for contract in contracts.iter().filter(|contract| contract.format.is_change()) {
+        keep(&contract.file, Declared::Mirror { key: contract.key.clone() }, &|_| Kept::mirror(contract));
+    }
+    for spec in latest {
+        let key = |contract: &Arc<Contract>| contract.format.is_change().then(|| contract.key.clone());
+        let of = |table: &String| contracts.iter().find(|contract| contract.file == *table).and_then(key);
+        let mirrors = spec.sources.iter().map(|source| of(&source.table)).collect();
+        let declared = Declared::Latest { spec: spec.clone(), mirrors };
+        keep(&spec.table, declared, &|declared| Kept::latest(spec, contracts, declared));
+    }
+    now
+}
+
+/// Keeps tables with one row per key.
+#[derive(Clone)]
+pub struct Keeper {
+    /// Where they are shown, and the tables they come from.
+    pub catalog: Arc<EngineCatalog>,
+    /// Reads what the lake holds.
+    pub service: Service,
+    /// Where they are written to; nothing if another process does that.
+    pub writing: Option<Writing>,
+}
+
+/// How tables with one row per key are written.
+#[derive(Clone)]
+pub struct Writing {
+    /// Where to.
+    pub lake: Lake,
+    /// Least time between two flushes.
+    pub interval: Duration,
+    /// Kafka forgets what was not committed: what a table shows may never come again.
+    pub forgetful: bool,
+    /// All is taken in that will be: flush, and end.
+    pub finish: Shutdown,
+    /// Gives up waiting for the store.
+    pub abort: Shutdown,
+    /// Who ends the process when another writer is at work.
+    pub failed: mpsc::Sender<Error>,
+    /// Those who write.
+    pub writers: TaskTracker,
+    /// By table: who writes it. One after the other.
+    pub turns: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Keeper {
+    /// Keeps what these declare from now on.
+    pub fn keep(&self, contracts: &[Arc<Contract>], latest: &[Latest]) {
+        let before = self.catalog.kept.load_full();
+        let now = kept(contracts, latest, &before);
+        for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
+            info!(table = name, kind = kept.kind(), "rows are put together");
+            self.begin(name, kept);
+        }
+        self.catalog.kept.store(Arc::new(now));
+    }
+
+    fn begin(&self, name: &str, kept: &Kept) {
+        // Whoever holds `kept` keeps it alive, so its tasks hold parts of it.
+        let (keeper, name, stop) = (self.clone(), name.to_owned(), kept.stop.clone());
+        let (rows, derived, declared) = (Arc::clone(&kept.rows), kept.derived.clone(), format!("{:?}", kept.declared));
+        let (states, flushed) = (kept.states.clone(), Arc::clone(&kept.flushed));
+        let Some(writing) = self.writing.clone() else { return keeper.follow(&states, None, &stop) };
+        let turn = Arc::clone(writing.turns.lock().entry(name.clone()).or_default());
+        let work = writing.writers.clone().track_future(async move {
+            let _turn = turn.lock_owned().await;
+            let opened = stop.run_until_cancelled(open(&writing.lake, &name)).await;
+            let Some((files, manifest)) = opened else { return };
+            keeper.follow(&states, manifest.as_ref().map(|manifest| (&files, manifest)), &stop);
+            let service = keeper.service.clone();
+            let catalog = Arc::clone(&keeper.catalog);
+            let source = Source { name, rows, derived, declared, states, service, catalog, flushed };
+            Writer::new(source, writing, files, manifest).run(stop).await;
+        });
+        crate::task::spawn("latest-writer", work);
+    }
+
+    /// Follows the tables that `states` are kept from, from where `known` ends.
+    fn follow(&self, states: &[State], known: Option<(&LatestFiles, &StatesManifest)>, stop: &Shutdown) {
+        for state in states {
+            let known = known.and_then(|(files, manifest)| state.known(files, manifest));
+            let follower = Follower::new(state, &self.catalog, &self.service, known);
+            let stop = stop.clone();
+            crate::task::spawn("latest", async move { follower.run(stop).await });
+        }
+    }
+
+    /// Reads the rows once, of all that the catalog shows.
+    pub async fn load(&self) -> Result<()> {
+        let Some(lake) = &self.catalog.lake else { return Ok(()) };
+        for (name, kept) in self.catalog.kept.load_full().iter() {
+            let known = read(lake, name).await.map_err(super::unreadable)?;
+            for state in &kept.states {
+                let known = known.1.as_ref().and_then(|manifest| state.known(&known.0, manifest));
+                Follower::new(state, &self.catalog, &self.service, known).look().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All is committed that will be: writes down the rest, however long the store is away, unless that is given up.
+    pub async fn finish(&self) {
+        let Some(writing) = &self.writing else { return };
+        writing.finish.cancel();
+        writing.writers.close();
+        writing.writers.wait().await;
+    }
+}
+
+type Opened = (LatestFiles, Option<StatesManifest>);
+
+async fn read(lake: &Lake, name: &str) -> std::result::Result<Opened, crate::lake::TableError> {
+    let files = LatestFiles::open(lake, name).await?;
+    let manifest = files.manifest().await?;
+    Ok((files, manifest))
+}
+
+/// The files of a table and what its newest flush says, however long the store is away.
+async fn open(lake: &Lake, name: &str) -> Opened {
+    loop {
+        match read(lake, name).await {
+            Ok(opened) => return opened,
+            Err(error) => warn!(table = name, error = %error, "table not opened, trying again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+impl Kept {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rows, &other.rows)
+    }
+
+    /// Whether a record that one of `tables` has can be seen here, too, if it is kept from that.
+    pub fn is_seen(&self, tables: &[&str], topic: &str, partition: i32, offset: i64) -> bool {
+        let states = self.states.iter().filter(|state| tables.contains(&state.source.as_str()));
+        states.into_iter().all(|state| state.is_seen(topic, partition, offset))
+    }
+}
+
+fn broken(error: LatestError) -> Error {
+    Error::new(Kind::Internal, "rows cannot be put together").because(error)
+}

@@ -1,0 +1,307 @@
+//! Writes the rows of one table with one row per key to the lake, every so often, and at the end.
+//!
+//! Positions are noted before the state is read, the state before the rows. So what a flush says is never more than what
+//! it holds; what it holds beside that comes again, and changes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::error::ArrowError;
+use chrono::Utc;
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+use tracing::warn;
+
+use super::follower::{Seen, StateRecord};
+use super::{State, Writing, broken};
+use crate::engine::catalog::EngineCatalog;
+use crate::error::{Error, Kind, Result};
+use crate::lake::{Flush, LatestFiles, Manifest, SidecarWriter, SourceState, places};
+use crate::latest::{Buckets, Changed, LatestError, Rows};
+use crate::query::{Catalog, Pinned, Service, SystemTable};
+use crate::task::Shutdown;
+
+/// What a manifest says.
+pub(super) type StatesManifest = Manifest<StateRecord>;
+
+/// Rows of a bucket, when the buckets are made.
+const BUCKET_ROWS: usize = 16 * 1024;
+/// Most buckets of a table.
+const MOST_BUCKETS: u32 = 256;
+/// A table has too few buckets once it has so many times the rows that they were made for.
+const TOO_MANY_TIMES: usize = 4;
+/// Slots that are read at once.
+const SLOTS: usize = 16 * 1024;
+/// Most sidecars of a state; then all of it is written anew.
+const MOST_FILES: usize = 32;
+/// What is written per second on average, at most: a table that takes more is flushed less often.
+const BYTES_PER_SECOND: u64 = 1 << 20;
+/// How long the end waits for the last rows that were committed.
+const LAST_ROWS: Duration = Duration::from_secs(5);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the lake has of a table.
+#[derive(Debug, Clone)]
+pub struct Flushed {
+    /// Version of the Delta table.
+    pub table_version: u64,
+    /// Its data files.
+    pub files: usize,
+}
+
+/// What there is to write.
+pub(super) struct Source {
+    pub name: String,
+    pub rows: Arc<dyn Rows>,
+    /// The SQL of the table, if `rows` are not all of it.
+    pub derived: Option<String>,
+    /// What the table was declared as.
+    pub declared: String,
+    pub states: Vec<State>,
+    pub service: Service,
+    pub catalog: Arc<EngineCatalog>,
+    pub flushed: Arc<Mutex<Option<Flushed>>>,
+}
+
+/// Writes one table.
+pub(super) struct Writer {
+    source: Source,
+    writing: Writing,
+    files: LatestFiles,
+    /// What the newest flush says.
+    manifest: Option<StatesManifest>,
+    /// Something of the table may be other than what was written: the next flush is of all rows.
+    whole: bool,
+}
+
+/// What a flush takes, before it is written.
+struct Cut {
+    sources: Vec<SourceState<StateRecord>>,
+    flush: Flush,
+    buckets: u32,
+    bytes: u64,
+}
+
+impl Writer {
+    /// What goes on from `manifest`, the newest flush of `files`.
+    pub fn new(source: Source, writing: Writing, files: LatestFiles, manifest: Option<StatesManifest>) -> Self {
+        let is_same = |manifest: &StatesManifest| manifest.declared == source.declared;
+        let whole = writing.forgetful || !manifest.as_ref().is_some_and(is_same);
+        let writer = Self { source, writing, files, manifest, whole };
+        writer.show();
+        writer
+    }
+
+    /// Runs until the table is not kept any more, or all is written at the end.
+    pub async fn run(mut self, stop: Shutdown) {
+        if let Err(error) = self.files.find_replaced().await {
+            warn!(table = self.source.name, error = %error, "replaced files not looked for");
+        }
+        let mut pause = self.writing.interval;
+        loop {
+            let is_last = tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.writing.finish.cancelled() => true,
+                () = tokio::time::sleep(pause) => false,
+            };
+            if is_last {
+                self.wait_for_last_rows().await;
+            }
+            if self.writing.abort.is_cancelled() {
+                return;
+            }
+            pause = self.writing.interval;
+            match self.flush().await {
+                Ok(bytes) => pause = pause.max(Duration::from_secs(bytes / BYTES_PER_SECOND)),
+                Err(error) if error.kind() == Kind::Refused => {
+                    let _ = self.writing.failed.send(error).await;
+                    return;
+                }
+                Err(error) => {
+                    // What it had taken counts as written: the next one takes all.
+                    self.whole = true;
+                    warn!(table = self.source.name, error = %error, "rows not written, trying again");
+                }
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Waits until all is taken in that was committed.
+    async fn wait_for_last_rows(&self) {
+        let deadline = Instant::now() + LAST_ROWS;
+        let is_behind = |state: &State| {
+            !state.table.is_loading() && state.table.stopped().is_none() && !state.is_up_to_date(&self.source.catalog)
+        };
+        while self.source.states.iter().any(is_behind) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Writes what has changed since the last time, if anything has; returns how much was written, in bytes.
+    async fn flush(&mut self) -> Result<u64> {
+        let schema = self.source.rows.schema();
+        let key = self.source.rows.key().len();
+        // Before the first rows nobody knows what the key is.
+        if schema.fields().len() <= key || self.source.rows.is_loading() || self.source.rows.stopped().is_some() {
+            return Ok(0);
+        }
+        let Some(cut) = self.cut().await? else { return Ok(0) };
+        let mut manifest = StatesManifest {
+            flush: 0,
+            declared: self.source.declared.clone(),
+            buckets: cut.buckets,
+            written_at: Utc::now(),
+            sources: cut.sources,
+        };
+        let bytes = cut.bytes + self.files.flush(cut.flush, &mut manifest, &self.writing.abort).await?;
+        self.files.tidy(&manifest).await;
+        self.manifest = Some(manifest);
+        self.whole = false;
+        self.show();
+        Ok(bytes)
+    }
+
+    fn show(&self) {
+        let flushed = |table: &crate::lake::Table| Flushed { table_version: table.version(), files: table.files() };
+        *self.source.flushed.lock() = self.files.table().map(flushed);
+    }
+
+    /// Takes what has changed, with its sidecars written; `None` if nothing has.
+    async fn cut(&mut self) -> Result<Option<Cut>> {
+        let mut sources = Vec::new();
+        let mut touched: Vec<Vec<ArrayRef>> = Vec::new();
+        let (mut changed, mut bytes) = (false, 0);
+        for state in &self.source.states {
+            let Some(Seen { positions, retries }) = state.seen.lock().clone() else { return Ok(None) };
+            let Some((slots, all, sidecars)) = state.table.take_changed() else {
+                // It has no key yet, so there is nothing to keep of it.
+                continue;
+            };
+            let record = StateRecord { wanted: state.table.wanted().clone(), sidecars };
+            let known = self.manifest.iter().flat_map(|manifest| &manifest.sources);
+            let known =
+                known.into_iter().find(|source| source.table == state.source && source.state.wanted == record.wanted);
+            changed |= !slots.is_empty() || known.is_none_or(|known| known.state != record);
+            let mut files = known.map_or_else(Vec::new, |known| known.files.clone());
+            let written: u64 = files.iter().map(|file| file.rows).sum();
+            let anew = self.whole || files.len() >= MOST_FILES || written + slots.len() as u64 > 2 * all as u64;
+            touched.extend(state.table.take_left()?);
+            let mut sidecar = SidecarWriter::new();
+            for slots in slots.chunks(SLOTS) {
+                let Some(Changed { rows, touched: keys }) = state.table.changed(slots)? else { continue };
+                touched.push(keys);
+                if !anew {
+                    sidecar.add(&rows).map_err(unwritable)?;
+                }
+            }
+            if anew {
+                files.clear();
+                for slots in (0..all as u32).collect::<Vec<_>>().chunks(SLOTS) {
+                    let Some(Changed { rows, .. }) = state.table.changed(slots)? else { continue };
+                    sidecar.add(&rows).map_err(unwritable)?;
+                }
+            }
+            if !sidecar.is_empty() {
+                let sidecar = self.files.write_sidecar(sidecar, &self.writing.abort).await?;
+                bytes += sidecar.bytes;
+                files.push(sidecar);
+            }
+            let (table, positions) = (state.source.clone(), places(&positions));
+            sources.push(SourceState { table, positions, retries, files, state: record });
+        }
+        if sources.is_empty() || !(changed || self.whole) {
+            return Ok(None);
+        }
+        let rows = self.rows().await?;
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(None) };
+        let before = self.manifest.as_ref().map(|manifest| manifest.buckets);
+        let is_outgrown =
+            |buckets: u32| buckets < MOST_BUCKETS && count > buckets as usize * BUCKET_ROWS * TOO_MANY_TIMES;
+        let must = self.files.must_be_whole(&schema).await.map_err(unwritable)?;
+        let (buckets, whole) = match before {
+            Some(buckets) if !(self.whole || must || is_outgrown(buckets)) => (buckets, false),
+            _ => (((count / BUCKET_ROWS) as u32).next_power_of_two().clamp(1, MOST_BUCKETS), true),
+        };
+        let flush = tokio::task::block_in_place(|| self.divide(&rows, &touched, buckets, whole)).map_err(arrow)?;
+        Ok(Some(Cut { sources, flush, buckets, bytes }))
+    }
+
+    /// The rows of the buckets that the keys `touched` are in, or all.
+    fn divide(
+        &self,
+        rows: &[RecordBatch],
+        touched: &[Vec<ArrayRef>],
+        buckets: u32,
+        whole: bool,
+    ) -> std::result::Result<Flush, ArrowError> {
+        let schema = rows.first().map_or_else(|| self.source.rows.schema(), RecordBatch::schema);
+        let key = self.source.rows.key();
+        let buckets = Buckets::new(key, &schema, buckets)?;
+        let mut only = BTreeSet::new();
+        for keys in touched {
+            only.extend(buckets.of(keys)?);
+        }
+        let mut divided = Vec::new();
+        for batch in rows {
+            let keys = key.iter().map(|name| batch.column_by_name(name).cloned()).collect::<Option<Vec<_>>>();
+            let of = buckets.of(&keys.unwrap_or_default())?;
+            if whole {
+                divided.push((batch.clone(), of));
+                continue;
+            }
+            let wanted: BooleanArray = of.iter().map(|bucket| Some(only.contains(bucket))).collect();
+            let batch = filter_record_batch(batch, &wanted)?;
+            if batch.num_rows() > 0 {
+                divided.push((batch, of.into_iter().filter(|bucket| only.contains(bucket)).collect()));
+            }
+        }
+        Ok(Flush { rows: divided, schema, only: (!whole).then_some(only) })
+    }
+
+    /// All rows of the table as they are now, one batch at least.
+    async fn rows(&self) -> Result<Vec<RecordBatch>> {
+        let rows = tokio::task::block_in_place(|| self.source.rows.scan())?;
+        let rows = if rows.is_empty() { vec![RecordBatch::new_empty(self.source.rows.schema())] } else { rows };
+        let Some(sql) = &self.source.derived else { return Ok(rows) };
+        let schema = rows[0].schema();
+        let merged = concat_batches(&schema, &rows).map_err(arrow)?;
+        let name = self.source.rows.name().to_owned();
+        let session = self.source.service.over(Arc::new(OneTable { name, rows: merged })).session();
+        session.set("statement_timeout", "0")?;
+        let rows = session.query(sql).await?.run().await?;
+        let schema = rows.schema();
+        let rows: Vec<RecordBatch> = rows.try_collect().await?;
+        Ok(if rows.is_empty() { vec![RecordBatch::new_empty(schema)] } else { rows })
+    }
+}
+
+/// A catalog of one table that does not change.
+struct OneTable {
+    name: String,
+    rows: RecordBatch,
+}
+
+impl Catalog for OneTable {
+    fn pin(&self) -> Pinned {
+        let rows = self.rows.clone();
+        let table = SystemTable::new(rows.schema(), Arc::new(move || Ok(rows.clone())));
+        let public = [(self.name.clone(), Arc::new(table) as _)].into();
+        Pinned { schemas: [(crate::query::PUBLIC.to_owned(), public)].into(), ..Pinned::default() }
+    }
+}
+
+fn arrow(error: ArrowError) -> Error {
+    broken(LatestError::from(error))
+}
+
+fn unwritable(error: crate::lake::TableError) -> Error {
+    Error::new(Kind::Unavailable, "rows cannot be written").because(error)
+}
