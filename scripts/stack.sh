@@ -99,7 +99,7 @@ up() {
     fi
     await minio 30 http_ok "$MINIO_PORT" /minio/health/ready
     await kafka 60 answers "$KAFKA_PORT"
-    "$SCRIPTS/component.sh" topics "127.0.0.1:$KAFKA_PORT" fleet.telemetry:6 fleet.trips:3 fleet.dms:1
+    "$SCRIPTS/component.sh" topics "127.0.0.1:$KAFKA_PORT" fleet.telemetry:6 fleet.trips:3 fleet.dms:1 fleet.reservation:3
     project
     if ! alive simulator; then start simulator "" "$MILLPOND" simulate --brokers "127.0.0.1:$KAFKA_PORT"; fi
     if ! alive serve; then start serve "$FLIGHT_PORT $HTTP_PORT" "$MILLPOND" serve --project "$STACK/project"; fi
@@ -107,7 +107,7 @@ up() {
     alive simulator || { tail -n 20 "$STACK/simulator.log" >&2; die "simulator stopped: see $STACK/simulator.log"; }
     cat <<EOF
 
-Kafka      127.0.0.1:$KAFKA_PORT (fleet.telemetry, fleet.trips, fleet.dms)
+Kafka      127.0.0.1:$KAFKA_PORT (fleet.telemetry, fleet.trips, fleet.dms, fleet.reservation)
 MinIO      http://127.0.0.1:$MINIO_PORT, bucket millpond, keys millpond / millpond-secret
 Millpond   grpc://127.0.0.1:$FLIGHT_PORT, http://127.0.0.1:$HTTP_PORT/metrics
 project    $STACK/project

@@ -175,7 +175,8 @@ impl Chain {
             let ours = lines(table, key, &columns, |column| &column.ours);
             let url = millpond.project().flight_sql();
             let last = std::sync::Mutex::new(Vec::new());
-            let same = wait_until(&format!("{table} agrees {when}"), SOON, async || {
+            let what = format!("{table} agrees {when}");
+            let same = wait_until(&what, SOON, async || {
                 let output = millpond.project().run(&["sql", "--url", &url, "--format", "ndjson", "-c", &ours]).await;
                 let line = |line: &str| {
                     serde_json::from_str::<serde_json::Value>(line).ok()?["line"].as_str().map(str::to_owned)
