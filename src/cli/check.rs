@@ -10,6 +10,7 @@ use crate::deliver::SinkOptions;
 use crate::engine;
 use crate::error::Result;
 use crate::news::EventKind;
+use crate::schema::{Contract, Format as RecordFormat};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -34,13 +35,16 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
     let overrides = &args.project.overrides;
     let options =
         LoadOptions { env: overrides.env.clone(), sets: overrides.sets.clone(), ..LoadOptions::from_environment() };
-    let (problems, sinks) = match Project::load(&args.project.project, &options) {
-        Ok(project) => (engine::check_views(&project, &options.vars).await?, sinks(&project.config)),
+    let (problems, notes) = match Project::load(&args.project.project, &options) {
+        Ok(project) => {
+            let notes = sinks(&project.config).into_iter().chain(orders(&project)).collect();
+            (engine::check_views(&project, &options.vars).await?, notes)
+        }
         Err(problems) => (problems, Vec::new()),
     };
     let code = report(&problems, args.format);
     if args.format == Format::Text && problems.is_empty() {
-        sinks.iter().for_each(|line| println!("{line}"));
+        notes.iter().for_each(|line| println!("{line}"));
     }
     Ok(code)
 }
@@ -58,6 +62,20 @@ fn sinks(config: &Config) -> Vec<String> {
         format!("sink {name}: {} {}: {news}", sink.kind(), sink.target())
     };
     config.sinks.iter().map(line).collect()
+}
+
+/// A line per mirror whose changes may come without their order: nobody but the user knows how DMS is set up.
+fn orders(project: &Project) -> Vec<String> {
+    let of_dms = project.tables.iter().filter(|contract| contract.format == RecordFormat::DmsJson);
+    let line = |contract: &Contract| {
+        format!(
+            "table {}: set IncludeTransactionDetails in the DMS endpoint, or changes are ordered by their place in \
+             Kafka alone, which holds while each key stays on one partition; without IncludeNullAndEmpty an absent \
+             column counts as null",
+            contract.file
+        )
+    };
+    of_dms.map(line).collect()
 }
 
 fn report(problems: &Problems, format: Format) -> ExitCode {

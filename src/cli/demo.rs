@@ -252,7 +252,8 @@ fn decoded(monitor: &Monitor) -> u64 {
 }
 
 const COUNT: &str = "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM trips) \
-                     + (SELECT count(*) FROM carinfo__changes) + (SELECT count(*) FROM deviceinfo__changes)";
+                     + (SELECT count(*) FROM carinfo__changes) + (SELECT count(*) FROM deviceinfo__changes) \
+                     + (SELECT count(*) FROM reservation__changes)";
 
 async fn count(service: &Service) -> Result<u64> {
     let batches = service.session().query(COUNT).await?.run().await?.collect().await?;

@@ -76,9 +76,9 @@ fn read_source(section: &Section, table: &str, key: &[String], contract: &Contra
         let complaint = Complaint::new("a database's row is told as a whole, and null is a value of it");
         section.complain("merge", complaint.hint("leave `merge` out"));
     }
-    let deletes = [("drop_row", OnDelete::DropRow), ("null_columns", OnDelete::NullColumns)];
-    let on_delete =
-        section.has("on_delete").then(|| section.choice("on_delete", &deletes, latest::ON_DELETE_LATER)).flatten();
+    let deletes =
+        [("drop_row", OnDelete::DropRow), ("null_columns", OnDelete::NullColumns), ("ignore", OnDelete::Ignore)];
+    let on_delete = section.has("on_delete").then(|| section.choice("on_delete", &deletes, &[])).flatten();
     if !is_mirror && section.has("on_delete") {
         section.complain("on_delete", Complaint::new("events delete nothing").hint("only a mirror has it"));
     }

@@ -144,8 +144,6 @@ pub(super) mod latest {
     pub const SOURCE: Words =
         Words { keys: &["key", "prefix", "columns", "merge", "on_delete"], later: &["cardinality"] };
     pub const COLUMN: Words = Words { keys: &["sql"], later: &["description"] };
-    /// Values of `on_delete` that come later.
-    pub const ON_DELETE_LATER: &[&str] = &["ignore"];
 
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]

@@ -29,4 +29,5 @@ pub use project::project_files;
 pub use simulator::{SimulateOptions, Simulator, Summary, simulate};
 
 /// The fleet's topics with their partition counts.
-pub const TOPICS: [(&str, i32); 3] = [(fleet::TELEMETRY, 6), (fleet::TRIPS, 3), (fleet::DATABASE, 1)];
+pub const TOPICS: [(&str, i32); 4] =
+    [(fleet::TELEMETRY, 6), (fleet::TRIPS, 3), (fleet::DATABASE, 1), (fleet::RESERVATIONS, 3)];

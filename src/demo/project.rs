@@ -8,6 +8,7 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("schemas/trips.toml", include_str!("../../schemas/trips.toml")),
         ("schemas/carinfo.toml", include_str!("../../schemas/carinfo.toml")),
         ("schemas/deviceinfo.toml", include_str!("../../schemas/deviceinfo.toml")),
+        ("schemas/reservation.toml", include_str!("../../schemas/reservation.toml")),
         ("schemas/car_state.toml", include_str!("../../schemas/car_state.toml")),
         ("queries/fleet_now.sql", include_str!("../../queries/fleet_now.sql")),
         ("queries/headlights_left_on.sql", include_str!("../../queries/headlights_left_on.sql")),

@@ -185,6 +185,7 @@ impl Catalog for SharedCatalog {
             system.insert(name.to_owned(), Arc::new(SystemTable::new(schema, make)));
         }
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
+        let keys = kept.iter().map(|(name, kept)| (name.clone(), kept.rows.key().to_vec())).collect();
         let comments = move |table: &str| {
             // A mirror's columns are those of its changes.
             let changes = kept.contains_key(table).then(|| change::table_of(table));
@@ -195,7 +196,7 @@ impl Catalog for SharedCatalog {
                 .filter_map(|field| Some((field.name().clone(), field.metadata().get(DESCRIPTION_KEY)?.clone())))
                 .collect()
         };
-        Pinned { schemas, views, comments: Some(Arc::new(comments)) }
+        Pinned { schemas, views, keys, comments: Some(Arc::new(comments)) }
     }
 
     fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> Option<bool> {

@@ -12,11 +12,13 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use chrono::Utc;
 use futures::{FutureExt, StreamExt};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::catalog::EngineCatalog;
 use super::ingest::{Beside, Ingest};
+use super::latest::{self, Keeper};
 use super::retry::{Retried, Retries, not_fed};
 use super::status::{TableStatus, now_us};
 use super::{
@@ -89,6 +91,17 @@ pub fn letters_sql() -> String {
     )
 }
 
+fn request<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|error| Error::new(Kind::Query, "the action's body cannot be read").because(error))
+}
+
+fn answer(done: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(done)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(Kind::Internal, "the answer cannot be written").because(error))
+}
+
 /// `text` as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -109,19 +122,15 @@ impl Desk {
     }
 
     /// The desk as the doors see it.
-    pub(super) fn admin(self) -> Admin {
+    pub(super) fn admin(self, keeper: Keeper) -> Admin {
         Arc::new(move |action, body| {
-            let desk = self.clone();
+            let (desk, keeper) = (self.clone(), keeper.clone());
             async move {
-                if action != ACTION {
-                    return Err(Error::new(Kind::NotFound, format!("there is no action `{action}`")));
+                match action.as_str() {
+                    ACTION => answer(&desk.run(&request(&body)?).await?),
+                    latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),
+                    _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
                 }
-                let request = serde_json::from_slice(&body)
-                    .map_err(|error| Error::new(Kind::Query, "the action's body cannot be read").because(error))?;
-                let done = desk.run(&request).await?;
-                serde_json::to_vec(&done)
-                    .map(Bytes::from)
-                    .map_err(|error| Error::new(Kind::Internal, "the answer cannot be written").because(error))
             }
             .boxed()
         })

@@ -15,7 +15,7 @@ mod family;
 mod feed;
 mod feeder;
 mod ingest;
-mod latest;
+pub mod latest;
 mod metrics;
 mod outbound;
 mod reload;
@@ -218,7 +218,7 @@ impl Engine {
         let mut servers = Vec::new();
         if let Some(flight) = flight {
             let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
-            let work = flight.admin(desk.admin()).run(service.clone(), stop_servers.clone());
+            let work = flight.admin(desk.admin(keeper.clone())).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
         }
         if let Some(http) = http {

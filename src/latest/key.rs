@@ -119,6 +119,6 @@ mod tests {
             of(&[DataType::Utf8], &[Arc::clone(&texts)]),
             of(&[DataType::Int64, DataType::Utf8], &[numbers, texts]),
         ];
-        assert_eq!(found, [[919, 725, 626, 0], [0, 0, 0, 0], [0, 0, 0, 0]]);
+        assert_eq!(found, [[919, 725, 626, 0], [960, 18, 270, 444], [212, 231, 22, 0]]);
     }
 }

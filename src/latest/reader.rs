@@ -60,6 +60,7 @@ enum Kind<'a> {
         unchanged: &'a ListArray,
         snapshots: &'a StringArray,
         old_keys: Option<Keys>,
+        ignores_deletes: bool,
     },
     Events {
         times: &'a TimestampMicrosecondArray,
@@ -82,7 +83,7 @@ impl<'a> Reader<'a> {
         let time = |name| column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or(LatestError::Column(name));
         let offset = fixed::OFFSET;
         let kind = match &shape.source {
-            Source::Changes { old_key } => Kind::Changes {
+            Source::Changes { old_key, ignores_deletes } => Kind::Changes {
                 ops: text(change::OP)?,
                 runs: text(change::RUN)?,
                 epochs: text(change::EPOCH)?,
@@ -90,6 +91,7 @@ impl<'a> Reader<'a> {
                 unchanged: column(change::UNCHANGED)?.as_list_opt().ok_or(LatestError::Column(change::UNCHANGED))?,
                 snapshots: text(change::SNAPSHOT)?,
                 old_keys: form.of(batch, old_key)?,
+                ignores_deletes: *ignores_deletes,
             },
             Source::Events { last_non_null } => {
                 let names = shape.columns.fields().iter().map(|field| batch.column_by_name(field.name()));
@@ -111,14 +113,16 @@ impl<'a> Reader<'a> {
     /// What a row says.
     pub fn said(&self, row: usize) -> Said<'_> {
         let key = self.keys.get(row);
-        let Kind::Changes { ops, old_keys, .. } = &self.kind else {
+        let Kind::Changes { ops, old_keys, ignores_deletes, .. } = &self.kind else {
             return key.map_or(Said::Nothing, |key| Said::Row { key, old_key: None });
         };
         let op = if ops.is_valid(row) { ops.value(row) } else { "" };
         match (op, key) {
+            ("t" | "d" | "x", _) if *ignores_deletes => Said::Nothing,
             ("t", _) => Said::Truncated,
             ("c" | "u" | "r", Some(key)) => {
-                let old_key = old_keys.as_ref().and_then(|keys| keys.get(row)).filter(|old| *old != key);
+                let old_keys = old_keys.as_ref().filter(|_| !*ignores_deletes);
+                let old_key = old_keys.and_then(|keys| keys.get(row)).filter(|old| *old != key);
                 Said::Row { key, old_key }
             }
             ("d", Some(key)) => Said::Deleted { key },
@@ -129,7 +133,7 @@ impl<'a> Reader<'a> {
 
     /// True if a row is the last that a snapshot tells of the table.
     pub fn ends_snapshot(&self, row: usize) -> bool {
-        let Kind::Changes { ops, snapshots, .. } = &self.kind else { return false };
+        let Kind::Changes { ops, snapshots, ignores_deletes: false, .. } = &self.kind else { return false };
         let is = |column: &StringArray, words: &[&str]| column.is_valid(row) && words.contains(&column.value(row));
         is(ops, &["r"]) && is(snapshots, &["last", "last_in_data_collection"])
     }

@@ -30,6 +30,8 @@ pub enum Source {
     Changes {
         /// Its columns that hold the key as it was before; empty if there is not one for each.
         old_key: Vec<String>,
+        /// Rows that are deleted, or would be by a change of their key, stay.
+        ignores_deletes: bool,
     },
     /// An events table: the newest event of a key counts.
     Events {
@@ -51,12 +53,22 @@ pub struct Wanted {
     pub of_changes: bool,
     /// See [`Source::Events`].
     pub last_non_null: bool,
+    /// See [`Source::Changes`].
+    #[serde(default)]
+    pub ignores_deletes: bool,
 }
 
 impl Wanted {
     /// The current rows of a table of changes.
     pub fn mirror(key: &[String]) -> Self {
-        Self { key: key.to_vec(), foreign: vec![], columns: vec![], of_changes: true, last_non_null: false }
+        Self {
+            key: key.to_vec(),
+            foreign: vec![],
+            columns: vec![],
+            of_changes: true,
+            last_non_null: false,
+            ignores_deletes: false,
+        }
     }
 }
 
@@ -87,7 +99,8 @@ impl Shape {
             all.iter().find(of_field).map(|found| found.name.clone())
         };
         let source = if wanted.of_changes {
-            Source::Changes { old_key: keys.iter().map(old).collect::<Option<_>>().unwrap_or_default() }
+            let old_key = keys.iter().map(old).collect::<Option<_>>().unwrap_or_default();
+            Source::Changes { old_key, ignores_deletes: wanted.ignores_deletes }
         } else {
             Source::Events { last_non_null: wanted.last_non_null }
         };
@@ -106,7 +119,7 @@ impl Shape {
         let places = [fixed::INCARNATION, fixed::PARTITION, fixed::OFFSET, fixed::ROW];
         let mut needed: Vec<&str> = of_row.chain(places).collect();
         match &self.source {
-            Source::Changes { old_key } => {
+            Source::Changes { old_key, .. } => {
                 needed.extend(old_key.iter().map(String::as_str));
                 needed.extend([
                     change::OP,

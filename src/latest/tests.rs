@@ -42,7 +42,7 @@ fn shape(columns: &[(&str, DataType)]) -> Shape {
         columns: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
         key: vec!["id".to_owned()],
         foreign: vec![],
-        source: Source::Changes { old_key: vec!["before_id".to_owned()] },
+        source: Source::Changes { old_key: vec!["before_id".to_owned()], ignores_deletes: false },
         fields: columns.iter().map(|(name, _)| Some((*name).to_owned())).collect(),
     }
 }
@@ -298,6 +298,17 @@ proptest! {
         let order = Order { run_ms: numbers[0], epoch, token: [numbers[1], numbers[2], numbers[3]], lane, offset, row };
         prop_assert_eq!(Order::from_bytes(&order.to_bytes()), Some(order));
     }
+}
+
+#[test]
+fn deletes_that_are_ignored_change_nothing() {
+    let columns = [("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)];
+    let source = Source::Changes { old_key: vec!["before_id".to_owned()], ignores_deletes: true };
+    let mut keyed = Keyed::new(Shape { source, ..shape(&columns) }).unwrap();
+    let moved = Sent { change: Change::Move { old: 2, key: 3, a: None }, ..row(2, "", 4) };
+    let emptied = Sent { change: Change::Truncate, ..row(0, "", 6) };
+    keyed.apply(&batch(&[row(1, "one", 1), row(2, "two", 2), delete(1, 3), moved, emptied])).unwrap();
+    assert_eq!(rows_of(&keyed.scan().unwrap()).into_keys().collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::{CATALOG, Comments, PUBLIC, Pinned, SYSTEM};
 pub(super) struct PinnedCatalog {
     schemas: BTreeMap<String, Arc<PinnedSchema>>,
     views: BTreeMap<String, String>,
+    keys: BTreeMap<String, Vec<String>>,
     comments: Option<Arc<Comments>>,
     past: Option<Arc<PastTables>>,
 }
@@ -37,7 +38,8 @@ impl PinnedCatalog {
         for always in [PUBLIC, SYSTEM] {
             schemas.entry(always.to_owned()).or_default();
         }
-        Arc::new(Self { schemas, views: pinned.views, comments: pinned.comments, past })
+        let Pinned { views, keys, comments, .. } = pinned;
+        Arc::new(Self { schemas, views, keys, comments, past })
     }
 
     /// The tables of the past that the statement names.
@@ -48,6 +50,11 @@ impl PinnedCatalog {
     /// What people should know of the columns of a table of schema `public`.
     pub(super) fn comments(&self, table: &str) -> HashMap<String, String> {
         self.comments.as_ref().map(|comments| comments(table)).unwrap_or_default()
+    }
+
+    /// The key columns of a table of schema `public`, if it has one row per key.
+    pub(super) fn key(&self, table: &str) -> Option<&Vec<String>> {
+        self.keys.get(table)
     }
 
     /// Schema names, sorted.

@@ -86,6 +86,8 @@ pub struct Pinned {
     pub schemas: BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>,
     /// Name to SQL text of the views in schema `public`. A table of the same name wins.
     pub views: BTreeMap<String, String>,
+    /// Key columns of those tables of schema `public` that have one row per key.
+    pub keys: BTreeMap<String, Vec<String>>,
     /// What people should know of the columns of schema `public`, if somebody wrote that down.
     pub comments: Option<Arc<Comments>>,
 }

@@ -122,6 +122,11 @@ impl Session {
         self.service.threads().run(async move { session.list_tables().await })
     }
 
+    /// The key columns of a table of schema `public`; of one that does not have one row per key, none.
+    pub fn primary_key(&self, table: &str) -> Vec<String> {
+        self.pinned().0.key(table).cloned().unwrap_or_default()
+    }
+
     /// What is wrong with the view `name`, as a statement that reads it would be told. Where not all columns are
     /// `known` yet, only its syntax and the tables it names are judged.
     pub fn check_view<'a>(&'a self, name: &'a str, known: bool) -> BoxFuture<'a, Result<()>> {

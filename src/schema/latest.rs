@@ -48,6 +48,8 @@ pub enum OnDelete {
     DropRow,
     /// The source's columns are null.
     NullColumns,
+    /// Nothing: the source's columns stay as they were last.
+    Ignore,
 }
 
 impl Latest {

@@ -177,5 +177,18 @@ async fn a_latest_table_deleted_by_hand_is_made_again() {
     send(kafka, &cars, &signals, 0, 6);
     rows[0] = expected(3, 6)[0].clone();
     until_outside(&project, &rows).await;
+    // On purpose, while it runs and is read.
+    let url = project.flight_sql();
+    let replay = async |table: &str| project.run(&["ingest", "replay", table, "--from", "tables", "--url", &url]).await;
+    for (table, said) in [("car_state", "car_state has 3 rows\n"), ("cars", "cars has 3 rows\n")] {
+        let output = replay(table).await;
+        assert_eq!((output.code, output.stdout.as_str()), (Some(0), said), "{}", output.stderr);
+    }
+    let output = replay("signals").await;
+    assert!(output.stderr.contains("there is no mirror or latest table `signals`"), "{}", output.stderr);
+    send(kafka, &cars, &signals, 2, 8);
+    rows[2] = expected(3, 8)[2].clone();
+    until(&millpond, &rows).await;
+    until_outside(&project, &rows).await;
     assert_eq!(millpond.stop().await, Some(0));
 }

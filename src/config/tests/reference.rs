@@ -89,7 +89,7 @@ fn keys_and_defaults_are_those_of_the_code() {
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
         ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
-        ("schemas/&lt;latest&gt;.toml", latest::ALL, &[latest::ON_DELETE_LATER], ""),
+        ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
         ("queries/&lt;name&gt;.sql", view::ALL, &[view::KINDS_LATER], ""),
     ];
     for (heading, words, values, default_file) in chapters {

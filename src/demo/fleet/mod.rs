@@ -3,7 +3,8 @@
 //! Every car has four devices that share [`TELEMETRY`]; trip starts and ends go to [`TRIPS`]. Of ten reports of a
 //! car four come from the powertrain, three from the satellite receiver, two from the body and one from the tyres.
 //! A device's reports come in batches of ten, and a batch shares its fate. Everything is keyed by car id.
-//! If asked to, the company's database tells its changes on [`DATABASE`], in the form of AWS DMS.
+//! If asked to, the company's databases tell their changes: on [`DATABASE`] in the form of AWS DMS, on [`RESERVATIONS`]
+//! in that of Debezium.
 //!
 //! | fault (default rate) | what happens |
 //! |---|---|
@@ -31,8 +32,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use car::Car;
-pub use database::DATABASE;
 use database::Database;
+pub use database::{DATABASE, RESERVATIONS};
 use dice::Dice;
 use payload::{Device, Report};
 
@@ -65,7 +66,7 @@ pub struct FleetOptions {
     pub new_firmware_after: u64,
     /// How often things go wrong.
     pub faults: Faults,
-    /// The company's database tells its changes, too.
+    /// The company's databases tell their changes, too.
     pub database: bool,
 }
 
@@ -107,9 +108,9 @@ impl Faults {
 /// A message ready to be produced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// [`TELEMETRY`], [`TRIPS`] or [`DATABASE`].
+    /// [`TELEMETRY`], [`TRIPS`], [`DATABASE`] or [`RESERVATIONS`].
     pub topic: &'static str,
-    /// The car's id.
+    /// The car's id, or the key of a reservation.
     pub key: Arc<str>,
     /// JSON, or the beginning of it.
     pub payload: Vec<u8>,
@@ -208,7 +209,10 @@ impl Fleet {
         let mut database = Database::default();
         let rows: Vec<_> =
             self.cars.iter().flat_map(|car| database.load(car, now_us).map(|row| (car.id.clone(), row))).collect();
+        let rented = self.cars.iter().filter(|car| car.engine_on());
+        let reservations: Vec<_> = rented.map(|car| database.reservation(car, true, now_us)).collect();
         rows.into_iter().for_each(|(key, row)| self.wait(now_us, DATABASE, key, row));
+        reservations.into_iter().for_each(|(key, row)| self.wait(now_us, RESERVATIONS, key, row));
         self.database = Some(database);
     }
 
@@ -241,14 +245,18 @@ impl Fleet {
         let key = car.id.clone();
         if let Some(event) = car.advance(now_us, &mut self.dice) {
             let payload = payload::trip(car, event, now_us);
-            let status = self.database.as_mut().map(|database| database.status(car, now_us));
+            let told = self
+                .database
+                .as_mut()
+                .map(|database| (database.status(car, now_us), database.reservation(car, false, now_us)));
             if self.dice.chance(faults.resent) {
                 let at_us = now_us + self.dice.between(0.0, 3.0 * SECOND_US) as i64;
                 self.wait(at_us, TRIPS, key.clone(), payload.clone());
             }
             self.wait(now_us, TRIPS, key.clone(), payload);
-            if let Some(status) = status {
+            if let Some((status, (reservation, row))) = told {
                 self.wait(now_us, DATABASE, key.clone(), status);
+                self.wait(now_us, RESERVATIONS, reservation, row);
             }
         }
         // Cars take their turns at different places of the round, so that the mix of devices is even.

@@ -256,4 +256,21 @@ fn the_database_tells_its_rows_once_and_then_what_changes() {
     let positions: Vec<i64> = changes.iter().filter_map(position).collect();
     assert!(positions.is_sorted() && positions.len() == positions.iter().collect::<BTreeSet<_>>().len());
     assert!(messages.iter().all(|message| message.topic != DATABASE || message.key.starts_with("car-")));
+
+    // A reservation is made, then given back; each is one row.
+    let reservations: Vec<(&Message, Value)> = messages
+        .iter()
+        .filter(|message| message.topic == RESERVATIONS)
+        .map(|message| (message, parse(message).unwrap()))
+        .collect();
+    let mut ops: BTreeMap<&str, String> = BTreeMap::new();
+    for (message, change) in &reservations {
+        let id = format!("{{\"reservation_id\":{}}}", change["after"]["reservation_id"]);
+        assert_eq!(*message.key, *id);
+        let given_back = change["after"]["status"] == "RETURNED";
+        assert_eq!(given_back, change["after"]["returned_at"].is_string());
+        ops.entry(&message.key).or_default().push_str(change["op"].as_str().unwrap());
+    }
+    assert!(ops.values().all(|ops| matches!(ops.as_str(), "r" | "ru" | "c" | "cu" | "u")), "{ops:?}");
+    assert!(ops.values().any(|ops| ops == "cu") && ops.values().any(|ops| ops.starts_with('r')), "{ops:?}");
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
@@ -29,6 +30,25 @@ use crate::task::Shutdown;
 
 /// Pause before the lake is asked again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether rows are put together.
+const SOON: Duration = Duration::from_millis(50);
+/// Name of the admin action of a [`Replay`].
+pub const REPLAY: &str = "millpond.replay";
+
+/// A table with one row per key that is to be put together anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// Its name.
+    pub table: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Rows of the table.
+    pub rows: u64,
+}
 
 /// A table with one row per key.
 #[derive(Debug, Clone)]
@@ -109,6 +129,17 @@ impl Kept {
         Self { rows, derived, declared, states, flushed: Arc::default(), stop, _alive: alive }
     }
 
+    /// The same again, with nothing in it yet.
+    fn anew(&self, contracts: &[Arc<Contract>]) -> Self {
+        match &self.declared {
+            Declared::Mirror { key } => {
+                let (name, source) = (self.rows.name(), self.states.first().map_or("", |state| &state.source));
+                Self::mirror(name, source, key)
+            }
+            Declared::Latest { spec, .. } => Self::latest(spec, contracts, self.declared.clone()),
+        }
+    }
+
     /// What it is, in a word.
     pub fn kind(&self) -> &'static str {
         match self.declared {
@@ -117,10 +148,10 @@ impl Kept {
         }
     }
 
-    fn mirror(contract: &Contract) -> Self {
-        let table = Arc::new(LatestTable::new(&contract.file, Wanted::mirror(&contract.key)));
-        let states = vec![State::new(&table, &contract.table)];
-        Self::new(table, Declared::Mirror { key: contract.key.clone() }, states)
+    fn mirror(name: &str, source: &str, key: &[String]) -> Self {
+        let table = Arc::new(LatestTable::new(name, Wanted::mirror(key)));
+        let states = vec![State::new(&table, source)];
+        Self::new(table, Declared::Mirror { key: key.to_vec() }, states)
     }
 
     fn latest(spec: &Latest, contracts: &[Arc<Contract>], declared: Declared) -> Self {
@@ -138,6 +169,7 @@ impl Kept {
                 columns: source.columns.clone(),
                 of_changes,
                 last_non_null: source.merge == Merge::LastNonNull,
+                ignores_deletes: source.on_delete == OnDelete::Ignore,
             };
             let table = Arc::new(LatestTable::new(&spec.table, wanted));
             states.push(State::new(&table, &contract.table));
@@ -161,7 +193,9 @@ pub fn kept(contracts: &[Arc<Contract>], latest: &[Latest], before: &KeptTables)
         now.insert(name.to_owned(), known.unwrap_or_else(|| make(declared)));
     };
     for contract in contracts.iter().filter(|contract| contract.format.is_change()) {
-        keep(&contract.file, Declared::Mirror { key: contract.key.clone() }, &|_| Kept::mirror(contract));
+        keep(&contract.file, Declared::Mirror { key: contract.key.clone() }, &|_| {
+            Kept::mirror(&contract.file, &contract.table, &contract.key)
+        });
     }
     for spec in latest {
         let key = |contract: &Arc<Contract>| contract.format.is_change().then(|| contract.key.clone());
@@ -212,23 +246,61 @@ impl Keeper {
         let now = kept(contracts, latest, &before);
         for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
             info!(table = name, kind = kept.kind(), "rows are put together");
-            self.begin(name, kept);
+            self.begin(name, kept, false);
         }
         self.catalog.kept.store(Arc::new(now));
     }
 
-    fn begin(&self, name: &str, kept: &Kept) {
+    /// Puts the rows of a table together from the tables they come from, forgetting all that was written down, and then
+    /// shows them instead of those that are kept now.
+    pub async fn replay(&self, replay: &Replay) -> Result<Replayed> {
+        let Replay { table } = replay;
+        let known = self.catalog.kept.load().get(table).cloned();
+        let Some(before) = known else {
+            let message = format!("there is no mirror or latest table `{table}`");
+            return Err(Error::new(Kind::NotFound, message));
+        };
+        info!(table, "rows are put together anew");
+        let fed = self.catalog.fed();
+        let next = before.anew(&fed.contracts);
+        self.begin(table, &next, true);
+        while next.rows.is_loading() {
+            tokio::time::sleep(SOON).await;
+        }
+        let rows = next.rows.stats().rows;
+        self.catalog.kept.rcu(|kept| {
+            let mut kept = KeptTables::clone(kept);
+            // Its file may have been edited meanwhile.
+            if kept.get(table).is_some_and(|kept| kept.is(&before)) {
+                kept.insert(table.clone(), next.clone());
+            }
+            kept
+        });
+        match next.rows.stopped() {
+            Some(reason) => Err(Error::new(Kind::Exhausted, reason)),
+            None => Ok(Replayed { rows: rows as u64 }),
+        }
+    }
+
+    /// Keeps `kept` from now on; `anew`: nothing that was written down of it counts.
+    fn begin(&self, name: &str, kept: &Kept, anew: bool) {
         // Whoever holds `kept` keeps it alive, so its tasks hold parts of it.
         let (keeper, name, stop) = (self.clone(), name.to_owned(), kept.stop.clone());
         let (rows, derived, declared) = (Arc::clone(&kept.rows), kept.derived.clone(), format!("{:?}", kept.declared));
         let (states, flushed) = (kept.states.clone(), Arc::clone(&kept.flushed));
         let Some(writing) = self.writing.clone() else { return keeper.follow(&states, None, &stop) };
+        if anew {
+            keeper.follow(&states, None, &stop);
+        }
         let turn = Arc::clone(writing.turns.lock().entry(name.clone()).or_default());
         let work = writing.writers.clone().track_future(async move {
             let _turn = turn.lock_owned().await;
             let opened = stop.run_until_cancelled(open(&writing.lake, &name)).await;
             let Some((files, manifest)) = opened else { return };
-            keeper.follow(&states, manifest.as_ref().map(|manifest| (&files, manifest)), &stop);
+            let manifest = manifest.filter(|_| !anew);
+            if !anew {
+                keeper.follow(&states, manifest.as_ref().map(|manifest| (&files, manifest)), &stop);
+            }
             let service = keeper.service.clone();
             let catalog = Arc::clone(&keeper.catalog);
             let source = Source { name, rows, derived, declared, states, service, catalog, flushed };

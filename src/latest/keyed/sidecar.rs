@@ -198,7 +198,7 @@ impl Keyed {
     fn tell_columns(&mut self, key: &[u8], newest: Order, at: (u32, usize), orders: &[Option<Order>]) -> usize {
         self.change(key, |slot, store| {
             let columns = vec![None; orders.len()].into();
-            let known = slot.told.get_or_insert_with(|| Told { order: newest, values: Values::Columns(columns) });
+            let known = slot.told.get_or_insert(Told { order: newest, values: Values::Columns(columns) });
             let cells = known.values.columns(known.order, orders.len(), store);
             known.order = known.order.max(newest);
             for (cell, order) in cells.iter_mut().zip(orders) {

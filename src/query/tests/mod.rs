@@ -43,6 +43,7 @@ impl Fixture {
             "carinfo",
             RecordBatch::try_from_iter([("car_id", names), ("plate_no", plates)]).unwrap(),
         );
+        fixture.pinned.lock().keys.insert("carinfo".into(), vec!["car_id".into()]);
         let topics: ArrayRef = Arc::new(StringArray::from(vec!["fleet.telemetry"]));
         fixture.put("system", "ingest", RecordBatch::try_from_iter([("topic", topics)]).unwrap());
         Arc::new(fixture)

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTables};
+use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables};
 use tonic::Status;
 
 use super::{info, status};
-use crate::query::{CATALOG, Session};
+use crate::query::{CATALOG, PUBLIC, Session};
 
 const TABLE_TYPES: [&str; 3] = ["TABLE", "VIEW", "SYSTEM TABLE"];
 
@@ -44,7 +44,7 @@ pub(super) async fn answer(command: Command, session: &Session) -> Result<Option
         }
         Command::CommandGetSqlInfo(command) => command.into_builder(info::sql()?).build(),
         Command::CommandGetXdbcTypeInfo(command) => command.into_builder(info::xdbc()?).build(),
-        Command::CommandGetPrimaryKeys(_) => return Ok(Some(RecordBatch::new_empty(Arc::new(primary_keys())))),
+        Command::CommandGetPrimaryKeys(command) => return primary_key(command, session).map(Some),
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
         | Command::CommandGetCrossReference(_) => return Ok(Some(RecordBatch::new_empty(Arc::new(foreign_keys())))),
@@ -56,6 +56,25 @@ pub(super) async fn answer(command: Command, session: &Session) -> Result<Option
 /// By the book an empty name asks for tables without a catalog; drivers send it when the user chose none.
 fn any_catalog(catalog: Option<String>) -> Option<String> {
     catalog.filter(|name| !name.is_empty())
+}
+
+fn primary_key(command: CommandGetPrimaryKeys, session: &Session) -> Result<RecordBatch, Status> {
+    let CommandGetPrimaryKeys { catalog, db_schema, table } = command;
+    let is_public = any_catalog(catalog).is_none_or(|name| name == CATALOG)
+        && any_catalog(db_schema).is_none_or(|name| name == PUBLIC);
+    let key = if is_public { session.primary_key(&table) } else { Vec::new() };
+    let same = |text: &str| Arc::new(StringArray::from(vec![text; key.len()])) as ArrayRef;
+    let numbers = Int32Array::from_iter_values((1..).take(key.len()));
+    let columns = vec![
+        same(CATALOG),
+        same(PUBLIC),
+        same(&table),
+        Arc::new(StringArray::from_iter_values(&key)),
+        Arc::new(StringArray::new_null(key.len())),
+        Arc::new(numbers),
+    ];
+    let unmade = |error: arrow::error::ArrowError| Status::internal(error.to_string());
+    RecordBatch::try_new(Arc::new(primary_keys()), columns).map_err(unmade)
 }
 
 /// Schema of GetPrimaryKeys, from FlightSql.proto.

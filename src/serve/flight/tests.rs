@@ -226,6 +226,16 @@ async fn metadata_is_filled_and_patterns_are_escaped() {
         assert_eq!(info.clone().try_decode_schema().unwrap().fields().len(), columns);
         assert_eq!(fetch(&mut client, info).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
     }
+    let asked = CommandGetPrimaryKeys { table: "carinfo".into(), db_schema: Some("public".into()), catalog: None };
+    let info = client.get_primary_keys(asked.clone()).await.unwrap();
+    let text = pretty_format_batches(&fetch(&mut client, info).await.unwrap()).unwrap().to_string();
+    assert!(
+        text.contains("| millpond     | public         | carinfo    | car_id      |          | 1            |"),
+        "{text}"
+    );
+    let elsewhere = CommandGetPrimaryKeys { db_schema: Some("system".into()), ..asked };
+    let info = client.get_primary_keys(elsewhere).await.unwrap();
+    assert_eq!(fetch(&mut client, info).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
     server.stop().await;
 }
 
