@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Becomes (exec) one of the cached components; used by scripts/stack.sh and by the integration tests.
-#   component.sh kafka DIR PORT CONTROLLER_PORT   a broker on 127.0.0.1:PORT, its data in DIR
+#   component.sh kafka DIR PORT CONTROLLER_PORT [SASL_PORT MTLS_PORT]
+#                                                 a broker on 127.0.0.1:PORT, its data in DIR; on SASL_PORT with TLS for
+#                                                 alice (password secret, SCRAM-SHA-512), on MTLS_PORT for who has
+#                                                 the certificate DIR/tls/client.pem and .key; DIR/tls/ca.pem signs all
 #   component.sh topics BROKERS NAME:PARTITIONS…  makes missing topics
 #   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
 #   component.sh registry DIR PORT [https]        a schema registry on http://127.0.0.1:PORT/apis/ccompat/v7, or https
@@ -17,25 +20,54 @@ absent() { die "$1 is not installed yet: run scripts/setup.sh (make test and mak
 # Short-lived and small: neither the optimising compiler nor a parallel collector pays here.
 JAVA=(java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -cp "$KAFKA_HOME/libs/*")
 
+# certificates DIR: an authority, and what it signs for a server on this host and for a client.
+certificates() {
+    [ ! -e "$1/ready" ] || return 0
+    mkdir -p "$1"
+    local name subject
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=authority -keyout "$1/ca.key" -out "$1/ca.pem"
+    for name in server client; do
+        subject=/CN=$name
+        openssl req -newkey rsa:2048 -nodes -subj "$subject" -keyout "$1/$name.key" -out "$1/$name.csr"
+        openssl x509 -req -days 3650 -in "$1/$name.csr" -CA "$1/ca.pem" -CAkey "$1/ca.key" -CAcreateserial \
+            -extfile <(echo subjectAltName=IP:127.0.0.1) -out "$1/$name.pem"
+    done
+    cat "$1/server.key" "$1/server.pem" >"$1/server-both.pem"
+    touch "$1/ready"
+}
+
 what=${1:-}
 shift || true
 case $what in
 kafka)
     [ -d "$KAFKA_HOME" ] || absent "Apache Kafka"
-    dir=$1 port=$2 controller=$3
+    dir=$1 port=$2 controller=$3 listeners=PLAIN://127.0.0.1:$2 secure=() users=()
     mkdir -p "$dir"
+    if [ -n "${4:-}" ]; then
+        certificates "$dir/tls"
+        listeners+=",SASL://127.0.0.1:$4,MTLS://127.0.0.1:$5"
+        scram=org.apache.kafka.common.security.scram.ScramLoginModule
+        secure=("listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_SSL,MTLS:SSL,CONTROLLER:PLAINTEXT"
+            "sasl.enabled.mechanisms=SCRAM-SHA-512"
+            "listener.name.sasl.scram-sha-512.sasl.jaas.config=$scram required;"
+            "listener.name.mtls.ssl.client.auth=required"
+            "ssl.keystore.type=PEM" "ssl.keystore.location=$dir/tls/server-both.pem"
+            "ssl.truststore.type=PEM" "ssl.truststore.location=$dir/tls/ca.pem")
+        users=(--add-scram 'SCRAM-SHA-512=[name=alice,password=secret]')
+    fi
     {
         cat "$SCRIPTS/kafka/server.properties"
         echo "controller.quorum.voters=1@127.0.0.1:$controller"
-        echo "listeners=PLAIN://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
-        echo "advertised.listeners=PLAIN://127.0.0.1:$port"
+        echo "listeners=$listeners,CONTROLLER://127.0.0.1:$controller"
+        echo "advertised.listeners=$listeners"
         echo "log.dirs=$dir/data"
+        printf '%s\n' "${secure[@]}"
     } >"$dir/server.properties"
     if [ ! -e "$dir/data/meta.properties" ]; then
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
         # A cluster id that begins with a dash would look like an option.
         "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn kafka.tools.StorageTool format \
-            --cluster-id "M${id:1}" --config "$dir/server.properties"
+            --cluster-id "M${id:1}" --config "$dir/server.properties" "${users[@]}"
     fi
     exec "${JAVA[@]}" -Xmx512m -Dorg.slf4j.simpleLogger.showDateTime=true \
         -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS kafka.Kafka "$dir/server.properties"
@@ -135,7 +167,7 @@ python)
     exec "$PYTHON_HOME/bin/python" "$@"
     ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -6,6 +6,9 @@
 //! `n`. The commit decides: whoever starts reads the number, and with it the manifest. Manifests that no commit names
 //! are left over from a crash; their numbers are not taken again.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -246,7 +249,6 @@ impl LatestFiles {
         let before = table.clone();
         let outcome = commit::commit_replacement(&mut table, FLUSH, &replacement, start, manifest.flush, stop).await?;
         failpoint::hit("latest_after_commit");
-        debug!(table = self.name, flush = manifest.flush, ?outcome, "flushed");
         if outcome != Outcome::Skipped {
             self.note_replaced(&before, &table)?;
         }

@@ -62,6 +62,11 @@ impl Merged {
         &self.parts
     }
 
+    /// How often the rows of each part have changed.
+    fn part_changes(&self) -> Vec<u64> {
+        self.parts.iter().map(|part| part.table.changes()).collect()
+    }
+
     /// The columns, and where the values of those behind the key and `event_time` stand. Of a name that two parts have
     /// the first one's column is taken.
     fn layout(&self) -> (SchemaRef, Vec<Placed>) {
@@ -193,6 +198,13 @@ impl Rows for Merged {
             stats.keys = stats.keys.max(part.keys);
             stats.bytes += part.bytes;
         }
+        // Rows of a scan are held until something changes; while one is under way, nobody waits for it here.
+        if let Some(mut scanned) = self.scanned.try_lock() {
+            let now = self.part_changes();
+            scanned.take_if(|(then, _)| *then != now);
+            let rows = scanned.iter().flat_map(|(_, rows)| rows);
+            stats.bytes += rows.map(RecordBatch::get_array_memory_size).sum::<usize>();
+        }
         stats
     }
 
@@ -206,7 +218,7 @@ impl Rows for Merged {
 
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
         let mut scanned = self.scanned.lock();
-        let now: Vec<u64> = self.parts.iter().map(|part| part.table.changes()).collect();
+        let now = self.part_changes();
         if let Some((_, rows)) = scanned.as_ref().filter(|(then, _)| *then == now) {
             return Ok(rows.clone());
         }

@@ -105,10 +105,11 @@ async fn a_kill_at_every_step_of_a_flush_loses_nothing_and_outsiders_see_plain_r
         // Three tables are flushed at once: the first hit may be of any.
         let millpond = Millpond::start(&project.clone().failpoint(point, nth));
         let sending = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(300));
             loop {
+                ticks.tick().await;
                 (0..CARS).for_each(|car| send(kafka, &cars, &signals, car, round));
                 round += 2;
-                tokio::time::sleep(Duration::from_millis(300)).await;
             }
         };
         tokio::select! {

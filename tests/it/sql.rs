@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_flight::FlightInfo;
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::client::{FlightSqlServiceClient, PreparedStatement};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
@@ -70,7 +70,13 @@ impl Client {
         Ok(batches.iter().flat_map(rows).collect())
     }
 
-    async fn fetch(&self, info: FlightInfo) -> Result<Vec<RecordBatch>, Refusal> {
+    /// A statement to execute again and again.
+    pub async fn prepare(&self, sql: &str) -> PreparedStatement<Channel> {
+        self.0.clone().prepare(sql.to_owned(), None).await.unwrap()
+    }
+
+    /// The rows that a statement's execution gives.
+    pub async fn fetch(&self, info: FlightInfo) -> Result<Vec<RecordBatch>, Refusal> {
         let mut batches = Vec::new();
         for endpoint in info.endpoint {
             let stream = self.0.clone().do_get(endpoint.ticket.unwrap()).await?;

@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use chrono::Utc;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::follower::{Seen, StateRecord};
 use super::{State, Writing, broken};
@@ -152,6 +152,7 @@ impl Writer {
         if schema.fields().len() <= key || self.source.rows.is_loading() || self.source.rows.stopped().is_some() {
             return Ok(0);
         }
+        let began = Instant::now();
         let Some(cut) = self.cut().await? else { return Ok(0) };
         let mut manifest = StatesManifest {
             flush: 0,
@@ -161,6 +162,8 @@ impl Writer {
             sources: cut.sources,
         };
         let bytes = cut.bytes + self.files.flush(cut.flush, &mut manifest, &self.writing.abort).await?;
+        let took_ms = began.elapsed().as_millis() as u64;
+        debug!(table = self.source.name, flush = manifest.flush, bytes, took_ms, "rows written");
         self.files.tidy(&manifest).await;
         self.manifest = Some(manifest);
         self.whole = false;

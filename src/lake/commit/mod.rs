@@ -453,9 +453,11 @@ fn replace<'a>(
         actions.extend(files.iter().filter(is_replaced).map(|file| Action::Remove(file.remove_action(true))));
         actions.extend(adds.iter().cloned().map(Action::Add));
         let rewrite = Transaction::new(REWRITE, table.number(REWRITE).unwrap_or(0) + 1);
-        let predicate = only
-            .as_ref()
-            .map(|(column, values)| format!("{column} IN ({})", values.iter().cloned().collect::<Vec<_>>().join(", ")));
+        let named = only.as_ref().filter(|(_, values)| !values.is_empty());
+        let predicate = named.map(|(column, values)| {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            format!("{column} IN ({})", values.join(", "))
+        });
         let partition_by = Some(state.metadata().partition_columns().to_vec());
         let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by, predicate };
         commit(table, actions, vec![txn, rewrite], operation).await

@@ -93,6 +93,11 @@ impl Database {
         }
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Runs statements; returns the lines they give.
     pub fn run(&self, sql: &str) -> Vec<String> {
         let answer = self.ask("fleet", sql).unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -25,6 +25,8 @@ const CALL: Duration = Duration::from_secs(30);
 pub struct Kafka {
     port: u16,
     controller_port: u16,
+    /// Where it listens with TLS: for who has a password, and for who has a certificate.
+    secure_ports: Option<[u16; 2]>,
     dir: PathBuf,
     process: Mutex<Option<Process>>,
 }
@@ -64,10 +66,29 @@ impl Kafka {
 
     /// A broker of the test's own, to stop and restart.
     pub async fn start() -> Self {
-        let kafka =
-            Self { port: free_port(), controller_port: free_port(), dir: folder("kafka"), process: Mutex::new(None) };
+        Self::make(None).await
+    }
+
+    /// The same, with TLS on two more ports.
+    pub async fn start_secure() -> Self {
+        Self::make(Some([free_port(), free_port()])).await
+    }
+
+    async fn make(secure_ports: Option<[u16; 2]>) -> Self {
+        let (port, controller_port, dir) = (free_port(), free_port(), folder("kafka"));
+        let kafka = Self { port, controller_port, secure_ports, dir, process: Mutex::new(None) };
         kafka.restart().await;
         kafka
+    }
+
+    /// The bootstrap servers with TLS: for user `alice` with the password `secret`, and for who has the certificate.
+    pub fn secure_brokers(&self) -> [String; 2] {
+        self.secure_ports.expect("started with start_secure").map(|port| format!("127.0.0.1:{port}"))
+    }
+
+    /// A file of the broker's certificates: `ca.pem`, `client.pem`, `client.key`.
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.dir.join("tls").join(name)
     }
 
     /// The bootstrap servers.
@@ -84,7 +105,8 @@ impl Kafka {
     pub async fn restart(&self) {
         self.stop();
         let (port, controller) = (self.port.to_string(), self.controller_port.to_string());
-        let command = component(&["kafka", self.dir.to_str().unwrap(), &port, &controller]);
+        let mut command = component(&["kafka", self.dir.to_str().unwrap(), &port, &controller]);
+        command.args(self.secure_ports.iter().flatten().map(u16::to_string));
         let process = Process::spawn("kafka", &command, &self.dir.join("kafka.log"));
         process
             .wait_ready(START, || async {
