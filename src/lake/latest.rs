@@ -57,6 +57,8 @@ const KEPT_TIMES: u64 = 10;
 pub struct Manifest<S> {
     /// Which flush.
     pub flush: i64,
+    /// Whose: a text that no other has.
+    pub id: String,
     /// What the table was declared as.
     pub declared: String,
     /// In how many parts the table's rows are.
@@ -227,7 +229,7 @@ impl LatestFiles {
     }
 
     /// Replaces rows, with `manifest` beside them; returns once the outcome is known, however long the store is away.
-    /// The manifest gets its number here. Returns the bytes of the rows' files.
+    /// The manifest gets its number and id here. Returns the bytes of the rows' files.
     pub async fn flush<S: Serialize>(
         &mut self,
         flush: Flush,
@@ -240,7 +242,7 @@ impl LatestFiles {
         let adds = stage(&table, &flush.rows, &schema, stop).await?;
         failpoint::hit("latest_after_stage");
         let start = self.number();
-        manifest.flush = start + 1;
+        (manifest.flush, manifest.id) = (start + 1, uuid::Uuid::new_v4().to_string());
         self.write_manifest(manifest, stop).await?;
         failpoint::hit("latest_after_manifest");
         let only = flush.only.map(|buckets| (BUCKET, buckets.iter().map(u32::to_string).collect()));

@@ -24,3 +24,4 @@ mod secure;
 mod shapes;
 mod sql;
 mod tidy;
+mod topics;

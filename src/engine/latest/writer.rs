@@ -156,6 +156,7 @@ impl Writer {
         let Some(cut) = self.cut().await? else { return Ok(0) };
         let mut manifest = StatesManifest {
             flush: 0,
+            id: String::new(),
             declared: self.source.declared.clone(),
             buckets: cut.buckets,
             written_at: Utc::now(),

@@ -23,7 +23,7 @@ fn flush(ids: &[i64], only: Option<&[u32]>) -> Flush {
 
 fn manifest() -> Manifest<String> {
     let written_at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-    Manifest { flush: 0, declared: "so".to_owned(), buckets: 10, written_at, sources: vec![] }
+    Manifest { flush: 0, id: String::new(), declared: "so".to_owned(), buckets: 10, written_at, sources: vec![] }
 }
 
 async fn held(files: &LatestFiles) -> Vec<i64> {

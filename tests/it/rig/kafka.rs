@@ -188,6 +188,14 @@ impl Kafka {
             .await;
     }
 
+    /// Has a partition of `topic` forget its records below `offset`.
+    pub async fn forget_below(&self, topic: &str, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let mut below = TopicPartitionList::new();
+        below.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        admin.delete_records(&below, &AdminOptions::new()).await.unwrap();
+    }
+
     /// The next offset of each partition of `topic` (the high watermark); empty if there is no such topic.
     pub fn ends(&self, topic: &str) -> Vec<i64> {
         let client: BaseConsumer = self.client().set("allow.auto.create.topics", "false").create().unwrap();
