@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{State, broken};
+use super::{Keeper, State, broken};
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
@@ -43,6 +43,8 @@ pub(super) struct Follower {
     seen: Option<Seen>,
     /// The same, for those who wait.
     shown: Arc<Mutex<Option<Seen>>>,
+    /// The table is read from Kafka here, or will be.
+    is_fed: bool,
     /// Snapshots that are told to their end, and where all partitions ended then.
     sweeps: Vec<(Order, Positions)>,
 }
@@ -72,10 +74,21 @@ pub(super) struct StateRecord {
 }
 
 impl Follower {
-    pub(super) fn new(state: &State, catalog: &Arc<EngineCatalog>, service: &Service, known: Option<Known>) -> Self {
+    /// One who keeps `state`, for `keeper`, from where `known` ends.
+    pub(super) fn new(state: &State, keeper: &Keeper, known: Option<Known>) -> Self {
         let State { table, source, seen } = state.clone();
-        let (catalog, service) = (Arc::clone(catalog), service.clone());
-        Self { table, source, catalog, service, known, columns: None, seen: None, shown: seen, sweeps: Vec::new() }
+        Self {
+            table,
+            source,
+            catalog: Arc::clone(&keeper.catalog),
+            service: keeper.service.clone(),
+            known,
+            columns: None,
+            seen: None,
+            shown: seen,
+            is_fed: keeper.writing.is_some(),
+            sweeps: Vec::new(),
+        }
     }
 
     /// The table that the state is kept from, once it is there.
@@ -101,6 +114,10 @@ impl Follower {
             };
             let pause = async {
                 match &looked {
+                    // Where Kafka's partitions end may be known only later.
+                    Ok(()) if !self.table.sweeps().is_empty() => {
+                        let _ = tokio::time::timeout(RETRY, changed.changed()).await;
+                    }
                     Ok(()) => changed.changed().await.unwrap_or(()),
                     Err(_) => tokio::time::sleep(RETRY).await,
                 }
@@ -124,7 +141,8 @@ impl Follower {
     pub(super) async fn look(&mut self) -> Result<()> {
         let view = self.source().await.pin();
         if !self.shape(&view.schema)? {
-            // Nothing was ever read: there is no key yet.
+            // Nothing was ever read: there is no key yet. What was written down is of a table that is gone.
+            self.known = None;
             self.table.loaded();
             return Ok(());
         }
@@ -228,16 +246,17 @@ impl Follower {
 
     /// Where the source's partitions end in Kafka; `None` while that is not known.
     fn ends(&self) -> Option<Positions> {
-        let mut ends = Positions::new();
+        let (mut ends, mut is_known) = (Positions::new(), !self.is_fed);
         for (topic, (incarnation, status)) in self.catalog.readers.read().iter() {
             let status = status();
             let Some(reader) = status.of(&self.source) else { continue };
+            is_known |= !reader.partitions.is_empty();
             for (partition, status) in &reader.partitions {
                 let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
                 ends.insert(TopicPartition { topic, incarnation, partition }, status.high_watermark?);
             }
         }
-        Some(ends)
+        is_known.then_some(ends)
     }
 
     /// Gives the state the columns that its table has by now; false if the table has no key yet.

@@ -313,7 +313,7 @@ impl Keeper {
     fn follow(&self, states: &[State], known: Option<(&LatestFiles, &StatesManifest)>, stop: &Shutdown) {
         for state in states {
             let known = known.and_then(|(files, manifest)| state.known(files, manifest));
-            let follower = Follower::new(state, &self.catalog, &self.service, known);
+            let follower = Follower::new(state, self, known);
             let stop = stop.clone();
             crate::task::spawn("latest", async move { follower.run(stop).await });
         }
@@ -326,7 +326,7 @@ impl Keeper {
             let known = read(lake, name).await.map_err(super::unreadable)?;
             for state in &kept.states {
                 let known = known.1.as_ref().and_then(|manifest| state.known(&known.0, manifest));
-                Follower::new(state, &self.catalog, &self.service, known).look().await?;
+                Follower::new(state, self, known).look().await?;
             }
         }
         Ok(())
