@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
 
-const SOON: Duration = Duration::from_secs(60);
+/// Kafka tells of partitions that came or went only now and then.
+const SOON: Duration = Duration::from_secs(120);
 
 async fn until_rows(millpond: &Millpond, table: &str, rows: i64) {
     let sql = format!("SELECT count(*) AS n FROM {table}");
