@@ -35,8 +35,6 @@ const FIRST_WINDOW_TIME: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: usize = 128 * 1024 * 1024;
 /// … and at this part of the ingest budget: what encoding its files takes comes on top of the rows.
 const WINDOW_PART: usize = 8;
-/// A checkpoint of the Delta log is written in the background each time this many table versions were added.
-const CHECKPOINT_EVERY: u64 = 64;
 
 /// What a table's ingest needs.
 pub struct Ingest {
@@ -349,7 +347,7 @@ impl State {
         }
         let mut due = Vec::new();
         for (table, last) in tables.all().zip(&mut self.checkpoints) {
-            if table.version() >= *last + CHECKPOINT_EVERY {
+            if table.version() >= *last + lake::CHECKPOINT_EVERY {
                 *last = table.version();
                 due.push(table.clone());
             }

@@ -33,7 +33,7 @@ use super::commit::machine::Outcome;
 use super::commit::{self, CommitError, Replacement};
 use super::flush::pause;
 use super::positions::{Positions, TopicPartition};
-use super::table::{Table, TableError};
+use super::table::{CHECKPOINT_EVERY, Table, TableError};
 use super::txns::TxnError;
 use super::{Lake, OWN, PUBLIC};
 use crate::schema::conform;
@@ -43,8 +43,6 @@ use crate::task::{Shutdown, failpoint};
 pub const BUCKET: &str = "_bucket";
 /// The application id whose number is that of the newest flush.
 const FLUSH: &str = "flush";
-/// A checkpoint of the Delta log is written each time this many table versions were added.
-const CHECKPOINT_EVERY: u64 = 64;
 /// Files that were replaced are kept this long for those who read the table as it was …
 const KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// … unless they take more than this, or …

@@ -53,7 +53,7 @@ pub use retry::retry;
 pub use schema_versions::SchemaVersions;
 pub use side::SideRows;
 pub use store::{DurableLocal, Location, S3Keys, S3Options, Stores, reason, store_error};
-pub use table::{Past, Table, TableError};
+pub use table::{CHECKPOINT_EVERY, Past, Table, TableError};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};
 

@@ -29,6 +29,9 @@ use crate::schema::conform;
 /// Table property that names the schema version of the table's newest rows.
 pub const SCHEMA_VERSION_PROPERTY: &str = "millpond.schema_version";
 
+/// A checkpoint of a table's log is written each time this many table versions were added.
+pub const CHECKPOINT_EVERY: u64 = 64;
+
 /// Rows handed to the file writer at once: so many …
 const STAGE_ROWS: usize = 32 * 1024;
 /// … or so many bytes, since they are copied to be split by day.
@@ -177,9 +180,12 @@ impl Table {
 
     /// Whether the table's columns are these.
     pub fn has_columns(&self, schema: &SchemaRef) -> Result<bool, TableError> {
-        let fields: StructType =
-            schema.as_ref().try_into_kernel().map_err(|error: ArrowError| self.schema_error(&error))?;
-        Ok(*self.delta.snapshot()?.schema() == fields)
+        Ok(*self.delta.snapshot()?.schema() == self.delta_schema(schema)?)
+    }
+
+    /// Columns in Delta's form.
+    pub(super) fn delta_schema(&self, schema: &SchemaRef) -> Result<StructType, TableError> {
+        schema.as_ref().try_into_kernel().map_err(|error: ArrowError| self.schema_error(&error))
     }
 
     /// The schema version that the table's properties name; 0 before the first.

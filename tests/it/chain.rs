@@ -45,7 +45,6 @@ fn lines(table: &str, key: &str, columns: &[Compared], pick: fn(&Compared) -> &S
 
 struct Chain {
     database: Database,
-    kafka: &'static Kafka,
     minio: &'static Minio,
     project: Project,
     random: StdRng,
@@ -88,7 +87,7 @@ impl Chain {
             .schema("deviceinfo", &mirror("deviceinfo", "device_id", ""))
             .schema("car_state", state);
         let random = StdRng::seed_from_u64(seed);
-        let mut chain = Self { database, kafka, minio, project, random, plate: "plate", evolved: false };
+        let mut chain = Self { database, minio, project, random, plate: "plate", evolved: false };
         chain.work(60);
         let connect = Connect::start(&chain.database, &kafka.brokers(), &prefix, connect).await;
         (chain, connect)
@@ -264,7 +263,6 @@ impl Chain {
         assert_eq!(millpond.number(state).await, cars, "one row per car, put together from both");
         assert_eq!(millpond.stop().await, Some(0));
         self.agrees_outside().await;
-        let _ = self.kafka;
     }
 }
 

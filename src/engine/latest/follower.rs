@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Keeper, State, broken};
+use super::{Keeper, RETRY, State, broken};
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
@@ -24,8 +24,6 @@ use crate::query::Service;
 use crate::schema::{LogicalColumn, change, fixed, quoted_name};
 use crate::task::Shutdown;
 
-/// Pause before the lake is asked again.
-const RETRY: Duration = Duration::from_secs(1);
 /// Pause before a table that is not there yet is looked for again.
 const SOON: Duration = Duration::from_millis(200);
 

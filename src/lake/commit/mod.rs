@@ -435,10 +435,7 @@ fn replace<'a>(
         let state = table.delta.snapshot()?;
         let mut actions: Vec<Action> = Vec::new();
         if let Some(schema) = schema {
-            let fields: StructType = schema
-                .as_ref()
-                .try_into_kernel()
-                .map_err(|error: arrow::error::ArrowError| table.schema_error(&error))?;
+            let fields = table.delta_schema(schema)?;
             actions.push(Action::Metadata(state.metadata().clone().with_schema(&fields)?));
         }
         let is_replaced = |file: &LogicalFileView| match only {
