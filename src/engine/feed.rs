@@ -22,7 +22,7 @@ use crate::lake::{
 };
 use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, VersionRecord, fixed};
-use crate::source::{self, Consumer, Delivery, Kafka, Reader, Registry, resolve_start};
+use crate::source::{self, Consumer, Delivery, Kafka, Reader, Registry, Watermarks, resolve_start};
 use crate::task::{self, Budget, Shutdown};
 
 /// Pause between attempts while a component is away.
@@ -219,7 +219,10 @@ impl Feed {
                 })
             });
             let consumers: Vec<Consumer> = consumers.collect();
-            let reader = Reader::start(&self.kafka, topic, incarnation, consumers, self.budget.clone(), &self.stop)?;
+            // Nobody can be stopped by who reads alone.
+            let held = if consumers.len() > 1 { self.held(topic).await? } else { BTreeMap::new() };
+            let (budget, stop) = (self.budget.clone(), &self.stop);
+            let reader = Reader::start(&self.kafka, topic, incarnation, consumers, &held, budget, stop)?;
             let reader = Arc::new(reader);
             let asked = Arc::clone(&reader);
             self.catalog.readers.write().insert(topic.clone(), (incarnation, Arc::new(move || asked.status())));
@@ -246,10 +249,26 @@ impl Feed {
 
     /// Partitions of `topic`; none if it does not exist yet.
     async fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        let name = topic.to_owned();
+        self.ask(move |kafka| Ok(kafka.partitions(&name)?.unwrap_or_default())).await
+    }
+
+    /// What the partitions of `topic` hold.
+    async fn held(&self, topic: &str) -> Result<BTreeMap<i32, Watermarks>> {
+        let name = topic.to_owned();
+        self.ask(move |kafka| match kafka.partitions(&name)? {
+            Some(partitions) => kafka.watermarks(&name, &partitions),
+            None => Ok(BTreeMap::new()),
+        })
+        .await
+    }
+
+    /// Asks Kafka until it answers.
+    async fn ask<T: Send + 'static>(&self, ask: impl Fn(&Kafka) -> Result<T> + Clone + Send + 'static) -> Result<T> {
         loop {
-            let (kafka, name) = (self.kafka.clone(), topic.to_owned());
-            match blocking(move || kafka.partitions(&name)).await {
-                Ok(partitions) => return Ok(partitions.unwrap_or_default()),
+            let (kafka, ask) = (self.kafka.clone(), ask.clone());
+            match blocking(move || ask(&kafka)).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) if error.kind() == Kind::Unavailable => {
                     self.wait_for(Some(error.message().to_owned()));
                     tokio::time::sleep(RETRY).await;
@@ -279,15 +298,8 @@ impl Feed {
             Start::Latest => source::Start::Latest,
             Start::At(millis) => source::Start::AtMillis(millis),
         };
-        let resolved = loop {
-            let (kafka, name, partitions, known) =
-                (self.kafka.clone(), topic.to_owned(), partitions.to_vec(), known.clone());
-            match blocking(move || resolve_start(&kafka, &name, &partitions, &known, start)).await {
-                Ok(resolved) => break resolved,
-                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(RETRY).await,
-                Err(error) => return Err(error),
-            }
-        };
+        let (name, partitions) = (topic.to_owned(), partitions.to_vec());
+        let resolved = self.ask(move |kafka| resolve_start(kafka, &name, &partitions, &known, start)).await?;
         let topic: Arc<str> = topic.into();
         let lane = |partition| TopicPartition { topic: Arc::clone(&topic), incarnation, partition };
         Ok(resolved.into_iter().map(|(partition, position)| (lane(partition), position)).collect())

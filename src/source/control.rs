@@ -100,7 +100,7 @@ impl Control {
         }
         let bell = match self.role {
             Role::Shared => self.junction.bell(),
-            Role::CatchUp => Arc::default(),
+            Role::CatchUp | Role::Lost => Arc::default(),
         };
         let inbox = Arc::new(Inbox { bell, ..Inbox::default() });
         let assigned = Assigned { client, inbox, partitions };

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::debug;
 
 use super::fanout::{Consumer, Fanout};
+use super::kafka::Watermarks;
 use super::pump::Bell;
 use super::status::Board;
 use crate::task::{Budget, Shutdown};
@@ -31,8 +32,33 @@ const REST: Duration = Duration::from_secs(10);
 /// How long a hold lasts before the shutdown is looked at.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 
-/// Those who share a reader, and those who are behind them. Somebody always shares.
-pub(super) fn group(consumers: Vec<Consumer>) -> (Vec<Consumer>, Vec<Consumer>) {
+/// Consumers of a topic, by the reader they get.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// They share one. Somebody always does.
+    pub near: Vec<Consumer>,
+    /// Far behind those: each has its own until it is near.
+    pub behind: Vec<Consumer>,
+    /// Kafka does not hold what they read next: each has its own, which stops. Others would stop with it, or carry it
+    /// over records that it was never given.
+    pub lost: Vec<Consumer>,
+}
+
+/// Groups consumers of a topic whose partitions hold what `held` says; of which nothing is known if that is empty.
+pub(super) fn group(consumers: Vec<Consumer>, held: &BTreeMap<i32, Watermarks>) -> Groups {
+    let is_held = |(partition, position): (&i32, &i64)| {
+        held.get(partition).is_some_and(|held| (held.low..=held.high).contains(position))
+    };
+    let is_lost = |consumer: &Consumer| !held.is_empty() && !consumer.positions.iter().all(is_held);
+    let (lost, found): (Vec<_>, Vec<_>) = consumers.into_iter().partition(is_lost);
+    if found.is_empty() {
+        return Groups { near: lost, ..Groups::default() };
+    }
+    let (near, behind) = by_distance(found);
+    Groups { near, behind, lost }
+}
+
+fn by_distance(consumers: Vec<Consumer>) -> (Vec<Consumer>, Vec<Consumer>) {
     let mut furthest: BTreeMap<i32, i64> = BTreeMap::new();
     for (&partition, &position) in consumers.iter().flat_map(|consumer| &consumer.positions) {
         let furthest = furthest.entry(partition).or_default();
@@ -170,7 +196,7 @@ mod tests {
 
     fn groups(consumers: &[&[(i32, i64)]]) -> (Vec<String>, Vec<String>) {
         let consumers = consumers.iter().enumerate().map(|(n, positions)| consumer(&n.to_string(), positions).0);
-        let (near, behind) = group(consumers.collect());
+        let (near, behind) = by_distance(consumers.collect());
         let names = |consumers: Vec<Consumer>| consumers.into_iter().map(|consumer| consumer.name).collect();
         (names(near), names(behind))
     }
@@ -188,6 +214,30 @@ mod tests {
         // Nobody is near everywhere: the one with least to read leads.
         assert_eq!(groups(&[&[(0, 0), (1, 2 * far)], &[(0, far), (1, 0)]]), (strings(&["0"]), strings(&["1"])));
         assert_eq!(groups(&[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn who_reads_what_kafka_does_not_hold_shares_with_nobody() {
+        let held = |ranges: &[(i64, i64)]| -> BTreeMap<i32, Watermarks> {
+            (0..).zip(ranges.iter().map(|&(low, high)| Watermarks { low, high })).collect()
+        };
+        let groups = |consumers: &[&[(i32, i64)]], held: &BTreeMap<i32, Watermarks>| {
+            let consumers = consumers.iter().enumerate().map(|(n, positions)| consumer(&n.to_string(), positions).0);
+            let Groups { near, behind, lost } = group(consumers.collect(), held);
+            [near, behind, lost].map(|group| group.into_iter().map(|consumer| consumer.name).collect::<String>())
+        };
+        let far = NEAR + 1;
+        let of = |near: &str, behind: &str, lost: &str| [near, behind, lost].map(str::to_owned);
+        let one = held(&[(15, 20)]);
+        // Below, at both ends, beyond; a partition that is not there.
+        assert_eq!(groups(&[&[(0, 14)], &[(0, 15)], &[(0, 20)], &[(0, 21)]], &one), of("12", "", "03"));
+        assert_eq!(groups(&[&[(0, 15), (1, 0)], &[(0, 15)]], &one), of("1", "", "0"));
+        // In one partition of two, and beside somebody who is only behind.
+        let two = held(&[(0, 2 * far), (0, 10)]);
+        assert_eq!(groups(&[&[(0, 2 * far)], &[(0, 0)], &[(0, 2 * far), (1, 11)]], &two), of("0", "1", "2"));
+        // Nothing is known, or everybody is lost: somebody must find out.
+        assert_eq!(groups(&[&[(0, 14)], &[(0, 21)]], &held(&[])), of("01", "", ""));
+        assert_eq!(groups(&[&[(0, 14)], &[(0, 21)]], &one), of("01", "", ""));
     }
 
     struct Bench {

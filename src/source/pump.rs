@@ -100,6 +100,8 @@ pub(super) enum Role {
     Shared,
     /// One consumer that is behind, until it joins the shared reader.
     CatchUp,
+    /// One consumer whose positions Kafka does not hold: it must not join anybody.
+    Lost,
 }
 
 /// Everything the data thread works with.
@@ -160,7 +162,7 @@ impl Pump {
             match self.role {
                 Role::Shared => self.take_in(&lanes),
                 Role::CatchUp if self.junction.join(&mut self.fanout, &self.budget) => return Ended::Joined,
-                Role::CatchUp => {}
+                Role::CatchUp | Role::Lost => {}
             }
             let sweep = swept.elapsed() >= SWEEP_EVERY;
             if sweep {

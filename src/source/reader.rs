@@ -1,5 +1,7 @@
-//! All that reads one topic: a shared reader of two threads, and one more for each consumer that is far behind.
+//! All that reads one topic: a shared reader of two threads, and one more for each consumer that is far behind,
+//! or whose positions are lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -8,7 +10,8 @@ use tokio::sync::watch;
 use super::Kafka;
 use super::control::Control;
 use super::fanout::{Consumer, Fanout};
-use super::join::{self, Junction};
+use super::join::{self, Groups, Junction};
+use super::kafka::Watermarks;
 use super::pump::Role;
 use super::status::{Board, ReaderState, ReaderStatus, TopicStatus};
 use crate::error::{Error, Kind, Result};
@@ -19,7 +22,8 @@ use crate::task::{Budget, Shutdown};
 pub struct Reader {
     shared: watch::Receiver<ReaderStatus>,
     consumers: Vec<String>,
-    behind: Vec<(String, watch::Receiver<ReaderStatus>)>,
+    /// Those who have a reader of their own.
+    alone: Vec<(String, watch::Receiver<ReaderStatus>)>,
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
 }
@@ -27,8 +31,8 @@ pub struct Reader {
 impl Reader {
     /// Starts to read `topic` for `consumers` from their positions. Broker and topic need not be there yet.
     ///
-    /// A consumer far behind the others holds none of them up: it catches up by itself first, and nothing but itself
-    /// stops if its positions are lost.
+    /// A consumer far behind the others holds none of them up: it catches up by itself first. One whose positions are
+    /// outside of what the topic's partitions hold (`held`; empty if that is not known) stops, and nobody with it.
     /// `incarnation` is handed on with every batch. Each delivery is charged to `budget`, which may be shared
     /// with other readers; while it is full nothing is read, and catching up takes half of it at most. Reading stops
     /// with `shutdown`.
@@ -37,24 +41,26 @@ impl Reader {
         topic: &str,
         incarnation: u32,
         consumers: Vec<Consumer>,
+        held: &BTreeMap<i32, Watermarks>,
         budget: Budget,
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let topic: Arc<str> = topic.into();
         let names = consumers.iter().map(|consumer| consumer.name.clone()).collect();
-        let (near, behind) = join::group(consumers);
+        let Groups { near, behind, lost } = join::group(consumers, held);
+        let alone = behind.len() + lost.len();
         let board = Arc::new(Board::new(topic.clone(), None));
         let mut reader = Self {
             shared: board.subscribe(),
             consumers: names,
-            behind: Vec::with_capacity(behind.len()),
+            alone: Vec::with_capacity(alone),
             shutdown: shutdown.child_token(),
-            threads: Vec::with_capacity(1 + behind.len()),
+            threads: Vec::with_capacity(1 + alone),
         };
         let half = budget.at_most(budget.limit_bytes() / 2);
         let shared = Control {
             kafka: kafka.clone(),
-            readers: 1 + behind.len(),
+            readers: 1 + alone,
             role: Role::Shared,
             junction: Arc::new(Junction::new(board.clone())),
             topic,
@@ -64,12 +70,14 @@ impl Reader {
             board,
             shutdown: reader.shutdown.child_token(),
         };
-        for consumer in behind {
+        let behind = behind.into_iter().map(|consumer| (Role::CatchUp, consumer));
+        let lost = lost.into_iter().map(|consumer| (Role::Lost, consumer));
+        for (role, consumer) in behind.chain(lost) {
             let board = Board::new(shared.topic.clone(), Some(consumer.name.clone()));
-            reader.behind.push((consumer.name.clone(), board.subscribe()));
+            reader.alone.push((consumer.name.clone(), board.subscribe()));
             reader.run(Control {
                 kafka: kafka.clone(),
-                role: Role::CatchUp,
+                role,
                 junction: shared.junction.clone(),
                 topic: shared.topic.clone(),
                 fanout: Fanout::new(vec![consumer]),
@@ -94,12 +102,12 @@ impl Reader {
 
     /// What is being done now.
     pub fn status(&self) -> TopicStatus {
-        // A catch-up reader that closed has handed its consumer over, or everything ends.
-        let behind = |name: &String| {
-            let (_, status) = self.behind.iter().find(|(behind, _)| behind == name)?;
+        // A reader of its own that closed has handed its consumer over, or everything ends.
+        let alone = |name: &String| {
+            let (_, status) = self.alone.iter().find(|(alone, _)| alone == name)?;
             Some(status.borrow().clone()).filter(|status| status.state != ReaderState::Closed)
         };
-        let consumers = self.consumers.iter().map(|name| (name.clone(), behind(name))).collect();
+        let consumers = self.consumers.iter().map(|name| (name.clone(), alone(name))).collect();
         TopicStatus { shared: self.shared.borrow().clone(), consumers }
     }
 

@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn read(&self, topic: &str, consumers: Vec<Consumer>, budget: &Budget) -> Reader {
-        Reader::start(&self.kafka, topic, 7, consumers, budget.clone(), &self.shutdown).unwrap()
+        Reader::start(&self.kafka, topic, 7, consumers, &BTreeMap::new(), budget.clone(), &self.shutdown).unwrap()
     }
 }
 

@@ -52,7 +52,7 @@ async fn partitions_that_come_later_are_read_from_their_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_again_or_that_has_forgotten_stops_its_table_alone_with_the_way_out() {
+async fn a_topic_made_again_or_that_has_forgotten_stops_its_tables_alone_with_the_way_out() {
     let kafka = Kafka::shared().await;
     let (again, forgot, fine) =
         (kafka.topic("again", 1).await, kafka.topic("forgot", 1).await, kafka.topic("fine", 1).await);
@@ -83,14 +83,32 @@ async fn a_topic_made_again_or_that_has_forgotten_stops_its_table_alone_with_the
     until_rows(&millpond, "again", 10).await;
     let stopped = "SELECT count(*) AS n FROM system.ingest WHERE error LIKE '%nothing is skipped%'";
     assert_eq!(millpond.number(stopped).await, Some(2));
-    // The way out: their files get other names.
-    for table in ["forgot", "again"] {
-        std::fs::remove_file(project.dir().join(format!("schemas/{table}.toml"))).unwrap();
-    }
+    // The way out: tables of other names, beside which these stay stopped.
     let project =
         project.events("forgot_again", &forgot, "key = [\"n\"]").events("again_again", &again, "key = [\"n\"]");
     until_rows(&millpond, "forgot_again", 5).await;
     until_rows(&millpond, "again_again", 3).await;
+    wait_until("both are stopped again", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 2))
+        .await;
+    send(kafka, &again, 3..5);
+    send(kafka, &forgot, 20..25);
+    until_rows(&millpond, "forgot_again", 10).await;
+    until_rows(&millpond, "again_again", 5).await;
+    until_rows(&millpond, "again", 10).await;
+    until_rows(&millpond, "forgot", 10).await;
+    // After a restart, too; or their files go.
+    assert_eq!(millpond.stop().await, Some(0));
+    let millpond = Millpond::serve(&project).await;
+    send(kafka, &again, 5..7);
+    until_rows(&millpond, "forgot_again", 10).await;
+    until_rows(&millpond, "again_again", 7).await;
+    wait_until("both are still stopped", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 2))
+        .await;
+    for table in ["forgot", "again"] {
+        std::fs::remove_file(project.dir().join(format!("schemas/{table}.toml"))).unwrap();
+    }
+    wait_until("nothing is stopped", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 0))
+        .await;
     // While it is read.
     kafka.delete(&fine).await;
     until_told(&millpond, "no longer exists").await;

@@ -37,7 +37,8 @@ pub(super) async fn newest(
 
     let (sender, mut deliveries) = mpsc::channel(BATCHES);
     let consumer = Consumer { name: "preview".to_owned(), positions: positions.clone(), sender };
-    let reader = Reader::start(&kafka, topic, 0, vec![consumer], Budget::new(MOST_BYTES), &Shutdown::new())?;
+    let (held, budget) = (BTreeMap::new(), Budget::new(MOST_BYTES));
+    let reader = Reader::start(&kafka, topic, 0, vec![consumer], &held, budget, &Shutdown::new())?;
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while positions.iter().any(|(partition, position)| *position < ends[partition]) && bytes < MOST_BYTES {
         let Ok(Some(delivery)) = tokio::time::timeout(PATIENCE, deliveries.recv()).await else {
