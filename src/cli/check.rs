@@ -37,7 +37,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
         LoadOptions { env: overrides.env.clone(), sets: overrides.sets.clone(), ..LoadOptions::from_environment() };
     let (problems, notes) = match Project::load(&args.project.project, &options) {
         Ok(project) => {
-            let notes = sinks(&project.config).into_iter().chain(orders(&project)).collect();
+            let notes = sinks(&project.config).into_iter().chain(dms(&project)).collect();
             (engine::check_views(&project, &options.vars).await?, notes)
         }
         Err(problems) => (problems, Vec::new()),
@@ -64,14 +64,14 @@ fn sinks(config: &Config) -> Vec<String> {
     config.sinks.iter().map(line).collect()
 }
 
-/// A line per mirror whose changes may come without their order: nobody but the user knows how DMS is set up.
-fn orders(project: &Project) -> Vec<String> {
+/// A line per mirror of DMS: nobody but the user knows how that is set up.
+fn dms(project: &Project) -> Vec<String> {
     let of_dms = project.tables.iter().filter(|contract| contract.format == RecordFormat::DmsJson);
     let line = |contract: &Contract| {
         format!(
-            "table {}: set IncludeTransactionDetails in the DMS endpoint, or changes are ordered by their place in \
-             Kafka alone, which holds while each key stays on one partition; without IncludeNullAndEmpty an absent \
-             column counts as null",
+            "table {}: changes are ordered by the time at which DMS made their messages, which is the database's order \
+             unless ParallelApplyThreads is set and rows swap keys; without IncludeNullAndEmpty an absent column \
+             counts as null",
             contract.file
         )
     };

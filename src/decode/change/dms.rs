@@ -1,8 +1,7 @@
 //! AWS DMS's JSON messages for Kafka targets: `metadata` says what happened, `data` holds the row, `before-image` the
 //! columns that an update changed, or the key.
 //!
-//! A message tells a NULL as a null (`IncludeNullAndEmpty`) or not at all: both are null here. The order of changes comes
-//! with `IncludeTransactionDetails`; rows of a full load come before all of them.
+//! A message tells a NULL as a null (`IncludeNullAndEmpty`) or not at all: both are null here.
 
 use super::{Changes, Head, Members, Outcome, not_a_change, token};
 use crate::decode::{Skip, scan::Fault};
@@ -41,22 +40,11 @@ impl Changes {
     }
 }
 
-/// Where a change stands in the source's log. Of a stream position in a form that is not known only the transaction
-/// counts.
+/// Where a message stands among all of its task: DMS says on each when it was made. That is an order that full loads have,
+/// too, so a table that is loaded anew corrects what was missed before; places in the log have none for them.
 fn position(metadata: &Members<'_>) -> (Option<String>, Option<String>) {
+    let made = metadata.word("timestamp").and_then(|time| chrono::DateTime::parse_from_rfc3339(&time).ok());
+    let Some(made_us) = made.and_then(|time| u64::try_from(time.timestamp_micros()).ok()) else { return (None, None) };
     let record = metadata.number("transaction-record-id").and_then(|id| u64::try_from(id).ok()).unwrap_or(0);
-    let stream = metadata.word("stream-position").unwrap_or_default();
-    let binlog = || {
-        // mysql-bin-changelog.000012:4711:…
-        let mut parts = stream.split(':');
-        let (base, file) = parts.next()?.rsplit_once('.')?;
-        Some((format!("dms/{base}"), token(&[file.parse().ok()?, parts.next()?.parse().ok()?, record])))
-    };
-    let transaction = || {
-        let commit = metadata.word("commit-timestamp")?;
-        let commit = chrono::DateTime::parse_from_rfc3339(&commit).ok()?.timestamp_micros();
-        let id = metadata.number("transaction-id").and_then(|id| u64::try_from(id).ok()).unwrap_or(0);
-        Some(("dms".to_owned(), token(&[u64::try_from(commit).ok()?, id, record])))
-    };
-    binlog().or_else(transaction).map_or((None, None), |(epoch, token)| (Some(epoch), Some(token)))
+    (Some("dms".to_owned()), Some(token(&[made_us, record])))
 }

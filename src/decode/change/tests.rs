@@ -391,9 +391,11 @@ fn dms_messages_become_changes() {
     let found = changes(&contract(Format::DmsJson, "car_id"), &messages);
     let ops: Vec<&str> = found.iter().map(|change| change["op"].as_str().or(change.as_str()).unwrap()).collect();
     assert_eq!(ops, ["control", "r", "r", "c", "u", "u", "d", "control", "control"]);
-    assert_eq!((&found[1]["snapshot"], found[1].get("token")), (&json!("load"), None));
-    assert_eq!(found[3]["epoch"], "dms/mysql-bin-changelog");
-    assert_eq!(found[3]["token"], token(&[12, 4711, 1]));
+    assert_eq!((&found[1]["snapshot"], &found[1]["epoch"]), (&json!("load"), &json!("dms")));
+    // When a message was made is its place, a load's too.
+    let tokens: Vec<&str> = found.iter().filter_map(|change| change["token"].as_str()).collect();
+    assert!(tokens.len() == 6 && tokens.is_sorted(), "{tokens:?}");
+    assert_eq!(tokens[2], token(&[1_795_136_297_983_670, 1]));
     assert_eq!(found[3]["source_time"], "2026-11-20T00:58:17.974340Z");
     // A key change is one update; the old key stands in the image before it.
     assert_eq!((&found[5]["after"]["car_id"], &found[5]["before"]["car_id"]), (&json!(33), &json!(3)));
@@ -405,17 +407,21 @@ fn dms_messages_become_changes() {
 }
 
 #[test]
-fn dms_positions_in_other_forms_fall_back_to_the_transaction() {
+fn a_dms_message_that_does_not_say_when_it_was_made_has_no_place() {
     let change = |extra: Value| {
         let mut metadata = json!({"operation": "UPDATE", "record-type": "data"});
         metadata.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         message(Value::Null, json!({"data": {"id": 1}, "metadata": metadata}))
     };
-    let transaction = json!({"stream-position": "00000003/0A1B2C", "commit-timestamp": "1970-01-01T00:00:01Z",
-                             "transaction-id": 9, "transaction-record-id": 2});
-    let found = changes(&contract(Format::DmsJson, "id"), &[change(transaction), change(json!({}))]);
-    assert_eq!((&found[0]["epoch"], &found[0]["token"]), (&json!("dms"), &json!(token(&[1_000_000, 9, 2]))));
-    assert_eq!((found[1].get("epoch"), found[1].get("token")), (None, None));
+    let made = json!({"timestamp": "1970-01-01T00:00:01Z", "commit-timestamp": "1970-01-01T00:00:00Z",
+                      "transaction-id": 9, "transaction-record-id": 2});
+    let messages = [change(made), change(json!({"timestamp": "soon"})), change(json!({}))];
+    let found = changes(&contract(Format::DmsJson, "id"), &messages);
+    assert_eq!((&found[0]["epoch"], &found[0]["token"]), (&json!("dms"), &json!(token(&[1_000_000, 2]))));
+    assert_eq!(found[0]["source_time"], "1970-01-01T00:00:00Z");
+    for change in &found[1..] {
+        assert_eq!((change.get("epoch"), change.get("token")), (None, None));
+    }
 }
 
 #[test]
