@@ -9,7 +9,7 @@ use super::{
     tree::Table,
     words::latest,
 };
-use crate::schema::{Contract, Latest, LatestSource, Merge, OnDelete};
+use crate::schema::{Cardinality, Contract, Latest, LatestSource, Merge, OnDelete};
 
 /// Reads the latest table `table`, whose sources are among `contracts`. `None` only if problems were reported.
 pub(super) fn read(
@@ -87,6 +87,7 @@ fn read_source(section: &Section, table: &str, key: &[String], contract: &Contra
         let complaint = Complaint::new(format!("a row of {table} is not the only one of its kind: its key is another"));
         section.complain("on_delete", complaint.hint("on_delete = \"null_columns\""));
     }
+    let cardinality = cardinality(section, table, is_mirror && !same_columns(&own_key, &contract.key));
     Some(LatestSource {
         table: table.to_owned(),
         key: own_key,
@@ -94,7 +95,19 @@ fn read_source(section: &Section, table: &str, key: &[String], contract: &Contra
         columns: columns(section),
         merge: merge.unwrap_or(Merge::Row),
         on_delete: on_delete.unwrap_or(OnDelete::NullColumns),
+        cardinality,
     })
+}
+
+/// `has_several`: rows of another key name the table's.
+fn cardinality(section: &Section, table: &str, has_several: bool) -> Cardinality {
+    let words = [("one", Cardinality::One), ("list", Cardinality::List)];
+    let cardinality = section.has("cardinality").then(|| section.choice("cardinality", &words, &[])).flatten();
+    if cardinality == Some(Cardinality::List) && !has_several {
+        let complaint = Complaint::new(format!("{table} has one row for each key of this table"));
+        section.complain("cardinality", complaint.hint("only a mirror whose key is another can have several"));
+    }
+    cardinality.unwrap_or(Cardinality::One)
 }
 
 fn same_columns(a: &[String], b: &[String]) -> bool {
@@ -140,7 +153,8 @@ fn columns(section: &Section) -> Vec<String> {
 /// Complains of columns that two sources name under one name.
 fn taken_twice(root: &Section, sources: &[LatestSource]) {
     let named = |source: &LatestSource| -> Vec<String> {
-        source.columns.iter().map(|column| format!("{}{column}", source.prefix)).collect()
+        let own = source.list_column().map_or_else(|| source.columns.clone(), |list| vec![list]);
+        own.iter().map(|column| format!("{}{column}", source.prefix)).collect()
     };
     for (at, source) in sources.iter().enumerate() {
         for other in &sources[at + 1..] {
@@ -151,7 +165,8 @@ fn taken_twice(root: &Section, sources: &[LatestSource]) {
                 root.complain("sources", complaint.hint("give one of them a `prefix`, or other `columns`"));
             }
             // Which columns a table has is known only when it is fed.
-            if source.columns.is_empty() && other.columns.is_empty() && source.prefix == other.prefix {
+            let may_have_any = |source: &LatestSource| source.columns.is_empty() && source.list_column().is_none();
+            if may_have_any(source) && may_have_any(other) && source.prefix == other.prefix {
                 let (a, b) = (&source.table, &other.table);
                 let complaint = Complaint::new(format!("{a} and {b} may have columns of the same name"));
                 root.complain(

@@ -137,12 +137,10 @@ pub(super) mod mirror {
 pub(super) mod latest {
     use super::Words;
 
-    pub const ROOT: Words = Words {
-        keys: &["kind", "key", "sources", "columns"],
-        later: &["cardinality", "commit_interval", "retention", "description"],
-    };
+    pub const ROOT: Words =
+        Words { keys: &["kind", "key", "sources", "columns"], later: &["commit_interval", "retention", "description"] };
     pub const SOURCE: Words =
-        Words { keys: &["key", "prefix", "columns", "merge", "on_delete"], later: &["cardinality"] };
+        Words { keys: &["key", "prefix", "columns", "merge", "on_delete", "cardinality"], later: &[] };
     pub const COLUMN: Words = Words { keys: &["sql"], later: &["description"] };
 
     /// Every table of the file by its name, for the test of the reference.

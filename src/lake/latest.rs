@@ -20,9 +20,8 @@ use chrono::{DateTime, Utc};
 use deltalake_core::kernel::Add;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::de::DeserializeOwned;
@@ -33,7 +32,7 @@ use super::commit::machine::Outcome;
 use super::commit::{self, CommitError, Replacement};
 use super::flush::pause;
 use super::positions::{Positions, TopicPartition};
-use super::table::{CHECKPOINT_EVERY, Table, TableError};
+use super::table::{CHECKPOINT_EVERY, Table, TableError, parquet_rows};
 use super::txns::TxnError;
 use super::{Lake, OWN, PUBLIC};
 use crate::schema::conform;
@@ -145,8 +144,17 @@ pub struct LatestFiles {
     /// Files of the table that are no part of it any more, in the order they were replaced.
     replaced: VecDeque<Replaced>,
     replaced_bytes: u64,
-    /// Sidecars and manifests that the newest flush does not name, but the one before does.
-    unnamed: Vec<Path>,
+    /// Sidecars and manifests that were written since the newest flush.
+    written: BTreeSet<Path>,
+    /// Those that the newest flush does not name: who reads by the one before may need them.
+    unnamed: BTreeSet<Path>,
+}
+
+/// The Delta table as a flush finds it.
+pub struct Present {
+    table: Table,
+    /// It is new, or has other columns than the rows: only a flush of all of them will do.
+    pub is_other: bool,
 }
 
 struct Replaced {
@@ -161,8 +169,8 @@ impl LatestFiles {
         let table = lake.open(PUBLIC, name).await?;
         let checkpoint = table.as_ref().map_or(0, Table::version);
         let (lake, name) = (lake.clone(), name.to_owned());
-        let (replaced, replaced_bytes, unnamed) = (VecDeque::new(), 0, Vec::new());
-        Ok(Self { lake, name, table, checkpoint, replaced, replaced_bytes, unnamed })
+        let (replaced, written, unnamed) = (VecDeque::new(), BTreeSet::new(), BTreeSet::new());
+        Ok(Self { lake, name, table, checkpoint, replaced, replaced_bytes: 0, written, unnamed })
     }
 
     /// The Delta table; `None` before the first flush.
@@ -215,10 +223,11 @@ impl LatestFiles {
     }
 
     /// Writes a sidecar; returns once it is there, however long the store is away.
-    pub async fn write_sidecar(&self, sidecar: SidecarWriter, stop: &Shutdown) -> Result<Sidecar, CommitError> {
+    pub async fn write_sidecar(&mut self, sidecar: SidecarWriter, stop: &Shutdown) -> Result<Sidecar, CommitError> {
         let name = format!("{}.parquet", uuid::Uuid::new_v4());
         let (rows, bytes) = sidecar.finish(&self.name)?;
         let path = self.folder().join(name.as_str());
+        self.written.insert(path.clone());
         while let Err(error) = self.lake.stores().data().put(&path, bytes.clone().into()).await {
             warn!(table = self.name, error = %super::reason(&error), "sidecar not written, trying again");
             pause(stop).await?;
@@ -226,17 +235,18 @@ impl LatestFiles {
         Ok(Sidecar { name, rows, bytes: bytes.len() as u64 })
     }
 
-    /// Replaces rows, with `manifest` beside them; returns once the outcome is known, however long the store is away.
+    /// Replaces rows of the table `present`, with `manifest` beside them; returns once the outcome is known, however long the store is away.
     /// The manifest gets its number and id here. Returns the bytes of the rows' files.
     pub async fn flush<S: Serialize>(
         &mut self,
+        present: Present,
         flush: Flush,
         manifest: &mut Manifest<S>,
         stop: &Shutdown,
     ) -> Result<u64, CommitError> {
         failpoint::hit("latest_before_stage");
         let schema = with_bucket(&flush.schema);
-        let mut table = self.present(&schema, stop).await?;
+        let Present { mut table, is_other } = present;
         let adds = stage(&table, &flush.rows, &schema, stop).await?;
         failpoint::hit("latest_after_stage");
         let start = self.number();
@@ -244,7 +254,6 @@ impl LatestFiles {
         self.write_manifest(manifest, stop).await?;
         failpoint::hit("latest_after_manifest");
         let only = flush.only.map(|buckets| (BUCKET, buckets.iter().map(u32::to_string).collect()));
-        let is_other = !table.has_columns(&schema)?;
         let replacement = Replacement { adds, only, schema: is_other.then_some(schema) };
         let before = table.clone();
         let outcome = commit::commit_replacement(&mut table, FLUSH, &replacement, start, manifest.flush, stop).await?;
@@ -256,41 +265,35 @@ impl LatestFiles {
         Ok(replacement.adds.iter().map(|add| add.size.unsigned_abs()).sum())
     }
 
-    /// The Delta table, as it is in the lake: somebody may have deleted it.
-    async fn present(&mut self, schema: &SchemaRef, stop: &Shutdown) -> Result<Table, CommitError> {
+    /// The Delta table for rows with these columns: somebody may have deleted it. Returns once it is there, however long
+    /// the store is away.
+    pub async fn present(&mut self, columns: &SchemaRef, stop: &Shutdown) -> Result<Present, CommitError> {
+        let schema = with_bucket(columns);
         loop {
-            match self.open_or_create(schema).await {
-                Ok(table) => return Ok(table),
+            match self.open_or_create(&schema).await {
+                Ok(present) => return Ok(present),
                 Err(error) => warn!(table = self.name, error = %error, "table not opened, trying again"),
             }
             pause(stop).await?;
         }
     }
 
-    async fn open_or_create(&mut self, schema: &SchemaRef) -> Result<Table, TableError> {
+    async fn open_or_create(&mut self, schema: &SchemaRef) -> Result<Present, TableError> {
         if let Some(table) = self.table.clone()
             && table.is_there().await?
         {
-            return Ok(table);
+            let is_other = !table.has_columns(schema)?;
+            return Ok(Present { table, is_other });
         }
         let (log, data) = self.lake.table_stores(PUBLIC, &self.name)?;
         let table = commit::create(&self.name, log, data, schema, &[BUCKET], 0, &Positions::new()).await?;
         self.checkpoint = table.version();
         self.table = Some(table.clone());
-        Ok(table)
-    }
-
-    /// Whether only a flush of all rows will do, for rows with these columns: the table has others, or somebody has
-    /// deleted it.
-    pub async fn must_be_whole(&self, schema: &SchemaRef) -> Result<bool, TableError> {
-        match &self.table {
-            Some(table) => Ok(!table.is_there().await? || !table.has_columns(&with_bucket(schema))?),
-            None => Ok(true),
-        }
+        Ok(Present { table, is_other: true })
     }
 
     async fn write_manifest<S: Serialize>(
-        &self,
+        &mut self,
         manifest: &mut Manifest<S>,
         stop: &Shutdown,
     ) -> Result<(), CommitError> {
@@ -298,6 +301,7 @@ impl LatestFiles {
             let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| unwritable(&self.name, &error))?;
             let bytes = Bytes::from(bytes);
             let path = self.manifest_path(manifest.flush);
+            self.written.insert(path.clone());
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let put = self.lake.stores().commit().put_opts(&path, bytes.clone().into(), options).await;
             // A lost answer makes our own look like another's, so it is read back.
@@ -306,6 +310,7 @@ impl LatestFiles {
                 Err(StoreError::AlreadyExists { .. }) => match self.read(&path).await {
                     Ok(known) if known == bytes => return Ok(()),
                     Ok(_) => {
+                        self.written.remove(&path);
                         manifest.flush += 1;
                         continue;
                     }
@@ -331,9 +336,9 @@ impl LatestFiles {
         Ok(())
     }
 
-    /// Writes a checkpoint of the Delta log when one is due, and deletes files that nobody needs any more. What fails
-    /// is tried again later.
-    pub async fn tidy<S>(&mut self, newest: &Manifest<S>) {
+    /// Writes a checkpoint of the Delta log when one is due, and deletes files that nobody needs any more, `newest` and
+    /// `before` being the last two flushes. What fails is tried again later.
+    pub async fn tidy<S>(&mut self, newest: &Manifest<S>, before: Option<&Manifest<S>>) {
         if let Some(table) = &mut self.table
             && table.version() >= self.checkpoint + CHECKPOINT_EVERY
         {
@@ -357,26 +362,20 @@ impl LatestFiles {
             self.delete(&oldest.path).await;
             self.replaced_bytes -= oldest.bytes;
         }
-        if let Err(error) = self.tidy_sidecars(newest).await {
-            debug!(table = self.name, error = %super::reason(&error), "sidecars not listed");
+        let named = self.named(newest);
+        let mut unnamed = std::mem::take(&mut self.written);
+        unnamed.extend(before.map(|before| self.named(before)).unwrap_or_default());
+        unnamed.retain(|path| !named.contains(path));
+        for path in std::mem::replace(&mut self.unnamed, unnamed) {
+            self.delete(&path).await;
         }
     }
 
-    /// Deletes sidecars that neither the newest flush names nor the one before it did.
-    async fn tidy_sidecars<S>(&mut self, newest: &Manifest<S>) -> Result<(), StoreError> {
-        let mut named: BTreeSet<Path> = BTreeSet::from([self.manifest_path(newest.flush)]);
-        for file in newest.sources.iter().flat_map(|source| &source.files) {
-            named.insert(self.folder().join(file.name.as_str()));
-        }
-        let listed: Vec<_> = self.lake.stores().data().list(Some(&self.folder())).try_collect().await?;
-        let unnamed: Vec<Path> =
-            listed.into_iter().map(|found| found.location).filter(|path| !named.contains(path)).collect();
-        let (old, young): (Vec<Path>, Vec<Path>) = unnamed.into_iter().partition(|path| self.unnamed.contains(path));
-        for path in &old {
-            self.delete(path).await;
-        }
-        self.unnamed = young;
-        Ok(())
+    /// A manifest and the sidecars that it names.
+    fn named<S>(&self, manifest: &Manifest<S>) -> BTreeSet<Path> {
+        let files = manifest.sources.iter().flat_map(|source| &source.files);
+        let sidecars = files.map(|file| self.folder().join(file.name.as_str()));
+        sidecars.chain([self.manifest_path(manifest.flush)]).collect()
     }
 
     async fn delete(&self, path: &Path) {
@@ -386,15 +385,17 @@ impl LatestFiles {
         }
     }
 
-    /// Looks for files that earlier processes have replaced, or left behind when they were killed.
-    pub async fn find_replaced(&mut self) -> Result<(), TableError> {
+    /// Looks for files that earlier processes have replaced, or left behind when they were killed; `newest` is the last
+    /// flush.
+    pub async fn find_leftovers<S>(&mut self, newest: Option<&Manifest<S>>) -> Result<(), TableError> {
+        let named = newest.map(|newest| self.named(newest)).unwrap_or_default();
+        let sidecars = self.list(&self.folder()).await?.into_iter().map(|found| found.location);
+        self.unnamed = sidecars.filter(|path| !named.contains(path)).collect();
         let Some(table) = &self.table else { return Ok(()) };
         let folder = Path::from(PUBLIC).join(self.name.as_str());
         let now: BTreeSet<Path> = table.snapshot()?.log_data().iter().map(|file| file.object_store_path()).collect();
-        let listed: Vec<_> =
-            self.lake.stores().data().list(Some(&folder)).try_collect().await.map_err(TxnError::from)?;
         let mut replaced: Vec<Replaced> = Vec::new();
-        for found in listed {
+        for found in self.list(&folder).await? {
             let inside: Path = found.location.prefix_match(&folder).into_iter().flatten().collect();
             let is_data = found.location.as_ref().ends_with(".parquet") && !inside.as_ref().starts_with("_delta_log");
             if is_data && !now.contains(&inside) {
@@ -405,6 +406,10 @@ impl LatestFiles {
         self.replaced_bytes = replaced.iter().map(|found| found.bytes).sum();
         self.replaced = replaced.into();
         Ok(())
+    }
+
+    async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>, TableError> {
+        Ok(self.lake.stores().data().list(Some(folder)).try_collect().await.map_err(TxnError::from)?)
     }
 }
 
@@ -424,15 +429,7 @@ impl SidecarReader {
     /// The rows of a sidecar; `None` if it is not there any more.
     pub async fn read(&self, sidecar: &Sidecar) -> Result<Option<Vec<RecordBatch>>, TableError> {
         let path = folder(&self.name).join(sidecar.name.as_str());
-        let read = async { self.lake.stores().data().get(&path).await?.bytes().await };
-        let bytes = match read.await {
-            Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(TxnError::from(error).into()),
-        };
-        let fault = |error: parquet::errors::ParquetError| unwritable(&self.name, &error);
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?.build().map_err(fault)?;
-        Ok(Some(reader.collect::<Result<_, _>>()?))
+        parquet_rows(&**self.lake.stores().data(), &path, &self.name).await
     }
 }
 

@@ -46,7 +46,7 @@ pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
 pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use identity::{RecordId, record_ids};
-pub use latest::{Flush, LatestFiles, Manifest, SidecarReader, SidecarWriter, SourceState, places};
+pub use latest::{Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;

@@ -5,17 +5,14 @@
 //! version to the table, and that before the first row that carries it; so a version that any row names is here.
 
 use arrow::record_batch::RecordBatch;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
 use super::flush;
-use super::table::{Table, TableError};
-use super::txns::TxnError;
+use super::table::{Table, TableError, parquet_rows};
 use crate::task::Shutdown;
 
 /// The recorded schema versions of the lake. One commit at a time.
@@ -58,17 +55,13 @@ impl SchemaVersions {
 }
 
 async fn read(table: &Table) -> Result<Vec<RecordBatch>, TableError> {
-    let fault = |error: parquet::errors::ParquetError| table.schema_error(&error);
     let snapshot = table.snapshot()?;
     let files: Vec<String> = snapshot.log_data().iter().map(|file| file.path().to_string()).collect();
     let mut rows = Vec::new();
     for file in files {
         let path = Path::from_url_path(&file).map_err(|error| table.schema_error(&error))?;
-        let bytes = table.data().get(&path).await.map_err(TxnError::from)?.bytes().await.map_err(TxnError::from)?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?.build().map_err(fault)?;
-        for batch in reader {
-            rows.push(batch?);
-        }
+        let found = parquet_rows(&**table.data(), &path, table.name()).await?;
+        rows.extend(found.ok_or_else(|| table.schema_error(&format!("its file {path} is gone")))?);
     }
     Ok(rows)
 }

@@ -16,8 +16,11 @@ use deltalake_core::kernel::{Add, EagerSnapshot, StructType};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::table::config::TablePropertiesExt;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tracing::{debug, warn};
 
@@ -298,6 +301,22 @@ impl Table {
     pub(super) fn schema_error(&self, reason: &dyn std::fmt::Display) -> TableError {
         TableError::Schema { table: self.name.to_string(), reason: reason.to_string() }
     }
+}
+
+/// The rows of a Parquet file of table `name`; `None` if it is not there.
+pub(super) async fn parquet_rows(
+    store: &dyn ObjectStore,
+    path: &Path,
+    name: &str,
+) -> Result<Option<Vec<RecordBatch>>, TableError> {
+    let bytes = match store.get(path).await {
+        Ok(found) => found.bytes().await.map_err(TxnError::from)?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(TxnError::from(error).into()),
+    };
+    let fault = |error: ParquetError| TableError::Schema { table: name.to_owned(), reason: error.to_string() };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?.build().map_err(fault)?;
+    Ok(Some(reader.collect::<Result<_, _>>()?))
 }
 
 /// The application id whose number each such commit to the table `name` raises.

@@ -1,5 +1,6 @@
 //! The state kept from one table: a slot per key.
 
+mod lists;
 mod sidecar;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,7 +18,7 @@ use super::shape::Shape;
 use super::store::{Loc, Store};
 use crate::schema::conform;
 
-pub use sidecar::{Changed, Sidecars};
+pub use sidecar::Sidecars;
 
 /// Slots that are put together at once; what a scan hands out is of this size.
 const CHUNK: usize = 8_192;

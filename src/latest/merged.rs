@@ -12,6 +12,7 @@ use arrow::compute::{
     cast, concat_batches, filter_record_batch, is_not_null, kernels::cmp::gt, kernels::zip::zip, or, take,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use parking_lot::Mutex;
 
 use super::key::KeyForm;
@@ -27,12 +28,59 @@ pub struct Part {
     pub table: Arc<LatestTable>,
     /// Its columns that hold the key, in the key's order.
     pub key: Vec<String>,
-    /// True if those are not its own key: other columns of it name the key.
-    pub is_foreign: bool,
+    /// How its rows stand to the key.
+    pub relation: Relation,
     /// What stands before the names of its columns.
     pub prefix: String,
     /// True if a row that is deleted there hides the key.
     pub drops: bool,
+}
+
+/// How rows of a part stand to the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Relation {
+    /// It is their own.
+    Own,
+    /// Other columns of them name it: of several rows the newest counts.
+    Newest,
+    /// Other columns of them name it: all of them are in a column of this name, see [`LatestTable::lists`].
+    List(String),
+}
+
+impl Part {
+    fn schema(&self) -> SchemaRef {
+        match &self.relation {
+            Relation::Own | Relation::Newest => self.table.schema(),
+            Relation::List(column) => self.table.lists_schema(column),
+        }
+    }
+
+    /// One row per key at most, all of them.
+    fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
+        match &self.relation {
+            Relation::Own => self.table.scan(),
+            Relation::Newest => self.table.scan_foreign(),
+            Relation::List(column) => Ok(self.table.lists(None, column)?.into_iter().collect()),
+        }
+    }
+
+    /// One row per key at most, of these keys.
+    fn get(&self, keys: &[ArrayRef]) -> Result<RecordBatch, Unavailable> {
+        let found = match &self.relation {
+            Relation::Own => self.table.get(keys)?,
+            Relation::Newest => self.table.get_foreign(keys)?,
+            Relation::List(column) => self.table.lists(Some(keys), column)?,
+        };
+        Ok(found.unwrap_or_else(|| RecordBatch::new_empty(self.schema())))
+    }
+
+    /// Whether a column of it is one of the rows put together.
+    fn takes(&self, column: &str) -> bool {
+        let wanted = &self.table.wanted().columns;
+        let is_wanted = wanted.is_empty() || wanted.iter().any(|name| name == column);
+        let is_list = matches!(self.relation, Relation::List(_));
+        (is_wanted || is_list) && column != fixed::EVENT_TIME && self.key.iter().all(|name| name != column)
+    }
 }
 
 /// Rows put together.
@@ -41,11 +89,21 @@ pub struct Merged {
     name: String,
     key: Vec<String>,
     parts: Vec<Part>,
+    /// As of these columns of the parts.
+    layout: Mutex<Option<(Vec<SchemaRef>, Arc<Layout>)>>,
     /// All rows, as of these changes of the parts.
     scanned: Mutex<Option<(Vec<u64>, Vec<RecordBatch>)>>,
 }
 
+/// The columns, and where the values of those behind the key and `event_time` stand.
+#[derive(Debug)]
+struct Layout {
+    schema: SchemaRef,
+    placed: Vec<Placed>,
+}
+
 /// A column of the rows: a part's column under the name it has here.
+#[derive(Debug)]
 struct Placed {
     part: usize,
     column: usize,
@@ -54,7 +112,7 @@ struct Placed {
 impl Merged {
     /// Rows with the key columns `key`, put together from `parts`.
     pub fn new(name: &str, key: &[String], parts: Vec<Part>) -> Self {
-        Self { name: name.to_owned(), key: key.to_vec(), parts, scanned: Mutex::new(None) }
+        Self { name: name.to_owned(), key: key.to_vec(), parts, layout: Mutex::default(), scanned: Mutex::default() }
     }
 
     /// The tables that rows are put together from.
@@ -67,10 +125,22 @@ impl Merged {
         self.parts.iter().map(|part| part.table.changes()).collect()
     }
 
-    /// The columns, and where the values of those behind the key and `event_time` stand. Of a name that two parts have
-    /// the first one's column is taken.
-    fn layout(&self) -> (SchemaRef, Vec<Placed>) {
-        let schemas: Vec<SchemaRef> = self.parts.iter().map(|part| part.table.schema()).collect();
+    /// Where columns stand. Of a name that two parts have the first one's column is taken.
+    fn layout(&self) -> Arc<Layout> {
+        let now: Vec<SchemaRef> = self.parts.iter().map(|part| part.table.schema()).collect();
+        let mut layout = self.layout.lock();
+        if let Some((then, layout)) = &*layout
+            && then.iter().zip(&now).all(|(then, now)| Arc::ptr_eq(then, now))
+        {
+            return Arc::clone(layout);
+        }
+        let made = Arc::new(self.lay_out());
+        *layout = Some((now, Arc::clone(&made)));
+        made
+    }
+
+    fn lay_out(&self) -> Layout {
+        let schemas: Vec<SchemaRef> = self.parts.iter().map(Part::schema).collect();
         let kind = |name: &String, at: usize| {
             let of_part = |(part, schema): (&Part, &SchemaRef)| {
                 let own = part.key.get(at)?;
@@ -85,9 +155,7 @@ impl Merged {
         for (part, schema) in schemas.iter().enumerate() {
             for (column, field) in schema.fields().iter().enumerate() {
                 let own = &self.parts[part];
-                let wanted = &own.table.wanted().columns;
-                let unwanted = !wanted.is_empty() && !wanted.contains(field.name());
-                if unwanted || own.key.contains(field.name()) || field.name() == fixed::EVENT_TIME {
+                if !own.takes(field.name()) {
                     continue;
                 }
                 let name = format!("{}{}", own.prefix, field.name());
@@ -97,13 +165,33 @@ impl Merged {
                 }
             }
         }
-        (Arc::new(Schema::new(fields)), placed)
+        Layout { schema: Arc::new(Schema::new(fields)), placed }
+    }
+
+    /// Rows of the only part, under the names that its columns have here.
+    fn rename(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, LatestError> {
+        let layout = self.layout();
+        let Layout { schema, placed } = &*layout;
+        let own: Vec<&str> = self.parts.iter().flat_map(|part| &part.key).map(String::as_str).collect();
+        let rename = |rows: RecordBatch| {
+            let named = own.iter().copied().chain([fixed::EVENT_TIME]).map(|name| rows.column_by_name(name));
+            let placed = placed.iter().map(|placed| rows.columns().get(placed.column));
+            let columns = named.chain(placed).zip(schema.fields()).map(|(column, field)| match column {
+                Some(column) => cast(column, field.data_type()),
+                None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            });
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            let columns = columns.collect::<Result<_, ArrowError>>()?;
+            Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+        };
+        rows.into_iter().map(rename).collect()
     }
 
     /// Puts rows of the parts together, one of each part at most per key.
     fn assemble(&self, rows: &[RecordBatch]) -> Result<RecordBatch, LatestError> {
-        let (schema, placed) = self.layout();
-        let form = KeyForm::new(&self.key, &schema)?;
+        let layout = self.layout();
+        let Layout { schema, placed } = &*layout;
+        let form = KeyForm::new(&self.key, schema)?;
         let mut at_key: HashMap<Vec<u8>, usize> = HashMap::new();
         let mut places: Vec<Vec<Option<u32>>> = vec![Vec::new(); rows.len()];
         let mut count = 0;
@@ -158,7 +246,7 @@ impl Merged {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let merged =
-            RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options).map_err(LatestError::from)?;
+            RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(LatestError::from)?;
         self.without_dropped(merged)
     }
 
@@ -166,7 +254,7 @@ impl Merged {
     fn without_dropped(&self, merged: RecordBatch) -> Result<RecordBatch, LatestError> {
         let keys = &merged.columns()[..self.key.len()];
         let mut kept = vec![true; merged.num_rows()];
-        for part in self.parts.iter().filter(|part| part.drops && !part.is_foreign) {
+        for part in self.parts.iter().filter(|part| part.drops && part.relation == Relation::Own) {
             for (kept, deleted) in kept.iter_mut().zip(part.table.are_deleted(keys)?) {
                 *kept &= !deleted;
             }
@@ -188,7 +276,7 @@ impl Rows for Merged {
     }
 
     fn schema(&self) -> SchemaRef {
-        self.layout().0
+        Arc::clone(&self.layout().schema)
     }
 
     fn stats(&self) -> Stats {
@@ -222,23 +310,30 @@ impl Rows for Merged {
         if let Some((_, rows)) = scanned.as_ref().filter(|(then, _)| *then == now) {
             return Ok(rows.clone());
         }
-        let mut rows = Vec::new();
-        for part in &self.parts {
-            let batches = if part.is_foreign { part.table.scan_foreign()? } else { part.table.scan()? };
-            let schema = batches.first().map_or_else(|| part.table.schema(), RecordBatch::schema);
-            rows.push(concat_batches(&schema, &batches).map_err(LatestError::from)?);
-        }
-        let rows = vec![self.assemble(&rows)?];
+        let rows = match &self.parts[..] {
+            [part] if part.relation == Relation::Own => self.rename(part.scan()?)?,
+            parts => {
+                let mut rows = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let batches = part.scan()?;
+                    let schema = batches.first().map_or_else(|| part.schema(), RecordBatch::schema);
+                    rows.push(concat_batches(&schema, &batches).map_err(LatestError::from)?);
+                }
+                vec![self.assemble(&rows)?]
+            }
+        };
         *scanned = Some((now, rows.clone()));
         Ok(rows)
     }
 
     fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
-        let mut rows = Vec::new();
-        for part in &self.parts {
-            let found = if part.is_foreign { part.table.get_foreign(keys)? } else { part.table.get(keys)? };
-            rows.push(found.unwrap_or_else(|| RecordBatch::new_empty(part.table.schema())));
-        }
-        Ok(Some(self.assemble(&rows)?))
+        let rows = self.parts.iter().map(|part| part.get(keys)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(match &self.parts[..] {
+            [part] if part.relation == Relation::Own => {
+                let mut rows = self.rename(rows)?;
+                rows.pop().unwrap_or_else(|| RecordBatch::new_empty(self.schema()))
+            }
+            _ => self.assemble(&rows)?,
+        }))
     }
 }

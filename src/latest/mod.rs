@@ -25,8 +25,8 @@ mod table;
 mod tests;
 
 pub use key::Buckets;
-pub use keyed::{Changed, Sidecars, Stats};
-pub use merged::{Merged, Part};
+pub use keyed::{Sidecars, Stats};
+pub use merged::{Merged, Part, Relation};
 pub use order::Order;
 pub use reader::LatestError;
 pub use shape::{Shape, Wanted};

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parking_lot::Mutex;
 
-use super::keyed::{Changed, Keyed, Sidecars, Stats};
+use super::keyed::{Keyed, Sidecars, Stats};
 use super::order::Order;
 use super::reader::LatestError;
 use super::shape::{Shape, Wanted};
@@ -189,9 +189,14 @@ impl LatestTable {
         }
     }
 
-    /// What is known of some slots.
-    pub fn changed(&self, slots: &[u32]) -> Result<Option<Changed>, Unavailable> {
-        self.read(|keyed| keyed.changed(slots))
+    /// See [`Keyed::touched`].
+    pub fn touched(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, Unavailable> {
+        Ok(self.read(|keyed| keyed.touched(slots))?.unwrap_or_default())
+    }
+
+    /// See [`Keyed::written`].
+    pub fn written(&self, slots: &[u32]) -> Result<Option<RecordBatch>, Unavailable> {
+        self.read(|keyed| keyed.written(slots))
     }
 
     /// See [`Keyed::take_left`].
@@ -238,6 +243,19 @@ impl LatestTable {
     /// See [`Keyed::get_foreign`].
     pub(super) fn get_foreign(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
         self.read(|keyed| keyed.get_foreign(keys))
+    }
+
+    /// See [`Keyed::lists`].
+    pub(super) fn lists(&self, keys: Option<&[ArrayRef]>, column: &str) -> Result<Option<RecordBatch>, Unavailable> {
+        self.read(|keyed| keyed.lists(keys, column))
+    }
+
+    /// See [`Keyed::lists_schema`].
+    pub(super) fn lists_schema(&self, column: &str) -> SchemaRef {
+        match &*self.state.lock() {
+            State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => keyed.lists_schema(column),
+            _ => Arc::new(Schema::new(vec![Field::new(fixed::EVENT_TIME, micros(), true)])),
+        }
     }
 
     /// For each of these keys, whether its row was there and is deleted.

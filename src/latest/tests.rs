@@ -12,7 +12,9 @@ use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{LatestTable, Merged, Order, Part, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed, shape::Source};
+use super::{
+    LatestTable, Merged, Order, Part, Relation, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed, shape::Source,
+};
 use crate::schema::{change, fixed};
 
 /// A change as a database made it.
@@ -235,7 +237,7 @@ impl Life {
                     self.written.0.clear();
                 }
                 let slots = if self.whole { (0..self.keyed.stats().keys as u32).collect() } else { changed };
-                self.written.0.push(self.keyed.changed(&slots).unwrap().rows);
+                self.written.0.push(self.keyed.written(&slots).unwrap());
                 (self.written.1, self.written.2, self.whole) = (self.keyed.sidecars(), done, false);
             }
             Turn::FlushThatFails => {
@@ -332,7 +334,7 @@ fn a_complete_snapshot_sweeps_what_it_left_out_and_nothing_else() {
     let mut other = empty();
     other.restore(&keyed.sidecars());
     let slots = keyed.take_changed();
-    other.restore_rows(&keyed.changed(&slots).unwrap().rows).unwrap();
+    other.restore_rows(&keyed.written(&slots).unwrap()).unwrap();
     for mut keyed in [keyed, other] {
         let ends: Vec<Order> = keyed.sweeps().collect();
         assert_eq!(ends.len(), 1);
@@ -415,13 +417,13 @@ fn part(wanted: Wanted, table: &[(&str, DataType)], rows: &[RecordBatch], prefix
     let field = |(name, kind): &(&str, DataType)| Field::new(*name, kind.clone(), true);
     let mut fields: Vec<Field> = table.iter().map(field).collect();
     fields.push(Field::new(fixed::EVENT_TIME, super::table::micros(), true));
-    let is_foreign = !wanted.foreign.is_empty();
+    let relation = if wanted.foreign.is_empty() { Relation::Own } else { Relation::Newest };
     let shape = Shape::of(&Schema::new(fields), &wanted).unwrap();
     let table = Arc::new(LatestTable::new("t", wanted));
     table.evolve(shape).unwrap();
     rows.iter().for_each(|rows| table.apply(rows).unwrap());
     table.loaded();
-    Part { table, key: vec![key.to_owned()], is_foreign, prefix: prefix.to_owned(), drops: false }
+    Part { table, key: vec![key.to_owned()], relation, prefix: prefix.to_owned(), drops: false }
 }
 
 /// Adds the time at which each row happened.
@@ -516,6 +518,39 @@ fn a_row_that_names_another_key_moves_with_it() {
     assert_eq!(shown(&merged.scan().unwrap()), ["1,10,old", "2,12,other"]);
     let car: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2, 7]))];
     assert_eq!(shown(&[merged.get(&car).unwrap().unwrap()]), ["2,12,other"]);
+}
+
+#[test]
+fn all_rows_that_name_a_key_can_be_a_list_of_it() {
+    // Devices (id) in cars (b).
+    let wanted = Wanted { foreign: vec!["b".to_owned()], ..Wanted::mirror(&["id".to_owned()]) };
+    let device = |id: i64, name: Option<&str>, car: Option<i64>, offset: i64| {
+        let change = Change::Row { key: id, a: name.map(str::to_owned), b: car, b_told: true };
+        Sent { change, ..row(id, "", offset) }
+    };
+    let rows = [
+        device(11, Some("new"), Some(1), 2),
+        device(9, Some("old"), Some(1), 1),
+        device(12, None, Some(2), 3),
+        device(13, Some("in no car"), None, 4),
+    ];
+    let cars = [at(&batch(&[row(1, "one", 1), row(3, "three", 2)]), 9)];
+    let cars = part(Wanted::mirror(&["id".to_owned()]), &COLUMNS, &cars, "", "id");
+    let devices = part(wanted, &COLUMNS, &[at(&batch(&rows), 10)], "its_", "b");
+    let devices = Part { relation: Relation::List("devices".to_owned()), ..devices };
+    let merged = Merged::new("state", &["car".to_owned()], vec![cars, devices]);
+    let names: Vec<String> = merged.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["car", "event_time", "a", "b", "its_devices"]);
+    let two = r#"1,one,1,[{"id":9,"a":"old"},{"id":11,"a":"new"}]"#;
+    assert_eq!(shown(&merged.scan().unwrap()), [two, r#"2,,,[{"id":12,"a":null}]"#, "3,three,2,"]);
+    let keys = |keys: &[i64]| -> [ArrayRef; 1] { [Arc::new(Int64Array::from(keys.to_vec()))] };
+    assert_eq!(shown(&[merged.get(&keys(&[1, 1, 7])).unwrap().unwrap()]), [two]);
+    // One moves, one is deleted: a car without devices has no list.
+    let table = &merged.parts()[1].table;
+    table.apply(&at(&batch(&[device(9, Some("old"), Some(3), 5), delete(12, 6)]), 20)).unwrap();
+    let expected = [r#"1,one,1,[{"id":11,"a":"new"}]"#, r#"3,three,2,[{"id":9,"a":"old"}]"#];
+    assert_eq!(shown(&merged.scan().unwrap()), expected);
+    assert_eq!(shown(&[merged.get(&keys(&[2])).unwrap().unwrap()]), Vec::<String>::new());
 }
 
 #[test]

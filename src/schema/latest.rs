@@ -30,6 +30,24 @@ pub struct LatestSource {
     pub merge: Merge,
     /// What a deleted row does.
     pub on_delete: OnDelete,
+    /// How many of its rows a key has.
+    pub cardinality: Cardinality,
+}
+
+/// `cardinality`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cardinality {
+    /// One; of several the newest counts.
+    One,
+    /// Any number, as a list in one column.
+    List,
+}
+
+impl LatestSource {
+    /// The column that holds all rows of a key, if it may have several.
+    pub fn list_column(&self) -> Option<String> {
+        (self.cardinality == Cardinality::List).then(|| self.table.clone())
+    }
 }
 
 /// `merge`.

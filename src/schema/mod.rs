@@ -34,7 +34,7 @@ pub use contract::{
 pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};
 pub use infer::{family_finds, infer_first};
-pub use latest::{Latest, LatestSource, Merge, OnDelete};
+pub use latest::{Cardinality, Latest, LatestSource, Merge, OnDelete};
 pub use names::{derive as derive_name, quoted as quoted_name};
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Project, python, wait_until};
 
 /// A table's first rows may wait ten seconds for more; and both processors may be busy.
 const SOON: Duration = Duration::from_secs(60);
@@ -180,6 +180,17 @@ async fn two_tables_of_a_dms_task_share_a_topic() {
             json!({"table_name": name, "records": 10, "rows": rows, "skipped": skipped, "dead_letters": 0})
         })
     );
+
+    // The table is loaded anew, because changes were missed: what was told before is older, whenever it comes.
+    let message = |operation: &str, made: &str, model: &str| {
+        format!(
+            r#"{{"data":{{"car_id":1,"plate_no":"x","model":"{model}"}},"metadata":{{"timestamp":"{made}","record-type":"data","operation":"{operation}","table-name":"carinfo"}}}}"#
+        )
+    };
+    let again = [message("load", "2026-11-21T00:00:00Z", "K9"), message("update", "2026-11-20T12:00:00Z", "late")];
+    kafka.send_text(&topic, again.iter().map(String::as_str));
+    until(&millpond, "SELECT count(*) AS n FROM carinfo__changes WHERE model = 'late'", &[json!({"n": 1})]).await;
+    until(&millpond, "SELECT model FROM carinfo WHERE car_id = 1", &[json!({"model": "K9"})]).await;
     assert_eq!(millpond.stop().await, Some(0));
 }
 
@@ -206,8 +217,17 @@ columns = ["lights", "left_open", "right_open"]
 [columns.all_closed]
 sql = "NOT (left_open OR right_open)"
 "#;
+    let fleet = r#"
+kind = "latest"
+key = ["car_id"]
+[sources.cars]
+[sources.devices]
+cardinality = "list"
+columns = ["fw"]
+"#;
     let project = Project::new(kafka.brokers(), Lake::Local)
         .commit_interval("200ms")
+        .schema("fleet", fleet)
         .schema("cars", &mirror(&cars, "car_id"))
         .schema("devices", &mirror(&devices, "device_id"))
         .events("signals", &signals, "key = [\"car\"]")
@@ -238,6 +258,8 @@ sql = "NOT (left_open OR right_open)"
         &[
             change("r", json!({"device_id": 10, "car_id": 1, "fw": "1.0"}), "device_id"),
             change("r", json!({"device_id": 30, "car_id": 3, "fw": "3.0"}), "device_id"),
+            change("r", json!({"device_id": 29, "car_id": 3, "fw": "2.9"}), "device_id"),
+            change("r", json!({"device_id": 30, "car_id": 3, "fw": "3.1"}), "device_id"),
         ],
     );
     kafka.send_text(
@@ -254,8 +276,14 @@ sql = "NOT (left_open OR right_open)"
     let expected = [
         row(1, Some("A"), Some("1.0"), Some(true), Some(true)),
         row(2, Some("B"), None, None, Some(false)),
-        row(3, None, Some("3.0"), None, None),
+        row(3, None, Some("3.1"), None, None),
     ];
+    let list = "SELECT car_id, plate, devices FROM fleet ORDER BY car_id";
+    let listed = |car: i64, plate: Option<&str>, devices: Option<&str>| json!({"car_id": car, "plate": plate, "devices": devices});
+    let two = Some(r#"[{"device_id":29,"fw":"2.9"},{"device_id":30,"fw":"3.1"}]"#);
+    let one = |fw: &str| format!(r#"[{{"device_id":10,"fw":"{fw}"}}]"#);
+    let lists = [listed(1, Some("A"), Some(&one("1.0"))), listed(2, Some("B"), None), listed(3, None, two)];
+    until(&millpond, list, &lists).await;
     until(&millpond, rows, &expected).await;
     let by_key = "SELECT plate, all_closed FROM car_state WHERE car_id = 1";
     assert_eq!(millpond.sql(by_key).await, [json!({"plate": "A", "all_closed": true})]);
@@ -268,10 +296,13 @@ sql = "NOT (left_open OR right_open)"
     send(kafka, &devices, &[change("u", json!({"device_id": 10, "car_id": 2, "fw": "1.1"}), "device_id")]);
     send(kafka, &cars, &[change("d", json!({"car_id": 1}), "car_id")]);
     kafka.send_text(&signals, [r#"{"car":1,"lights":false}"#, r#"{"car":2,"lights":false}"#]);
-    let expected = [row(2, Some("B"), Some("1.1"), Some(false), Some(false)), row(3, None, Some("3.0"), None, None)];
+    let lists = [listed(2, Some("B"), Some(&one("1.1"))), listed(3, None, two)];
+    until(&millpond, list, &lists).await;
+    until_outside(&project, "fleet", "SELECT car_id, plate, devices FROM t ORDER BY car_id", &lists).await;
+    let expected = [row(2, Some("B"), Some("1.1"), Some(false), Some(false)), row(3, None, Some("3.1"), None, None)];
     until(&millpond, rows, &expected).await;
-    let kinds = "SELECT table_name FROM system.tables WHERE kind = 'latest'";
-    assert_eq!(millpond.sql(kinds).await, [json!({"table_name": "car_state"})]);
+    let kinds = "SELECT table_name FROM system.tables WHERE kind = 'latest' ORDER BY table_name";
+    assert_eq!(millpond.sql(kinds).await, [json!({"table_name": "car_state"}), json!({"table_name": "fleet"})]);
 
     // The file is edited while it runs; a mistake changes nothing.
     let edited = state.replace("device_", "unit_");
@@ -280,7 +311,18 @@ sql = "NOT (left_open OR right_open)"
     millpond.kill();
     let millpond = Millpond::serve(&project).await;
     until(&millpond, "SELECT unit_fw FROM car_state WHERE car_id = 2", &[json!({"unit_fw": "1.1"})]).await;
+    until(&millpond, list, &lists).await;
     assert_eq!(millpond.stop().await, Some(0));
+}
+
+/// Waits until DuckDB sees these rows of a table in the lake.
+async fn until_outside(project: &Project, table: &str, sql: &str, expected: &[Value]) {
+    let url = project.table_url(table);
+    wait_until(table, SOON, async || {
+        let found = python::duckdb(&url, sql, &[]).await.ok()?;
+        (found == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

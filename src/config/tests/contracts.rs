@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{assert_problems, load};
 use crate::schema::{
-    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, LatestSource, Match,
-    Merge, OnDelete, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+    ArrayContract, ArrayShape, Cardinality, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
+    LatestSource, Match, Merge, OnDelete, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
 };
 
 fn value(path: &str) -> Path {
@@ -470,7 +470,7 @@ fn a_latest_table_names_its_sources() {
         files.map(|(name, text)| (name, text.to_owned()))
     };
     let whole = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.cars]\non_delete = \"drop_row\"\n\
-                 [sources.devices]\nprefix = \"device_\"\n\
+                 [sources.devices]\nprefix = \"device_\"\ncardinality = \"list\"\n\
                  [sources.signals]\nkey = { car_id = \"vehicle\" }\nmerge = \"last_non_null\"\ncolumns = [\"lat\", \"lon\"]\n\
                  [columns.moving]\nsql = \"speed > 0\"\n";
     let given = files(whole);
@@ -485,6 +485,7 @@ fn a_latest_table_names_its_sources() {
         columns: texts(columns),
         merge,
         on_delete,
+        cardinality: if table == "devices" { Cardinality::List } else { Cardinality::One },
     };
     assert_eq!(
         latest.sources,
@@ -526,6 +527,18 @@ fn a_latest_table_names_its_sources() {
             format!("{head}sources.devices.on_delete = \"drop_row\"\n"),
             vec![
                 "3:29: sources.devices.on_delete: a row of devices is not the only one of its kind: its key is another\n  hint: on_delete = \"null_columns\"",
+            ],
+        ),
+        (
+            format!("{head}sources.cars.cardinality = \"list\"\n"),
+            vec![
+                "3:28: sources.cars.cardinality: cars has one row for each key of this table\n  hint: only a mirror whose key is another can have several",
+            ],
+        ),
+        (
+            format!("{head}[sources.cars]\ncolumns = [\"devices\"]\n[sources.devices]\ncardinality = \"list\"\n"),
+            vec![
+                "3:2: sources: `devices` would come from cars and from devices\n  hint: give one of them a `prefix`, or other `columns`",
             ],
         ),
         (

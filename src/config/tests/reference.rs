@@ -181,17 +181,23 @@ fn each_example_of_a_mirror_changes_something() {
 #[test]
 fn each_example_of_a_latest_table_changes_something() {
     let mirror = "kind = \"mirror\"\ntopic = \"t\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\n";
+    let other = mirror.replace("car_id", "device_id");
     let events = "kind = \"events\"\ntopic = \"t\"\n";
     let spec = |lines: &[String]| {
         let files = [
             ("schemas/cars.toml", mirror),
+            ("schemas/devices.toml", &*other),
             ("schemas/signals.toml", events),
             ("schemas/state.toml", &lines.join("\n")),
         ];
         load(&files).unwrap_or_else(|problems| panic!("{problems}")).latest.remove(0)
     };
     for row in chapter("schemas/&lt;latest&gt;.toml").rows {
-        let source = if row.key.ends_with("merge") { "signals" } else { "cars" };
+        let source = match row.key.rsplit_once('.') {
+            Some((_, "merge")) => "signals",
+            Some((_, "cardinality")) => "devices",
+            _ => "cars",
+        };
         let key = row.key.replace("<table>", source).replace("<name>", "x");
         let base = [
             "kind = \"latest\"".to_owned(),

@@ -23,7 +23,7 @@ use self::writer::{Flushed, Source, StatesManifest, Writer};
 use super::catalog::EngineCatalog;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Lake, LatestFiles, SourceState};
-use crate::latest::{LatestError, LatestTable, Merged, Part, Rows, Wanted};
+use crate::latest::{LatestError, LatestTable, Merged, Part, Relation, Rows, Wanted};
 use crate::query::Service;
 use crate::schema::{Contract, Latest, Merge, OnDelete};
 use crate::task::Shutdown;
@@ -176,7 +176,11 @@ impl Kept {
             parts.push(Part {
                 table,
                 key: source.key.clone(),
-                is_foreign,
+                relation: match source.list_column() {
+                    Some(column) => Relation::List(column),
+                    None if is_foreign => Relation::Newest,
+                    None => Relation::Own,
+                },
                 prefix: source.prefix.clone(),
                 drops: source.on_delete == OnDelete::DropRow,
             });

@@ -19,8 +19,8 @@ use super::follower::{Seen, StateRecord};
 use super::{State, Writing, broken};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Flush, LatestFiles, Manifest, SidecarWriter, SourceState, places};
-use crate::latest::{Buckets, Changed, LatestError, Rows};
+use crate::lake::{Flush, LatestFiles, Manifest, Present, SidecarWriter, SourceState, places};
+use crate::latest::{Buckets, LatestError, Rows};
 use crate::query::{Catalog, Pinned, Service, SystemTable};
 use crate::task::Shutdown;
 
@@ -81,6 +81,7 @@ pub(super) struct Writer {
 /// What a flush takes, before it is written.
 struct Cut {
     sources: Vec<SourceState<StateRecord>>,
+    present: Present,
     flush: Flush,
     buckets: u32,
     bytes: u64,
@@ -98,8 +99,8 @@ impl Writer {
 
     /// Runs until the table is not kept any more, or all is written at the end.
     pub async fn run(mut self, stop: Shutdown) {
-        if let Err(error) = self.files.find_replaced().await {
-            warn!(table = self.source.name, error = %error, "replaced files not looked for");
+        if let Err(error) = self.files.find_leftovers(self.manifest.as_ref()).await {
+            warn!(table = self.source.name, error = %error, "files that are left over not looked for");
         }
         let mut pause = self.writing.interval;
         loop {
@@ -162,10 +163,11 @@ impl Writer {
             written_at: Utc::now(),
             sources: cut.sources,
         };
-        let bytes = cut.bytes + self.files.flush(cut.flush, &mut manifest, &self.writing.abort).await?;
+        let Cut { present, flush, bytes, .. } = cut;
+        let bytes = bytes + self.files.flush(present, flush, &mut manifest, &self.writing.abort).await?;
         let took_ms = began.elapsed().as_millis() as u64;
         debug!(table = self.source.name, flush = manifest.flush, bytes, took_ms, "rows written");
-        self.files.tidy(&manifest).await;
+        self.files.tidy(&manifest, self.manifest.as_ref()).await;
         self.manifest = Some(manifest);
         self.whole = false;
         self.show();
@@ -197,18 +199,16 @@ impl Writer {
             let written: u64 = files.iter().map(|file| file.rows).sum();
             let anew = self.whole || files.len() >= MOST_FILES || written + slots.len() as u64 > 2 * all as u64;
             touched.extend(state.table.take_left()?);
-            let mut sidecar = SidecarWriter::new();
             for slots in slots.chunks(SLOTS) {
-                let Some(Changed { rows, touched: keys }) = state.table.changed(slots)? else { continue };
-                touched.push(keys);
-                if !anew {
-                    sidecar.add(&rows).map_err(unwritable)?;
-                }
+                touched.push(state.table.touched(slots)?);
             }
+            let slots = if anew { (0..all as u32).collect() } else { slots };
             if anew {
                 files.clear();
-                for slots in (0..all as u32).collect::<Vec<_>>().chunks(SLOTS) {
-                    let Some(Changed { rows, .. }) = state.table.changed(slots)? else { continue };
+            }
+            let mut sidecar = SidecarWriter::new();
+            for slots in slots.chunks(SLOTS) {
+                if let Some(rows) = state.table.written(slots)? {
                     sidecar.add(&rows).map_err(unwritable)?;
                 }
             }
@@ -229,13 +229,13 @@ impl Writer {
         let before = self.manifest.as_ref().map(|manifest| manifest.buckets);
         let is_outgrown =
             |buckets: u32| buckets < MOST_BUCKETS && count > buckets as usize * BUCKET_ROWS * TOO_MANY_TIMES;
-        let must = self.files.must_be_whole(&schema).await.map_err(unwritable)?;
+        let present = self.files.present(&schema, &self.writing.abort).await?;
         let (buckets, whole) = match before {
-            Some(buckets) if !(self.whole || must || is_outgrown(buckets)) => (buckets, false),
+            Some(buckets) if !(self.whole || present.is_other || is_outgrown(buckets)) => (buckets, false),
             _ => (((count / BUCKET_ROWS) as u32).next_power_of_two().clamp(1, MOST_BUCKETS), true),
         };
         let flush = tokio::task::block_in_place(|| self.divide(&rows, &touched, buckets, whole)).map_err(arrow)?;
-        Ok(Some(Cut { sources, flush, buckets, bytes }))
+        Ok(Some(Cut { sources, present, flush, buckets, bytes }))
     }
 
     /// The rows of the buckets that the keys `touched` are in, or all.

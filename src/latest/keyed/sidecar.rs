@@ -38,15 +38,6 @@ pub struct Sidecars {
     pub sweeps: Vec<Order>,
 }
 
-/// What is known of some keys.
-#[derive(Debug)]
-pub struct Changed {
-    /// The keys, the values, and who told them; for [`Keyed::restore`].
-    pub rows: RecordBatch,
-    /// Keys of rows of the table that may be others now, as key columns.
-    pub touched: Vec<ArrayRef>,
-}
-
 impl Keyed {
     /// The slots of which something is not written down yet; from now on they count as written down.
     pub fn take_changed(&mut self) -> Vec<u32> {
@@ -71,17 +62,21 @@ impl Keyed {
         Ok(Some(foreign.form.values(left.iter().map(|key| &**key))?))
     }
 
-    /// What is known of these slots.
-    pub fn changed(&self, slots: &[u32]) -> Result<Changed, LatestError> {
-        let slots: Vec<usize> = slots.iter().map(|at| *at as usize).collect();
-        let keys = self.form.values(slots.iter().map(|at| self.keys.key(*at)))?;
-        let touched = match &self.foreign {
-            None => keys.clone(),
+    /// Keys of the rows of the table that may be others when these slots have changed, as key columns.
+    pub fn touched(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, LatestError> {
+        Ok(match &self.foreign {
+            None => self.form.values(slots.iter().map(|at| self.keys.key(*at as usize)))?,
             Some(foreign) => {
-                let named = slots.iter().filter_map(|at| foreign.named.get(*at)?.as_deref());
+                let named = slots.iter().filter_map(|at| foreign.named.get(*at as usize)?.as_deref());
                 foreign.form.values(named)?
             }
-        };
+        })
+    }
+
+    /// What is known of these slots: the keys, the values, and who told them; for [`Self::restore_rows`].
+    pub fn written(&self, slots: &[u32]) -> Result<RecordBatch, LatestError> {
+        let slots: Vec<usize> = slots.iter().map(|at| *at as usize).collect();
+        let keys = self.form.values(slots.iter().map(|at| self.keys.key(*at)))?;
         let gathered = self.gather(slots.clone())?;
         let mut columns: Vec<ArrayRef> =
             keys.into_iter().chain(gathered.columns().iter().skip(self.shape.key.len()).cloned()).collect();
@@ -93,8 +88,7 @@ impl Keyed {
             columns.push(column);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        Ok(Changed { rows, touched })
+        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
     }
 
     fn told(&self, slots: &[usize]) -> Result<ArrayRef, ArrowError> {
@@ -142,7 +136,7 @@ impl Keyed {
         self.sweeps.extend(&known.sweeps);
     }
 
-    /// Takes in [`Changed::rows`] of a state of the same key, as written down: nothing counts as changed by it.
+    /// Takes in what [`Self::written`] gave of a state of the same key, as written down: nothing counts as changed by it.
     pub fn restore_rows(&mut self, rows: &RecordBatch) -> Result<(), LatestError> {
         let schema = rows.schema();
         let own = |name: &'static str| rows.column_by_name(name).ok_or(LatestError::Column(name));
