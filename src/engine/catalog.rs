@@ -22,7 +22,7 @@ use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
-use crate::latest::Stats;
+use crate::latest::{self, Stats};
 use crate::news::News;
 use crate::query::{Catalog, KeyedTable, Pinned, SystemTable, ViewTable};
 use crate::schema::{
@@ -209,6 +209,10 @@ impl Catalog for SharedCatalog {
         let seen = |name: &&str| fed.tables.get(*name).is_some_and(|live| live.pin().is_seen(topic, partition, offset));
         let kept = self.0.kept.load();
         Some(tables.iter().all(seen) && kept.values().all(|kept| kept.is_seen(&tables, topic, partition, offset)))
+    }
+
+    fn keyed(&self, table: &str) -> Option<Arc<dyn latest::Rows>> {
+        self.0.kept.load().get(table).map(|kept| Arc::clone(&kept.rows))
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -31,6 +31,11 @@ impl KeyedTable {
     /// The table as it is now.
     pub fn new(table: Arc<dyn Rows>) -> Self {
         Self { table, columns: OnceLock::new(), rows: OnceLock::new() }
+    }
+
+    /// Whether these are the rows that it shows.
+    pub(super) fn is_of(&self, rows: &Arc<dyn Rows>) -> bool {
+        Arc::ptr_eq(&self.table, rows)
     }
 
     fn columns(&self) -> &SchemaRef {
@@ -62,12 +67,7 @@ impl KeyedTable {
         let column = |name: &String| {
             let kind = self.columns().field_with_name(name).ok()?.data_type();
             let values = filters.iter().find_map(|filter| values(filter, name))?;
-            // A value that the column's type cannot hold equals nothing, but that is for the filter to find out.
-            let cast = |value: &ScalarValue| {
-                let cast = value.cast_to(kind).ok()?;
-                (!cast.is_null() && cast.cast_to(&value.data_type()).ok()? == *value).then_some(cast)
-            };
-            values.into_iter().map(cast).collect::<Option<Vec<_>>>()
+            values.into_iter().map(|value| as_key(value, kind)).collect::<Option<Vec<_>>>()
         };
         let columns = key.iter().map(column).collect::<Option<Vec<_>>>()?;
         // Of several columns each has one value; the products of lists are left to the scan.
@@ -76,6 +76,13 @@ impl KeyedTable {
         let arrays = arrays.map(|values| ScalarValue::iter_to_array(values).ok()).collect::<Option<Vec<_>>>()?;
         (arrays.len() == key.len()).then_some(arrays)
     }
+}
+
+/// A value as one of a key column of type `kind`; `None` if that type cannot hold it, or it is null. Such a value equals
+/// nothing, but that is for a filter to find out.
+pub(super) fn as_key(value: &ScalarValue, kind: &DataType) -> Option<ScalarValue> {
+    let cast = value.cast_to(kind).ok()?;
+    (!cast.is_null() && cast.cast_to(&value.data_type()).ok()? == *value).then_some(cast)
 }
 
 /// The values that a filter allows a column, if it says so by naming them.

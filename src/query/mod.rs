@@ -18,6 +18,7 @@
 
 mod allow;
 mod catalog;
+mod direct;
 mod error;
 mod latest;
 mod logical;
@@ -70,6 +71,11 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Whether a record can be seen in all tables that its topic feeds; `None` if it feeds none.
     fn is_seen(&self, _topic: &str, _partition: i32, _offset: i64) -> Option<bool> {
+        None
+    }
+
+    /// The rows of a table of schema `public` that has one row per key.
+    fn keyed(&self, _table: &str) -> Option<Arc<dyn crate::latest::Rows>> {
         None
     }
 

@@ -122,6 +122,11 @@ impl Service {
         self.inner.catalog.is_seen(topic, partition, offset)
     }
 
+    /// The rows of a table of schema `public` that has one row per key.
+    pub(super) fn keyed(&self, table: &str) -> Option<Arc<dyn crate::latest::Rows>> {
+        self.inner.catalog.keyed(table)
+    }
+
     pub(super) fn pin(&self) -> Arc<PinnedCatalog> {
         let past = PastTables::new(Arc::clone(&self.inner.catalog));
         PinnedCatalog::new(self.inner.catalog.pin(), Some(Arc::new(past)))

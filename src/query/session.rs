@@ -24,6 +24,7 @@ use super::statement::{Query, Statement};
 use super::threads::Threads;
 use super::{PUBLIC, SYSTEM, error, parse, wire};
 use crate::error::{Error, Kind, Result};
+use crate::latest::Rows;
 
 /// What a table of schema `public` is to clients.
 const TABLE: &str = "TABLE";
@@ -199,8 +200,18 @@ impl Session {
         })
     }
 
+    /// The options in force: others as soon as one changes.
+    pub(super) fn options(&self) -> Arc<SessionState> {
+        Arc::clone(&self.now.lock().state)
+    }
+
+    /// The rows of a table of schema `public` that has one row per key.
+    pub(super) fn keyed(&self, table: &str) -> Option<Arc<dyn Rows>> {
+        self.service.keyed(table)
+    }
+
     /// Waits for the record that the session wants to see.
-    async fn wait(&self) -> Result<()> {
+    pub(super) async fn wait(&self) -> Result<()> {
         let Settings { wait_for, statement_timeout, .. } = self.now.lock().settings.clone();
         let Some(wait_for) = wait_for else { return Ok(()) };
         let patience = statement_timeout.map_or(LONGEST_WAIT, |timeout| timeout.min(LONGEST_WAIT));

@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
@@ -10,12 +11,14 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement as Ast;
 use tokio::time::Instant;
 
 use super::allow::{self, Ask};
+use super::direct::Direct;
 use super::rows::{self, Rows};
 use super::session::{Planned, Session};
-use super::{error, parse, wire};
+use super::{PUBLIC, error, parse, wire};
 use crate::error::{Error, Kind, Result};
 use crate::schema::type_name;
 
@@ -27,6 +30,8 @@ pub struct Statement {
     ask: Ask,
     parameters: Vec<DataType>,
     schema: SchemaRef,
+    /// What it is, if it is a look-up.
+    direct: Option<Arc<ArcSwap<Direct>>>,
 }
 
 /// A statement planned on tables pinned at that time. Running it later still shows the rows of that time.
@@ -50,8 +55,10 @@ impl Statement {
         let parsed = parse::parse(sql)?;
         let ask = allow::classify(parsed.statement)?;
         let mut parameters = vec![DataType::Utf8; parsed.parameters];
+        let mut direct = None;
         let schema = match &ask {
             Ask::Rows(statement) => {
+                let options = session.options();
                 let Planned { plan, state, comments } = session.plan(sql, (**statement).clone()).await?;
                 let types = plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))?;
                 for (name, data_type) in types {
@@ -64,12 +71,19 @@ impl Statement {
                 // fail, and then the raw types are the best guess.
                 let coerced = state.optimize(&plan).ok();
                 let schema = wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow());
-                wire::with_comments(&schema, comments)
+                let schema = wire::with_comments(&schema, comments);
+                direct = coerced.and_then(|optimized| {
+                    let table = only_table(&state, statement)?;
+                    let rows = session.keyed(&table)?;
+                    Direct::of((&table, rows), options, &plan, &optimized, Arc::clone(&schema))
+                });
+                schema
             }
             other => answer(&session, other)?.schema(),
         };
         let parameters = parameters.iter().map(wire::data_type).collect();
-        Ok(Self { session, sql: sql.into(), ask, parameters, schema })
+        let direct = direct.map(|direct| Arc::new(ArcSwap::from_pointee(direct)));
+        Ok(Self { session, sql: sql.into(), ask, parameters, schema, direct })
     }
 
     /// Wire schema of its rows; of a statement with parameters it may widen when values are bound.
@@ -95,13 +109,58 @@ impl Statement {
                 let text = format!("the statement has {want} parameters, {have} values are given");
                 return Err(Error::new(Kind::Query, text));
             }
-            self.session.bind(Arc::clone(&self.sql), self.ask.clone(), values).await
+            let statement = self.clone();
+            self.session.threads().run(async move { statement.plan(values).await }).await
         })
+    }
+
+    async fn plan(self, values: Vec<ScalarValue>) -> Result<Query> {
+        if let Some(direct) = &self.direct
+            && let Some(found) = self.look_up(direct, &values).await?
+        {
+            return Ok(found);
+        }
+        Query::plan(&self.session, &self.sql, self.ask, values).await
+    }
+
+    /// Looks a row up without planning the statement; `None` if it is no look-up any more, or not with these values.
+    async fn look_up(&self, direct: &ArcSwap<Direct>, values: &[ScalarValue]) -> Result<Option<Query>> {
+        self.session.wait().await?;
+        let mut now = direct.load_full();
+        let rows = self.session.keyed(now.table());
+        if !rows.is_some_and(|rows| now.is_valid(&self.session.options(), &rows)) {
+            let again = Self::prepare(self.session.clone(), &self.sql).await?;
+            let Some(again) = again.direct else { return Ok(None) };
+            now = again.load_full();
+            direct.store(Arc::clone(&now));
+        }
+        let found = now.run(values)?.map(|rows| Query {
+            session: self.session.clone(),
+            sql: Arc::clone(&self.sql),
+            what: What::Ready(rows),
+            schema: now.schema(),
+        });
+        Ok(found)
+    }
+
+    /// Whether it is looked up without being planned.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Runs it with these values on the tables as they are now.
     pub fn run<'a>(&'a self, values: Vec<ScalarValue>) -> BoxFuture<'a, Result<Rows>> {
         Box::pin(async move { self.bind(values).await?.run().await })
+    }
+}
+
+/// The table of schema `public` that a statement names, if that is all it names.
+fn only_table(state: &SessionState, statement: &Ast) -> Option<String> {
+    let references = state.resolve_table_references(statement).ok()?;
+    match &references[..] {
+        [table] if table.schema().is_none_or(|schema| schema == PUBLIC) => Some(table.table().to_owned()),
+        _ => None,
     }
 }
 

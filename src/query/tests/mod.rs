@@ -1,5 +1,6 @@
 //! The service over tables in memory.
 
+mod direct;
 mod forbidden;
 mod logical;
 mod running;
@@ -23,11 +24,16 @@ use super::*;
 #[derive(Default)]
 pub(crate) struct Fixture {
     pinned: Mutex<Pinned>,
+    kept: Mutex<BTreeMap<String, Arc<dyn crate::latest::Rows>>>,
 }
 
 impl Catalog for Fixture {
     fn pin(&self) -> Pinned {
         self.pinned.lock().clone()
+    }
+
+    fn keyed(&self, table: &str) -> Option<Arc<dyn crate::latest::Rows>> {
+        self.kept.lock().get(table).cloned()
     }
 }
 
@@ -52,6 +58,15 @@ impl Fixture {
     pub(crate) fn put(&self, schema: &str, table: &str, batch: RecordBatch) {
         let provider = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap());
         self.pinned.lock().schemas.entry(schema.into()).or_default().insert(table.into(), provider);
+    }
+
+    /// A table with one row per key, named `table`: what `rows` gives, or what `derived` makes of it.
+    pub(crate) fn keep(&self, table: &str, rows: Arc<dyn crate::latest::Rows>, derived: Option<&str>) {
+        let mut pinned = self.pinned.lock();
+        let provider = Arc::new(KeyedTable::new(Arc::clone(&rows)));
+        pinned.schemas.entry(PUBLIC.into()).or_default().insert(rows.name().to_owned(), provider);
+        pinned.views.extend(derived.map(|sql| (table.to_owned(), sql.to_owned())));
+        self.kept.lock().insert(table.to_owned(), rows);
     }
 
     pub(crate) fn view(&self, name: &str, sql: &str) {
