@@ -16,7 +16,8 @@ test: ## everything the tests need is set up once, then all of them run; ARGS= g
 	@scripts/timed.sh "unit tests" cargo test --lib $(ARGS)
 	@scripts/timed.sh "integration tests" cargo test --test it $(ARGS)
 
-test-all: check test ## check and test, and the long ones: 20 kills, 200 lost answers
+test-all: check test ## check and test, and the long ones: 20 kills, 200 lost answers, Spark, benchmarks
+	@scripts/setup.sh all
 	@scripts/timed.sh "long unit tests" cargo test --lib $(ARGS) -- --ignored
 	@scripts/timed.sh "long tests" cargo test --test it $(ARGS) -- --ignored
 
@@ -33,7 +34,7 @@ check: ## formatting, lints, module boundaries
 	@cargo test --test it tidy
 
 bench: ## the numbers of docs/benchmarks.md
-	@scripts/setup.sh
+	@scripts/setup.sh all
 	@scripts/timed.sh "benchmarks" cargo test --test it $(ARGS) -- --ignored --nocapture bench
 
 release: ## the optimised binary (about 35 minutes on 2 cores)

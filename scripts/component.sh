@@ -8,11 +8,13 @@
 #   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
 #   component.sh registry DIR PORT [https]        a schema registry on http://127.0.0.1:PORT/apis/ccompat/v7, or https
 #                                                 with the certificate DIR/ca.pem
-#   component.sh postgres DIR PORT                PostgreSQL on 127.0.0.1:PORT for user postgres, with logical decoding
+#   component.sh postgres DIR PORT [stay]         PostgreSQL on 127.0.0.1:PORT for user postgres, with logical decoding;
+#                                                 ends with whoever started it, unless told to stay
 #   component.sh mariadb DIR PORT                 MariaDB on 127.0.0.1:PORT for user debezium (password debezium)
 #   component.sh connect DIR BROKERS PORT CONNECTOR…
 #                                                 Kafka Connect with Debezium; a connector is a file of properties
 #   component.sh python ARGS…                     Python with the outside readers
+#   component.sh spark ARGS…                      Python with Spark and Delta
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -111,13 +113,14 @@ registry)
 postgres)
     bin=$(postgres_bin)
     [ -n "$bin" ] || absent PostgreSQL
-    dir=$1 as=()
+    dir=$1 as=() leave=(--pdeathsig KILL)
+    [ "${3:-}" != stay ] || leave=()
     mkdir -p "$dir"
     if [ "$(id -u)" = 0 ]; then
         # It refuses to be root. It keeps the right to reach its folder, wherever that is.
         chown postgres "$dir"
         as=(setpriv --reuid postgres --regid postgres --clear-groups --inh-caps=-all,+dac_override
-            --ambient-caps=-all,+dac_override --pdeathsig KILL --)
+            --ambient-caps=-all,+dac_override "${leave[@]}" --)
     fi
     [ -e "$dir/data/PG_VERSION" ] || "${as[@]}" "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=trust \
         --encoding=UTF8 --locale=C.UTF-8 --no-sync
@@ -166,8 +169,18 @@ python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
     exec "$PYTHON_HOME/bin/python" "$@"
     ;;
+spark)
+    [ -e "$SPARK_HOME/ready" ] || { say "Spark is not installed yet: run scripts/setup.sh all (make test-all does it)"; exit 1; }
+    jars=("$SPARK_HOME"/libs/*.jar)
+    SPARK_JARS=$(IFS=,; echo "${jars[*]}")
+    export SPARK_JARS SPARK_LOCAL_IP=127.0.0.1
+    python=$SPARK_HOME/bin/python
+    # Spark would look for itself there.
+    unset SPARK_HOME
+    exec "$python" "$@"
+    ;;
 *)
-    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

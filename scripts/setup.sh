@@ -3,6 +3,8 @@
 #   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
 #   setup.sh         that, and Kafka, Kafka Connect with Debezium and a schema registry (Maven), MinIO (Go), the
 #                    Python clients (pip), PostgreSQL and MariaDB (Debian packages)
+#   setup.sh all     that, and what only `make test-all` and `make bench` need: Redis (a Debian package), Spark with Delta
+#                    (pip, Maven; 450 MB)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -72,6 +74,7 @@ test_tools() {
     have setpriv || missing+=(util-linux)
     have openssl || missing+=(openssl)
     databases || missing+=(postgresql mariadb-server)
+    [ "$scope" != all ] || have redis-server || missing+=(redis-server)
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
     local major
     major=$(java_major)
@@ -100,6 +103,7 @@ tarball() {
 jars() {
     local folder=$1 made=$2
     mvn --batch-mode --strict-checksums --file "$SCRIPTS/$folder/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+        -Ddelta.version="$DELTA_VERSION" \
         "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
         -DincludeScope=runtime -DoutputDirectory="$made/libs" || return 1
     (cd "$made/libs" && sha256sum --check --strict --quiet "$SCRIPTS/$folder/libs.sha256") || return 1
@@ -147,10 +151,22 @@ python_clients() {
     touch "$PYTHON_HOME/ready"
 }
 
-build_tools
-[ "${1:-}" = build ] && exit 0
+spark() {
+    # Like the Python clients: made in place.
+    rm -rf "$SPARK_HOME"
+    python3 -m venv "$SPARK_HOME" || return 1
+    "$SPARK_HOME/bin/pip" install --quiet --no-input --require-hashes -r "$SCRIPTS/spark/requirements.txt" || return 1
+    jars spark "$SPARK_HOME" || return 1
+    touch "$SPARK_HOME/ready"
+}
 
-if [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
+scope=${1:-}
+build_tools
+[ "$scope" = build ] && exit 0
+
+more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && have redis-server; }; }
+
+if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
     [ -e "$PYTHON_HOME/ready" ] && databases && have java && have setpriv && have openssl; then
     exit 0
 fi
@@ -173,3 +189,5 @@ if [ ! -d "$MINIO_HOME" ]; then
 fi
 [ -e "$PYTHON_HOME/ready" ] ||
     step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients
+[ "$scope" != all ] || [ -e "$SPARK_HOME/ready" ] ||
+    step "Spark $SPARK_VERSION with Delta $DELTA_VERSION (450 MB)" "are the Python package index and Maven Central reachable?" spark

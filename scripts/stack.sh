@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The local stack: real Kafka, MinIO, the fleet simulator and `millpond serve`, without containers.
+# The local stack: real Kafka, MinIO, PostgreSQL and MariaDB with Debezium in Kafka Connect, the fleet simulator and
+# `millpond serve`, without containers.
 #   stack.sh up       starts what is not running yet (make up)
 #   stack.sh down     stops all of it, in order; data stay in .millpond-stack (make down)
 #   stack.sh status   says what runs
@@ -12,6 +13,9 @@ STACK=${MILLPOND_STACK:-$REPO/.millpond-stack}
 KAFKA_PORT=${KAFKA_PORT:-9092}
 KAFKA_CONTROLLER_PORT=${KAFKA_CONTROLLER_PORT:-9093}
 MINIO_PORT=${MINIO_PORT:-9000}
+POSTGRES_PORT=${POSTGRES_PORT:-55432}
+MARIADB_PORT=${MARIADB_PORT:-53306}
+CONNECT_PORT=${CONNECT_PORT:-8083}
 FLIGHT_PORT=${FLIGHT_PORT:-32010}
 HTTP_PORT=${HTTP_PORT:-8090}
 MILLPOND=${CARGO_TARGET_DIR:-$REPO/target}/debug/millpond
@@ -26,6 +30,7 @@ alive() {
     pid=$(pid_of "$1") && [ -n "$pid" ] && since=$(began "$pid") && [ "$since" = "$(sed -n 2p "$STACK/$1.pid")" ]
 }
 
+quietly() { "$@" >/dev/null 2>&1; }
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 http_ok() {
     local status
@@ -64,8 +69,10 @@ await() {
 }
 
 project() {
-    mkdir -p "$STACK/project"
-    ln -sfn "$REPO/schemas" "$STACK/project/schemas"
+    # It was a link before.
+    [ ! -L "$STACK/project/schemas" ] || rm "$STACK/project/schemas"
+    mkdir -p "$STACK/project/schemas"
+    ln -sf "$REPO"/schemas/*.toml "$SCRIPTS"/stack/schemas/*.toml "$STACK/project/schemas/"
     ln -sfn "$REPO/queries" "$STACK/project/queries"
     [ -e "$STACK/project/millpond.toml" ] || cat >"$STACK/project/millpond.toml" <<EOF
 # Made by make up; yours to change: it is not written again.
@@ -84,6 +91,59 @@ http = "127.0.0.1:$HTTP_PORT"
 EOF
 }
 
+postgres() { psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres "$@"; }
+mariadb() { command mariadb --no-defaults -h 127.0.0.1 -P "$MARIADB_PORT" -u debezium -pdebezium "$@"; }
+answers_postgres() { quietly postgres -c 'SELECT 1' postgres; }
+answers_mariadb() { quietly mariadb -e 'SELECT 1' fleet; }
+
+# The tables, once, and what Debezium needs to know to tell their changes.
+databases() {
+    if [ ! -e "$STACK/postgres/made" ]; then
+        postgres -c 'CREATE DATABASE shop' postgres
+        postgres --single-transaction -f "$SCRIPTS/stack/postgres.sql" shop
+        touch "$STACK/postgres/made"
+    fi
+    if [ ! -e "$STACK/mariadb/made" ]; then
+        mariadb --default-character-set=utf8mb4 fleet <"$SCRIPTS/stack/mariadb.sql"
+        touch "$STACK/mariadb/made"
+    fi
+    mkdir -p "$STACK/connect"
+    local common="tasks.max=1
+database.hostname=127.0.0.1
+skipped.operations=none
+topic.creation.default.partitions=2
+topic.creation.default.replication.factor=1"
+    cat >"$STACK/connect/shop.properties" <<EOF
+name=shop
+connector.class=io.debezium.connector.postgresql.PostgresConnector
+topic.prefix=shop
+plugin.name=pgoutput
+slot.name=millpond
+publication.autocreate.mode=filtered
+database.port=$POSTGRES_PORT
+database.user=postgres
+database.password=postgres
+database.dbname=shop
+schema.include.list=public
+$common
+EOF
+    cat >"$STACK/connect/garage.properties" <<EOF
+name=garage
+connector.class=io.debezium.connector.mariadb.MariaDbConnector
+topic.prefix=garage
+database.server.id=7
+database.port=$MARIADB_PORT
+database.user=debezium
+database.password=debezium
+database.ssl.mode=disable
+database.include.list=fleet
+include.schema.changes=false
+schema.history.internal=io.debezium.storage.file.history.FileSchemaHistory
+schema.history.internal.file.filename=$STACK/connect/history
+$common
+EOF
+}
+
 up() {
     "$SCRIPTS/setup.sh"
     cargo build --bin millpond
@@ -97,9 +157,23 @@ up() {
         start kafka "$KAFKA_PORT $KAFKA_CONTROLLER_PORT" \
             "$SCRIPTS/component.sh" kafka "$STACK/kafka" "$KAFKA_PORT" "$KAFKA_CONTROLLER_PORT"
     fi
+    if ! alive postgres; then
+        start postgres "$POSTGRES_PORT" "$SCRIPTS/component.sh" postgres "$STACK/postgres" "$POSTGRES_PORT" stay
+    fi
+    if ! alive mariadb; then
+        start mariadb "$MARIADB_PORT" "$SCRIPTS/component.sh" mariadb "$STACK/mariadb" "$MARIADB_PORT"
+    fi
     await minio 30 http_ok "$MINIO_PORT" /minio/health/ready
     await kafka 60 answers "$KAFKA_PORT"
     "$SCRIPTS/component.sh" topics "127.0.0.1:$KAFKA_PORT" fleet.telemetry:6 fleet.trips:3 fleet.dms:1 fleet.reservation:3
+    await postgres 60 answers_postgres
+    await mariadb 60 answers_mariadb
+    databases
+    if ! alive connect; then
+        start connect "$CONNECT_PORT" "$SCRIPTS/component.sh" connect "$STACK/connect" "127.0.0.1:$KAFKA_PORT" \
+            "$CONNECT_PORT" "$STACK/connect/shop.properties" "$STACK/connect/garage.properties"
+    fi
+    await connect 120 http_ok "$CONNECT_PORT" /connectors/garage/status
     project
     if ! alive simulator; then start simulator "" "$MILLPOND" simulate --brokers "127.0.0.1:$KAFKA_PORT"; fi
     if ! alive serve; then start serve "$FLIGHT_PORT $HTTP_PORT" "$MILLPOND" serve --project "$STACK/project"; fi
@@ -108,12 +182,16 @@ up() {
     cat <<EOF
 
 Kafka      127.0.0.1:$KAFKA_PORT (fleet.telemetry, fleet.trips, fleet.dms, fleet.reservation)
+PostgreSQL 127.0.0.1:$POSTGRES_PORT, user postgres, database shop, table customer (through Debezium)
+MariaDB    127.0.0.1:$MARIADB_PORT, user debezium / debezium, database fleet, table workshop (through Debezium)
 MinIO      http://127.0.0.1:$MINIO_PORT, bucket millpond, keys millpond / millpond-secret
 Millpond   grpc://127.0.0.1:$FLIGHT_PORT, http://127.0.0.1:$HTTP_PORT/metrics
 project    $STACK/project
 logs       $STACK/*.log
 
   $MILLPOND sql --url grpc://127.0.0.1:$FLIGHT_PORT -c 'SELECT count(*) FROM telemetry'
+  psql -h 127.0.0.1 -p $POSTGRES_PORT -U postgres shop -c "UPDATE customer SET tier = 'gold' WHERE customer_id = 2"
+  $MILLPOND sql --url grpc://127.0.0.1:$FLIGHT_PORT -c 'SELECT * FROM customer'
   make down
 EOF
 }
@@ -145,14 +223,17 @@ down() {
     [ -d "$STACK" ] || { say "nothing is running"; return; }
     halt simulator 10
     halt serve 40
+    halt connect 30
     halt kafka 30
+    halt postgres 20
+    halt mariadb 20
     halt minio 10
     say "data and logs stay in $STACK; remove that folder to begin anew"
 }
 
 status() {
     local name
-    for name in kafka minio simulator serve; do
+    for name in kafka minio postgres mariadb connect simulator serve; do
         if alive "$name"; then echo "$name: running, pid $(pid_of "$name")"; else echo "$name: stopped"; fi
     done
 }
@@ -160,7 +241,7 @@ status() {
 case ${1:-} in
 up | down | status) "$1" ;;
 *)
-    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

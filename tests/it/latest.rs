@@ -193,3 +193,19 @@ async fn a_latest_table_deleted_by_hand_is_made_again() {
     until_outside(&project, &rows).await;
     assert_eq!(millpond.stop().await, Some(0));
 }
+
+/// Spark begins slowly and is large: one look.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "Spark is a large download; make test-all runs it"]
+async fn spark_sees_the_same_rows() {
+    let kafka = Kafka::shared().await;
+    let (project, cars, signals) = fleet(kafka).await;
+    let millpond = Millpond::serve(&project).await;
+    for round in [2, 3, 4] {
+        (0..5).for_each(|car| send(kafka, &cars, &signals, car, round));
+        until_outside(&project, &expected(5, round)).await;
+    }
+    let found = python::spark(&project.table_url("car_state"), &format!("{ROWS} t ORDER BY car_id")).await;
+    assert_eq!(found.unwrap(), expected(5, 4));
+    assert_eq!(millpond.stop().await, Some(0));
+}

@@ -48,6 +48,12 @@ pub async fn duckdb(url: &str, sql: &str, env: &[(&str, String)]) -> Result<Vec<
     rows(run("delta_scan.py", &[url, sql], env).await)
 }
 
+/// Rows of a query in Spark, where the Delta table at `url` is called `t`.
+pub async fn spark(url: &str, sql: &str) -> Result<Vec<Value>, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/spark_scan.py");
+    rows(Output::of(component(&["spark", script, url, sql])).await)
+}
+
 fn rows(output: Output) -> Result<Vec<Value>, String> {
     if output.code != Some(0) {
         return Err(output.stderr);
