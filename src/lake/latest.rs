@@ -9,12 +9,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Int32Array, RecordBatch};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use deltalake_core::kernel::Add;
@@ -26,6 +28,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::commit::machine::Outcome;
@@ -127,8 +130,10 @@ pub fn places(positions: &Positions) -> Vec<Place> {
 
 /// Rows of a flush.
 pub struct Flush {
-    /// All rows of the buckets that are replaced, each with its bucket.
-    pub rows: Vec<(RecordBatch, Vec<u32>)>,
+    /// Rows, those of the buckets that are replaced among them.
+    pub rows: Vec<RecordBatch>,
+    /// By bucket, all of its rows: which batch, and where in it.
+    pub buckets: BTreeMap<u32, Vec<(usize, usize)>>,
     /// The table's columns.
     pub schema: SchemaRef,
     /// The buckets that are replaced; all if none are named.
@@ -247,7 +252,7 @@ impl LatestFiles {
         failpoint::hit("latest_before_stage");
         let schema = with_bucket(&flush.schema);
         let Present { mut table, is_other } = present;
-        let adds = stage(&table, &flush.rows, &schema, stop).await?;
+        let adds = stage(&table, flush.rows, flush.buckets, &schema, stop).await?;
         failpoint::hit("latest_after_stage");
         let start = self.number();
         (manifest.flush, manifest.id) = (start + 1, uuid::Uuid::new_v4().to_string());
@@ -484,26 +489,53 @@ impl Default for SidecarWriter {
     }
 }
 
+/// Writes the rows of each bucket, one after the other: what is held beside the rows themselves is one bucket's.
 async fn stage(
     table: &Table,
-    rows: &[(RecordBatch, Vec<u32>)],
+    rows: Vec<RecordBatch>,
+    buckets: BTreeMap<u32, Vec<(usize, usize)>>,
     schema: &SchemaRef,
     stop: &Shutdown,
 ) -> Result<Vec<Add>, CommitError> {
-    let with_bucket = |(batch, buckets): &(RecordBatch, Vec<u32>)| {
-        let rows = conform(batch, &Arc::new(Schema::new(schema.fields()[..schema.fields().len() - 1].to_vec())))?;
-        let mut columns = rows.columns().to_vec();
-        columns.push(Arc::new(buckets.iter().map(|bucket| bucket.cast_signed()).collect::<Int32Array>()));
-        RecordBatch::try_new(Arc::clone(schema), columns)
-    };
-    let rows = rows.iter().map(with_bucket).collect::<Result<Vec<_>, _>>()?;
-    loop {
-        match table.stage(&rows, schema).await {
-            Ok(adds) => return Ok(adds),
-            Err(error) => table.warn("data files not written, trying again", &error),
-        }
-        pause(stop).await?;
+    let rows = Arc::new(rows);
+    let mut adds = Vec::with_capacity(buckets.len());
+    for (bucket, places) in buckets {
+        let (rows, to) = (Arc::clone(&rows), Arc::clone(schema));
+        let rows = blocking(table.name(), move || Ok(gather(&rows, bucket, &places, &to)?)).await?;
+        let staged = loop {
+            let (rows, schema, to) = ([rows.clone()], Arc::clone(schema), table.clone());
+            // Encoding takes a processor for a while, which others wait for.
+            let runtime = Handle::current();
+            match blocking(table.name(), move || runtime.block_on(to.stage(&rows, &schema))).await {
+                Ok(staged) => break staged,
+                Err(error) => table.warn("data files not written, trying again", &error),
+            }
+            pause(stop).await?;
+        };
+        adds.extend(staged);
     }
+    Ok(adds)
+}
+
+/// The rows at these places, all of one bucket, in the table's columns.
+fn gather(
+    rows: &[RecordBatch],
+    bucket: u32,
+    places: &[(usize, usize)],
+    schema: &SchemaRef,
+) -> Result<RecordBatch, ArrowError> {
+    let rows = interleave_record_batch(&rows.iter().collect::<Vec<_>>(), places)?;
+    let rows = conform(&rows, &Arc::new(Schema::new(schema.fields()[..schema.fields().len() - 1].to_vec())))?;
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Int32Array::from_value(bucket.cast_signed(), rows.num_rows())));
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}
+
+async fn blocking<T: Send + 'static>(
+    table: &str,
+    work: impl FnOnce() -> Result<T, TableError> + Send + 'static,
+) -> Result<T, TableError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| unwritable(table, &error))?
 }
 
 /// The columns of the Delta table for rows with these columns: all nullable, in types that every engine reads, and the

@@ -426,6 +426,13 @@ impl Keyed {
     }
 
     fn gather(&self, slots: Vec<usize>) -> Result<RecordBatch, ArrowError> {
+        // One row, as look-ups ask for, need not be copied.
+        if let [slot] = slots[..]
+            && let Some(Told { values: Values::Row(loc), .. }) = &self.slots[slot].told
+            && let Some(row) = self.store.row(*loc)
+        {
+            return Ok(row);
+        }
         let schema = Arc::clone(self.store.schema());
         let place = |slot: usize, column: usize| self.slots[slot].place(column, self.truncated);
         let columns = (0..schema.fields().len()).map(|column| {

@@ -103,6 +103,11 @@ impl Store {
         }
     }
 
+    /// A row as it stands.
+    pub fn row(&self, loc: Loc) -> Option<RecordBatch> {
+        Some(self.batches[loc.batch as usize].as_ref()?.rows.slice(loc.row as usize, 1))
+    }
+
     /// The values of one column at these places; null where there is none.
     pub fn column(&self, at: usize, places: &[Option<Loc>]) -> Result<ArrayRef, ArrowError> {
         let nulls = new_null_array(self.schema.field(at).data_type(), 1);

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::rig::{Connect, Database, Kafka, Lake, Maker, Millpond, Minio, Project, credentials, python, wait_until};
+use crate::sql::Client;
 
 /// For changes to come all the way; the Java processes have had little time to warm up.
 const SOON: Duration = Duration::from_secs(120);
@@ -278,4 +281,49 @@ async fn tables_agree_with_postgresql_whatever_happens_on_the_way() {
 async fn tables_agree_with_mariadb_whatever_happens_on_the_way() {
     let (chain, connect) = Chain::start(Maker::MariaDb, "chain-mariadb", "decimal.handling.mode=string\n").await;
     chain.run(connect).await;
+}
+
+/// Transactions whose way is measured.
+const TRANSACTIONS: usize = 400;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[ignore = "a measurement of a minute; make bench runs it, with MILLPOND_EXECUTABLE for an optimised build"]
+async fn bench_from_a_commit_in_postgresql_to_car_state() {
+    let schemas = "value.converter=org.apache.kafka.connect.json.JsonConverter\nvalue.converter.schemas.enable=true\n";
+    let (chain, _connect) = Chain::start(Maker::PostgreSql, "chain-latency", schemas).await;
+    let millpond = Millpond::serve(&chain.project).await;
+    chain.database.run("INSERT INTO carinfo (car_id, plate, odo) VALUES (1000, 'x', 0)");
+    let arrived = "SELECT count(*) AS n FROM car_state WHERE car_id = 1000";
+    wait_until("the car is there", SOON, async || millpond.number(arrived).await.filter(|found| *found == 1)).await;
+    let client = Client::connect(&chain.project.flight_sql()).await;
+    let mut look = client.prepare("SELECT CAST(odo AS BIGINT) FROM car_state WHERE car_id = 1000").await;
+    // A statement at a time, each a transaction of its own; the first ones warm everybody up.
+    let change = |at| format!("SELECT pg_sleep(0.05);\nUPDATE carinfo SET odo = {at} WHERE car_id = 1000;\n");
+    let changes: String = (1..=TRANSACTIONS).map(change).collect();
+    let mut changing = chain.database.script(&changes);
+    let mut seen_us = vec![None; TRANSACTIONS + 1];
+    let began = std::time::Instant::now();
+    while seen_us[TRANSACTIONS].is_none() && began.elapsed() < SOON {
+        let found = client.fetch(look.execute().await.unwrap()).await.unwrap();
+        let now_us = chrono::Utc::now().timestamp_micros();
+        let odo = found[0].column(0).as_primitive::<Int64Type>().value(0) as usize;
+        seen_us[odo].get_or_insert(now_us);
+    }
+    assert!(changing.wait().unwrap().success());
+    let sql = "SELECT CAST(odo AS BIGINT), arrow_cast(_source_time, 'Int64'), arrow_cast(_timestamp, 'Int64') \
+               FROM carinfo__changes WHERE car_id = 1000 AND _op = 'u'";
+    let (mut whole, mut debezium) = (Vec::new(), Vec::new());
+    for row in client.numbers(sql).await.unwrap() {
+        let [odo, committed_us, produced_us] = row[..] else { unreachable!() };
+        let Some(seen_us) = seen_us[odo as usize].filter(|_| odo > TRANSACTIONS as i64 / 4) else { continue };
+        whole.push(seen_us - committed_us);
+        debezium.push(produced_us - committed_us);
+    }
+    assert!(whole.len() > TRANSACTIONS / 2);
+    for (name, mut took) in [("seen in car_state", whole), ("in Kafka, Debezium's share", debezium)] {
+        took.sort_unstable();
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+        println!("{name}: p50 {:.1} ms, p99 {:.1} ms after the commit ({} changes)", at(0.5), at(0.99), took.len());
+    }
+    assert_eq!(millpond.stop().await, Some(0));
 }

@@ -17,7 +17,9 @@ const DOUBLES: usize = 30;
 const TEXTS: usize = 19;
 const NUMBERS: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Look-ups of each kind, three times.
+/// Clients that ask at once.
+const CLIENTS: usize = 8;
+/// Look-ups of each kind by each client, three times.
 const LOOKUPS: usize = 2_000;
 
 /// The values of a row, `d…`, `s…` and `n…`, from its key: 59 columns beside it.
@@ -134,14 +136,42 @@ fn redis_load(stream: &mut TcpStream, answers: &mut BufReader<TcpStream>, rows: 
     }
 }
 
-/// pgbench asks by prepared statement and writes down how long each took, in microseconds.
-fn postgres(database: &Database, rows: i64) -> Vec<Duration> {
+/// Looks up as many rows by several clients at once; prints how many a second.
+fn http_together(project: &Project, rows: i64) {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| http(project, rows));
+        }
+    });
+    let rate = (CLIENTS * LOOKUPS) as f64 / began.elapsed().as_secs_f64();
+    println!("  {:<28} {rate:.0} a second by {CLIENTS} clients", "HTTP");
+}
+
+async fn prepared_together(project: &Project, rows: i64) {
+    let (mut clients, mut asking) = (Vec::new(), tokio::task::JoinSet::new());
+    for _ in 0..CLIENTS {
+        clients.push(Client::connect(&project.flight_sql()).await);
+    }
+    let began = Instant::now();
+    for client in clients {
+        asking.spawn(async move { prepared(&client, rows).await });
+    }
+    asking.join_all().await;
+    let rate = (CLIENTS * LOOKUPS) as f64 / began.elapsed().as_secs_f64();
+    println!("  {:<28} {rate:.0} a second by {CLIENTS} clients", "prepared SQL, Flight SQL");
+}
+
+/// pgbench asks by prepared statement and writes down how long each took, in microseconds; prints how many a second
+/// if there are several clients.
+fn postgres(database: &Database, rows: i64, clients: usize) -> Vec<Duration> {
     let dir = folder("pgbench");
     std::fs::write(dir.join("get.sql"), "\\set car random(0, :rows - 1)\nSELECT * FROM car_state WHERE car = :car;\n")
         .unwrap();
     let pgbench = std::fs::read_dir("/usr/lib/postgresql").unwrap().next().unwrap().unwrap().path().join("bin/pgbench");
     let output = Command::new(pgbench)
-        .args(["-n", "-M", "prepared", "-c", "1", "-t", &LOOKUPS.to_string(), "-D", &format!("rows={rows}")])
+        .args(["-n", "-M", "prepared", "-t", &LOOKUPS.to_string(), "-D", &format!("rows={rows}")])
+        .args(["-c", &clients.to_string()])
         .args([
             "-f",
             "get.sql",
@@ -158,6 +188,11 @@ fn postgres(database: &Database, rows: i64) -> Vec<Duration> {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if clients > 1 {
+        let told = String::from_utf8_lossy(&output.stdout);
+        let rate = told.lines().find_map(|line| line.strip_prefix("tps = ")).unwrap();
+        println!("  {:<28} {rate} by {clients} clients", "PostgreSQL 15, pgbench");
+    }
     let log = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
     let log = log.filter(|path| path.to_string_lossy().contains("pgbench_log")).next().unwrap();
     let log = std::fs::read_to_string(log).unwrap();
@@ -253,8 +288,13 @@ async fn bench_latest_table_beside_postgresql_redis_and_merge() {
     for _ in 0..3 {
         percentiles("HTTP", http(&project, rows));
         percentiles("prepared SQL, Flight SQL", prepared(&client, rows).await);
-        percentiles("PostgreSQL 15, pgbench", postgres(&database, rows));
+        percentiles("PostgreSQL 15, pgbench", postgres(&database, rows, 1));
         percentiles("Redis, HGETALL", keys(rows).map(|car| redis_ask(&mut stream, &mut answers, car)).collect());
+    }
+    for _ in 0..2 {
+        http_together(&project, rows);
+        prepared_together(&project, rows).await;
+        postgres(&database, rows, CLIENTS);
     }
     drop(redis);
     assert_eq!(millpond.stop().await, Some(0));

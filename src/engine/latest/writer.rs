@@ -3,12 +3,12 @@
 //! Positions are noted before the state is read, the state before the rows. So what a flush says is never more than what
 //! it holds; what it holds beside that comes again, and changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use chrono::Utc;
 use futures::TryStreamExt;
@@ -20,7 +20,7 @@ use super::{State, Writing, broken};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Flush, LatestFiles, Manifest, Present, SidecarWriter, SourceState, places};
-use crate::latest::{Buckets, LatestError, Rows};
+use crate::latest::{Buckets, LatestError, LatestTable, Rows};
 use crate::query::{Catalog, Pinned, Service, SystemTable};
 use crate::task::Shutdown;
 
@@ -206,12 +206,7 @@ impl Writer {
             if anew {
                 files.clear();
             }
-            let mut sidecar = SidecarWriter::new();
-            for slots in slots.chunks(SLOTS) {
-                if let Some(rows) = state.table.written(slots)? {
-                    sidecar.add(&rows).map_err(unwritable)?;
-                }
-            }
+            let sidecar = tokio::task::block_in_place(|| sidecar(&state.table, &slots))?;
             if !sidecar.is_empty() {
                 let sidecar = self.files.write_sidecar(sidecar, &self.writing.abort).await?;
                 bytes += sidecar.bytes;
@@ -234,14 +229,14 @@ impl Writer {
             Some(buckets) if !(self.whole || present.is_other || is_outgrown(buckets)) => (buckets, false),
             _ => (((count / BUCKET_ROWS) as u32).next_power_of_two().clamp(1, MOST_BUCKETS), true),
         };
-        let flush = tokio::task::block_in_place(|| self.divide(&rows, &touched, buckets, whole)).map_err(arrow)?;
+        let flush = tokio::task::block_in_place(|| self.divide(rows, &touched, buckets, whole)).map_err(arrow)?;
         Ok(Some(Cut { sources, present, flush, buckets, bytes }))
     }
 
     /// The rows of the buckets that the keys `touched` are in, or all.
     fn divide(
         &self,
-        rows: &[RecordBatch],
+        rows: Vec<RecordBatch>,
         touched: &[Vec<ArrayRef>],
         buckets: u32,
         whole: bool,
@@ -253,21 +248,16 @@ impl Writer {
         for keys in touched {
             only.extend(buckets.of(keys)?);
         }
-        let mut divided = Vec::new();
-        for batch in rows {
+        let mut places: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
+        for (at, batch) in rows.iter().enumerate() {
             let keys = key.iter().map(|name| batch.column_by_name(name).cloned()).collect::<Option<Vec<_>>>();
-            let of = buckets.of(&keys.unwrap_or_default())?;
-            if whole {
-                divided.push((batch.clone(), of));
-                continue;
-            }
-            let wanted: BooleanArray = of.iter().map(|bucket| Some(only.contains(bucket))).collect();
-            let batch = filter_record_batch(batch, &wanted)?;
-            if batch.num_rows() > 0 {
-                divided.push((batch, of.into_iter().filter(|bucket| only.contains(bucket)).collect()));
+            for (row, bucket) in buckets.of(&keys.unwrap_or_default())?.into_iter().enumerate() {
+                if whole || only.contains(&bucket) {
+                    places.entry(bucket).or_default().push((at, row));
+                }
             }
         }
-        Ok(Flush { rows: divided, schema, only: (!whole).then_some(only) })
+        Ok(Flush { rows, schema, buckets: places, only: (!whole).then_some(only) })
     }
 
     /// All rows of the table as they are now, one batch at least.
@@ -285,6 +275,17 @@ impl Writer {
         let rows: Vec<RecordBatch> = rows.try_collect().await?;
         Ok(if rows.is_empty() { vec![RecordBatch::new_empty(schema)] } else { rows })
     }
+}
+
+/// What is known of these slots.
+fn sidecar(table: &LatestTable, slots: &[u32]) -> Result<SidecarWriter> {
+    let mut sidecar = SidecarWriter::new();
+    for slots in slots.chunks(SLOTS) {
+        if let Some(rows) = table.written(slots)? {
+            sidecar.add(&rows).map_err(unwritable)?;
+        }
+    }
+    Ok(sidecar)
 }
 
 /// A catalog of one table that does not change.

@@ -1,7 +1,8 @@
 //! Real databases on loopback, and Kafka Connect with Debezium that sends their changes.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -47,50 +48,38 @@ impl Database {
         database
     }
 
-    fn ask(&self, database: &str, sql: &str) -> Result<String, String> {
+    /// The database's own client, asking `database`.
+    fn client(&self, database: &str) -> Command {
         let port = self.port.to_string();
-        let mut command = match self.maker {
+        let options = match self.maker {
             Maker::PostgreSql => {
-                let mut command = Command::new("psql");
-                command.args([
-                    "-X",
-                    "-q",
-                    "-At",
-                    "-v",
-                    "ON_ERROR_STOP=1",
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    &port,
-                    "-U",
-                    "postgres",
-                ]);
-                command.args(["-d", database, "-c", sql]);
-                command
+                format!("psql -X -q -At -v ON_ERROR_STOP=1 -h 127.0.0.1 -p {port} -U postgres -d {database}")
             }
-            Maker::MariaDb => {
-                let mut command = Command::new("mariadb");
-                command.args([
-                    "--no-defaults",
-                    "-N",
-                    "-B",
-                    "-h",
-                    "127.0.0.1",
-                    "-P",
-                    &port,
-                    "-u",
-                    "debezium",
-                    "-pdebezium",
-                ]);
-                command.args(["--default-character-set=utf8mb4", "-e", sql, database]);
-                command
-            }
+            Maker::MariaDb => format!(
+                "mariadb --no-defaults -N -B -h 127.0.0.1 -P {port} -u debezium -pdebezium \
+                 --default-character-set=utf8mb4 -D {database}"
+            ),
         };
-        let output = command.output().unwrap();
+        let mut words = options.split_ascii_whitespace();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    fn ask(&self, database: &str, sql: &str) -> Result<String, String> {
+        let option = if self.maker == Maker::PostgreSql { "-c" } else { "-e" };
+        let output = self.client(database).args([option, sql]).output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout).unwrap()),
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
+    }
+
+    /// Begins to run statements one after the other, each a transaction of its own.
+    pub fn script(&self, sql: &str) -> Child {
+        let mut client = self.client("fleet").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        client.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        client
     }
 
     /// Where it listens.
