@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::writer::{WriterSchemas, schema_id};
-use crate::schema::Path;
+use crate::schema::{Format, Path};
 
 /// A Kafka header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,9 +107,11 @@ impl Records {
         self.bytes.len() + self.header_bytes + self.slots.len() * size_of::<Slot>()
     }
 
-    /// Ids of the schemas that the payloads name, if they are in the Confluent wire format.
-    pub fn schema_ids(&self) -> BTreeSet<u32> {
-        self.iter().filter_map(|record| schema_id(record.payload?)).collect()
+    /// Ids of the schemas that the payloads name, and the keys if those are read, too.
+    pub fn schema_ids(&self, format: Format) -> BTreeSet<u32> {
+        let key = |record: &Record<'_>| record.key.filter(|_| format == Format::DebeziumAvro).and_then(schema_id);
+        let named = |record: Record<'_>| [record.payload.and_then(schema_id), key(&record)];
+        self.iter().flat_map(named).flatten().collect()
     }
 
     /// The same batch with the schemas that its payloads name.

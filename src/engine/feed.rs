@@ -174,6 +174,7 @@ impl Feed {
             senders.insert(contract.table.clone(), sender);
             let (sender, retries) = mpsc::channel(1);
             let registry = self.registry.clone().filter(|_| contract.format.needs_registry());
+            let registry = registry.map(|registry| (registry, contract.format));
             let ask = Retries::new(sender, registry.clone());
             self.catalog.retries.write().insert(contract.table.clone(), ask);
             let name = contract.table.clone();

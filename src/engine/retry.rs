@@ -12,7 +12,7 @@ use super::status::now_us;
 use crate::decode::{Decoded, Event, Records, events_batch, records_of};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, record_ids};
-use crate::schema::{SchemaVersion, conform};
+use crate::schema::{Format, SchemaVersion, conform};
 use crate::source::Registry;
 use crate::task::Shutdown;
 
@@ -31,7 +31,7 @@ pub struct Retried {
 #[derive(Clone)]
 pub struct Retries {
     tasks: mpsc::Sender<Retry>,
-    registry: Option<Registry>,
+    registry: Option<(Registry, Format)>,
 }
 
 /// Rows of the dead letters' table to be tried again, and who waits for the answer.
@@ -49,7 +49,7 @@ pub struct Answer {
 
 impl Retries {
     /// Asks the task at the other end of `tasks`; the payloads' schemas come from `registry`, if they name any.
-    pub fn new(tasks: mpsc::Sender<Retry>, registry: Option<Registry>) -> Self {
+    pub fn new(tasks: mpsc::Sender<Retry>, registry: Option<(Registry, Format)>) -> Self {
         Self { tasks, registry }
     }
 
@@ -57,9 +57,9 @@ impl Retries {
     pub async fn retry(&self, table: &str, letters: RecordBatch) -> Result<Retried> {
         let unreadable = |error| Error::new(Kind::Internal, "dead letters cannot be read").because(error);
         let mut records = records_of(&letters).map_err(unreadable)?;
-        if let Some(registry) = &self.registry {
+        if let Some((registry, format)) = &self.registry {
             for batch in &mut records {
-                let known = registry.with_schemas(batch.clone()).await.map_err(|(_, trouble)| {
+                let known = registry.with_schemas(batch.clone(), *format).await.map_err(|(_, trouble)| {
                     Error::new(Kind::Unavailable, "the schemas of the dead letters cannot be had").because(trouble)
                 })?;
                 *batch = known;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::status::TableStatus;
+use crate::schema::Format;
 use crate::source::{Delivery, Registry};
 use crate::task::Shutdown;
 
@@ -20,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Hands on batches in their order. Ends with the readers or the ingest; or when told to, if it would have to wait
 /// for the registry then: what it holds back is read again at the next start.
 pub async fn resolve(
-    registry: Registry,
+    (registry, format): (Registry, Format),
     table: String,
     mut from: mpsc::Receiver<Delivery>,
     to: mpsc::Sender<Delivery>,
@@ -34,7 +35,7 @@ pub async fn resolve(
             let answer = tokio::select! {
                 // What is known needs no waiting: it goes on even while the process stops.
                 biased;
-                answer = registry.with_schemas(records) => answer,
+                answer = registry.with_schemas(records, format) => answer,
                 () = stop.cancelled() => return,
             };
             match answer {

@@ -240,7 +240,8 @@ impl LatestFiles {
         Ok(Sidecar { name, rows, bytes: bytes.len() as u64 })
     }
 
-    /// Replaces rows of the table `present`, with `manifest` beside them; returns once the outcome is known, however long the store is away.
+    /// Replaces rows of the table `present`, with `manifest` beside them; returns once the outcome is known, however
+    /// long the store is away.
     /// The manifest gets its number and id here. Returns the bytes of the rows' files.
     pub async fn flush<S: Serialize>(
         &mut self,

@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::decode::{Records, SchemaText, WriterSchema, WriterSchemas};
 use crate::error::{Error, Kind, Result};
+use crate::schema::Format;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,8 +127,12 @@ impl Registry {
     }
 
     /// The same records with the schemas that their payloads name. The records are given back with the trouble.
-    pub async fn with_schemas(&self, records: Records) -> std::result::Result<Records, (Records, Trouble)> {
-        match self.schemas(&records.schema_ids()).await {
+    pub async fn with_schemas(
+        &self,
+        records: Records,
+        format: Format,
+    ) -> std::result::Result<Records, (Records, Trouble)> {
+        match self.schemas(&records.schema_ids(format)).await {
             Ok(schemas) => Ok(records.with_schemas(schemas)),
             Err(trouble) => Err((records, trouble)),
         }
@@ -333,7 +338,7 @@ mod tests {
     async fn trouble(status: u16, body: &str) -> String {
         let body = body.to_owned();
         let (url, _) = server(move |_| (status, body.clone())).await;
-        registry(url).with_schemas(records(&[7])).await.unwrap_err().1.to_string()
+        registry(url).with_schemas(records(&[7]), Format::Avro).await.unwrap_err().1.to_string()
     }
 
     const NOT_FOUND: &str = r#"{"error_code":40403,"message":"Schema 7 not found"}"#;
@@ -356,7 +361,7 @@ mod tests {
         let options = RegistryOptions { url, username: Some("me".into()), password: Some("secret".into()), ca: None };
         let registry = Registry::new(options).unwrap();
         for _ in 0..2 {
-            registry.with_schemas(records(&[7, 7])).await.unwrap();
+            registry.with_schemas(records(&[7, 7]), Format::Avro).await.unwrap();
         }
         let asked = asked.0.lock();
         assert_eq!(asked.len(), 2, "an answer is kept: {asked:?}");
@@ -368,7 +373,7 @@ mod tests {
         let (url, asked) = server(|_| (404, NOT_FOUND.to_owned())).await;
         let registry = registry(url);
         for _ in 0..2 {
-            registry.with_schemas(records(&[7])).await.unwrap();
+            registry.with_schemas(records(&[7]), Format::Avro).await.unwrap();
             assert_eq!(asked.0.lock().len(), UNKNOWN_AFTER, "and is not asked again at once");
         }
     }
@@ -394,7 +399,7 @@ mod tests {
         }
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let registry = registry(format!("http://{closed}").parse().unwrap());
-        let (given_back, trouble) = registry.with_schemas(records(&[7])).await.unwrap_err();
+        let (given_back, trouble) = registry.with_schemas(records(&[7]), Format::Avro).await.unwrap_err();
         assert!(matches!(trouble, Trouble::Unreachable { .. }), "{trouble}");
         assert!(trouble.to_string().contains(&closed.to_string()), "{trouble}");
         assert_eq!(given_back.len(), 1);
@@ -408,13 +413,13 @@ mod tests {
             (200, serde_json::json!({"schema": schema, "references": references}).to_string())
         })
         .await;
-        registry(url).with_schemas(records(&[7])).await.unwrap();
+        registry(url).with_schemas(records(&[7]), Format::Avro).await.unwrap();
     }
 
     #[tokio::test]
     async fn records_without_ids_ask_nobody() {
         let registry = registry("http://127.0.0.1:1".parse().unwrap());
-        assert_eq!(registry.with_schemas(records(&[])).await.unwrap().len(), 0);
+        assert_eq!(registry.with_schemas(records(&[]), Format::Avro).await.unwrap().len(), 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::cli::produce::no_topic;
 use crate::decode::Records;
 use crate::error::{Error, Kind, Result};
+use crate::schema::Format;
 use crate::source::{Consumer, Kafka, Reader, Registry, Watermarks};
 use crate::task::{Budget, Shutdown};
 
@@ -21,7 +22,7 @@ pub(super) const MOST_BYTES: usize = 1 << 30;
 /// The newest records of `topic`, `limit` at most, spread over its partitions, and how many it holds in all.
 pub(super) async fn newest(
     kafka: Kafka,
-    registry: Option<Registry>,
+    registry: Option<(Registry, Format)>,
     topic: &str,
     limit: usize,
 ) -> Result<(Vec<Records>, u64)> {
@@ -54,7 +55,7 @@ pub(super) async fn newest(
         let records = records.below_position(ends.get(&records.partition).copied().unwrap_or(0));
         bytes += records.size_bytes();
         batches.push(match &registry {
-            Some(registry) => registry.with_schemas(records).await.map_err(|(_, trouble)| {
+            Some((registry, format)) => registry.with_schemas(records, *format).await.map_err(|(_, trouble)| {
                 Error::new(Kind::Unavailable, "the schemas of the records cannot be had").because(trouble)
             })?,
             None => records,

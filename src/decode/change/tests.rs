@@ -522,14 +522,20 @@ fn avro_envelopes_are_read_with_what_their_schema_says() {
     ];
     let payload = [&[0, 0, 0, 0, 9][..], &body.concat()].concat();
     let text = SchemaText { kind: "AVRO".to_owned(), text: envelope.to_string(), references: vec![] };
-    let schemas: WriterSchemas = [(9, Arc::new(WriterSchema::parse(&text).unwrap()))].into_iter().collect();
+    let key = json!({"type": "record", "name": "Key", "fields": [{"name": "id", "type": "long"}]});
+    let key = SchemaText { kind: "AVRO".to_owned(), text: key.to_string(), references: vec![] };
+    let parse = |text| Arc::new(WriterSchema::parse(text).unwrap());
+    let schemas: WriterSchemas = [(9, parse(&text)), (8, parse(&key))].into_iter().collect();
     let mut builder = RecordsBuilder::new(0);
     let record =
         Record { offset: 0, timestamp_us: 1_767_323_046_000_000, key: None, payload: Some(&payload), headers: &[] };
     builder.push(record);
     // A tombstone whose key no schema explains says nothing.
     builder.push(Record { offset: 1, key: Some(&[0, 0, 0, 0, 1, 2]), payload: None, ..record });
+    builder.push(Record { offset: 2, key: Some(&[0, 0, 0, 0, 8, 14]), payload: None, ..record });
     let records = builder.finish("fleet".into(), 0, 0).with_schemas(schemas);
+    assert_eq!(records.schema_ids(Format::DebeziumAvro).into_iter().collect::<Vec<_>>(), [1, 8, 9]);
+    assert_eq!(records.schema_ids(Format::Avro).into_iter().collect::<Vec<_>>(), [9]);
 
     let contract = contract(Format::DebeziumAvro, "id").into_changes();
     let version = infer_first(&contract, &[&records]);
@@ -553,7 +559,10 @@ fn avro_envelopes_are_read_with_what_their_schema_says() {
     ] {
         assert!(kinds.contains(&column), "{column:?}: {kinds:?}");
     }
-    let row = &crate::decode::tests::rows_of(&decoded.rows)[0].2;
+    let rows = crate::decode::tests::rows_of(&decoded.rows);
+    let tombstone = |name: &str| rows[1].2.get(name).map(String::as_str);
+    assert_eq!((tombstone("_op"), tombstone("id")), (Some("x"), Some("7")));
+    let row = &rows[0].2;
     let cell = |name: &str| row.get(name).map(String::as_str);
     assert_eq!(
         (cell("price"), cell("odo"), cell("bits"), cell("big")),
