@@ -152,6 +152,16 @@ impl LatestTable {
         })
     }
 
+    /// Forgets all that was taken in, for rows with a key of another type.
+    pub fn begin_anew(&self, shape: Shape) -> Result<(), LatestError> {
+        self.change(|state| {
+            if !matches!(state, State::Stopped(_)) {
+                *state = State::Loading(Some(Keyed::new(shape)?));
+            }
+            Ok(())
+        })
+    }
+
     /// Forgets all that was taken in.
     pub fn reset(&self) -> Result<(), LatestError> {
         self.change(|state| match state {

@@ -355,3 +355,69 @@ async fn rows_that_exceed_the_memory_are_given_up_with_the_way_out_and_the_chang
     until(&millpond, "SELECT count(*) AS n FROM big__changes", &[json!({"n": 30_000})]).await;
     assert_eq!(millpond.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_never_comes_holds_nobody_up() {
+    let kafka = Kafka::shared().await;
+    let cars = kafka.topic("cars", 1).await;
+    let mirror = |topic: &str, key: &str| {
+        format!("kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"dms-json\"\nkey = [\"{key}\"]\n")
+    };
+    let state = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.cars]\n[sources.devices]\nprefix = \"device_\"\n";
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .schema("cars", &mirror(&cars, "car_id"))
+        .schema("devices", &mirror(&Kafka::name("never"), "device_id"))
+        .schema("car_state", state);
+    let millpond = Millpond::serve(&project).await;
+    let car = |id: i64| {
+        json!({"data": {"car_id": id, "plate": "x"}, "metadata": {"record-type": "data", "operation": "load"}})
+            .to_string()
+    };
+    kafka.send_text(&cars, [car(1), car(2)].iter().map(String::as_str));
+    let rows = [json!({"car_id": 1, "plate": "x"}), json!({"car_id": 2, "plate": "x"})];
+    until(&millpond, "SELECT car_id, plate FROM car_state ORDER BY car_id", &rows).await;
+    until_outside(&project, "car_state", "SELECT car_id, plate FROM t ORDER BY car_id", &rows).await;
+    wait_until("it is told", SOON, async || {
+        let (status, reasons) = millpond.get("/readyz").await?;
+        (status == 503 && reasons.contains("never")).then_some(())
+    })
+    .await;
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_a_new_type_is_the_key_of_all_rows() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("cars", 1).await;
+    let mirror = format!(
+        "kind = \"mirror\"\ntopic = \"{topic}\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\non_type_conflict = \"string\"\n"
+    );
+    let state = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.cars]\n";
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .schema("cars", &mirror)
+        .schema("car_state", state);
+    let change = |operation: &str, id: Value, plate: &str| {
+        json!({"data": {"car_id": id, "plate": plate}, "metadata": {"record-type": "data", "operation": operation}})
+            .to_string()
+    };
+    let millpond = Millpond::serve(&project).await;
+    let first = [change("load", json!(1), "a"), change("load", json!(2), "b")];
+    kafka.send_text(&topic, first.iter().map(String::as_str));
+    let rows = "SELECT car_id, plate FROM car_state ORDER BY car_id";
+    let row = |id: Value, plate: &str| json!({"car_id": id, "plate": plate});
+    until(&millpond, rows, &[row(json!(1), "a"), row(json!(2), "b")]).await;
+    let outside = "SELECT car_id, plate FROM t ORDER BY car_id";
+    until_outside(&project, "car_state", outside, &[row(json!(1), "a"), row(json!(2), "b")]).await;
+    let then = [change("insert", json!("K-3"), "c"), change("delete", json!(1), ""), change("update", json!("2"), "d")];
+    kafka.send_text(&topic, then.iter().map(String::as_str));
+    let expected = [row(json!("2"), "d"), row(json!("K-3"), "c")];
+    until(&millpond, rows, &expected).await;
+    until(&millpond, "SELECT plate FROM car_state WHERE car_id = '2'", &[json!({"plate": "d"})]).await;
+    until_outside(&project, "car_state", outside, &expected).await;
+    millpond.kill();
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, rows, &expected).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}

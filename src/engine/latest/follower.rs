@@ -19,7 +19,7 @@ use crate::engine::catalog::EngineCatalog;
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{LiveView, Positions, SidecarReader, SourceState, TopicPartition, View};
-use crate::latest::{LatestTable, Order, Rows, Shape, Sidecars, Wanted};
+use crate::latest::{LatestError, LatestTable, Order, Rows, Shape, Sidecars, Wanted};
 use crate::query::Service;
 use crate::schema::{LogicalColumn, change, fixed, quoted_name};
 use crate::task::Shutdown;
@@ -266,7 +266,15 @@ impl Follower {
         let needed = shape.needed();
         let columns = LogicalColumn::all(schema).into_iter().filter(|column| needed.contains(&column.name.as_str()));
         self.columns = Some((Arc::clone(schema), columns.collect()));
-        self.table.evolve(shape).map_err(broken)?;
+        match self.table.evolve(shape.clone()) {
+            // Keys that were equal may not be any more, and the other way round.
+            Err(LatestError::Key) => {
+                info!(table = self.table.name(), "the key is of another type: rows are put together anew");
+                self.table.begin_anew(shape).map_err(broken)?;
+                (self.seen, self.known) = (None, None);
+            }
+            evolved => evolved.map_err(broken)?,
+        }
         Ok(true)
     }
 
