@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::{
-    LatestTable, Merged, Order, Part, Relation, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed, shape::Source,
+    LatestError, LatestTable, Merged, Order, Part, Relation, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed,
+    shape::Source,
 };
 use crate::schema::{change, fixed};
 
@@ -413,6 +414,19 @@ fn a_new_column_is_null_in_rows_that_are_there_and_a_wider_one_keeps_its_values(
     assert_eq!(rows["new"].null_count(), 2);
     assert_eq!(rows["b"].as_primitive::<arrow::datatypes::Float64Type>().values(), &[1.0, 3.0]);
     assert_eq!(rows["a"].as_string::<i32>().iter().collect::<Vec<_>>(), [None, Some("y")]);
+}
+
+#[test]
+fn a_key_of_another_type_begins_anew() {
+    let wanted = Wanted::mirror(&["id".to_owned()]);
+    let table = part(wanted, &COLUMNS, &[at(&batch(&[row(1, "x", 1)]), 1)], "", "id").table;
+    let columns = [("id", DataType::Utf8), ("a", DataType::Utf8), ("b", DataType::Int64)];
+    assert!(matches!(table.evolve(shape(&columns)), Err(LatestError::Key)));
+    table.begin_anew(shape(&columns)).unwrap();
+    assert!(table.is_loading());
+    table.apply(&batch(&[row(7, "read again", 2)])).unwrap();
+    table.loaded();
+    assert_eq!(shown(&table.scan().unwrap()), ["7,read again,2"]);
 }
 
 /// A state of rows like those of the tests above, with what it is to be kept of.

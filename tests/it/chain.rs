@@ -298,7 +298,7 @@ async fn bench_from_a_commit_in_postgresql_to_car_state() {
     let client = Client::connect(&chain.project.flight_sql()).await;
     let mut look = client.prepare("SELECT CAST(odo AS BIGINT) FROM car_state WHERE car_id = 1000").await;
     // A statement at a time, each a transaction of its own; the first ones warm everybody up.
-    let change = |at| format!("SELECT pg_sleep(0.05);\nUPDATE carinfo SET odo = {at} WHERE car_id = 1000;\n");
+    let change = |at| format!("SELECT pg_sleep_for('50ms');\nUPDATE carinfo SET odo = {at} WHERE car_id = 1000;\n");
     let changes: String = (1..=TRANSACTIONS).map(change).collect();
     let mut changing = chain.database.script(&changes);
     let mut seen_us = vec![None; TRANSACTIONS + 1];

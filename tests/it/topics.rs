@@ -110,6 +110,8 @@ async fn a_topic_made_again_or_that_has_forgotten_stops_its_tables_alone_with_th
     wait_until("nothing is stopped", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 0))
         .await;
     // While it is read.
+    send(kafka, &fine, 20..25);
+    until_rows(&millpond, "fine", 25).await;
     kafka.delete(&fine).await;
     until_told(&millpond, "no longer exists").await;
     assert_eq!(millpond.stop().await, Some(0));
