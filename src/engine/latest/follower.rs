@@ -142,8 +142,6 @@ impl Follower {
             // Nothing was ever read: there is no key yet. What was written down is of a table that is gone.
             self.known = None;
             self.table.loaded();
-            // It may stay so for ever, and must not hold up what is put together from others, too.
-            *self.shown.lock() = Some(Seen::default());
             return Ok(());
         }
         if self.seen.is_none() {
