@@ -170,7 +170,7 @@ python)
     exec "$PYTHON_HOME/bin/python" "$@"
     ;;
 spark)
-    [ -e "$SPARK_HOME/ready" ] || { say "Spark is not installed yet: run scripts/setup.sh all (make test-all does it)"; exit 1; }
+    [ -e "$SPARK_HOME/ready" ] || die "Spark is not installed yet: run scripts/setup.sh all (make test-all does it)"
     jars=("$SPARK_HOME"/libs/*.jar)
     SPARK_JARS=$(IFS=,; echo "${jars[*]}")
     export SPARK_JARS SPARK_LOCAL_IP=127.0.0.1

@@ -255,8 +255,7 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         };
         let (nothing_to_read, deliveries) = mpsc::channel(1);
         let (retries, asked) = mpsc::channel(1);
-        let registry = registry(&project.config)?.filter(|_| contract.format.needs_registry());
-        let registry = registry.map(|registry| (registry, contract.format));
+        let registry = registry(&project.config)?.and_then(|registry| registry.of(contract.format));
         catalog.retries.write().insert(request.table.clone(), Retries::new(retries, registry));
         let contract = Arc::new(contract.clone());
         let mut beside = Vec::new();

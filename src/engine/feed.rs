@@ -135,6 +135,7 @@ impl Feed {
         self.catalog.retries.write().clear();
         // Every table's position on every topic, resolved before anything is read.
         let mut starts: BTreeMap<String, Positions> = BTreeMap::new();
+        let mut partitions_of: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
         for (topic, contracts) in &topics {
             let incarnation = self.incarnation(topic);
             self.lives.insert(topic.clone(), incarnation);
@@ -143,6 +144,7 @@ impl Feed {
                 let positions = self.resolve(contract, topic, incarnation, &partitions).await?;
                 starts.entry(contract.table.clone()).or_default().extend(positions);
             }
+            partitions_of.insert(topic, partitions);
         }
         let mut ingests = JoinSet::new();
         let mut senders: BTreeMap<String, mpsc::Sender<Delivery>> = BTreeMap::new();
@@ -173,8 +175,7 @@ impl Feed {
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
             senders.insert(contract.table.clone(), sender);
             let (sender, retries) = mpsc::channel(1);
-            let registry = self.registry.clone().filter(|_| contract.format.needs_registry());
-            let registry = registry.map(|registry| (registry, contract.format));
+            let registry = self.registry.clone().and_then(|registry| registry.of(contract.format));
             let ask = Retries::new(sender, registry.clone());
             self.catalog.retries.write().insert(contract.table.clone(), ask);
             let name = contract.table.clone();
@@ -221,7 +222,12 @@ impl Feed {
             });
             let consumers: Vec<Consumer> = consumers.collect();
             // Nobody can be stopped by who reads alone.
-            let held = if consumers.len() > 1 { self.held(topic).await? } else { BTreeMap::new() };
+            let held = match partitions_of.remove(&**topic) {
+                Some(partitions) if consumers.len() > 1 && !partitions.is_empty() => {
+                    self.held(topic, partitions).await?
+                }
+                _ => BTreeMap::new(),
+            };
             let (budget, stop) = (self.budget.clone(), &self.stop);
             let reader = Reader::start(&self.kafka, topic, incarnation, consumers, &held, budget, stop)?;
             let reader = Arc::new(reader);
@@ -254,14 +260,10 @@ impl Feed {
         self.ask(move |kafka| Ok(kafka.partitions(&name)?.unwrap_or_default())).await
     }
 
-    /// What the partitions of `topic` hold.
-    async fn held(&self, topic: &str) -> Result<BTreeMap<i32, Watermarks>> {
+    /// What `partitions` of `topic` hold.
+    async fn held(&self, topic: &str, partitions: Vec<i32>) -> Result<BTreeMap<i32, Watermarks>> {
         let name = topic.to_owned();
-        self.ask(move |kafka| match kafka.partitions(&name)? {
-            Some(partitions) => kafka.watermarks(&name, &partitions),
-            None => Ok(BTreeMap::new()),
-        })
-        .await
+        self.ask(move |kafka| kafka.watermarks(&name, &partitions)).await
     }
 
     /// Asks Kafka until it answers.

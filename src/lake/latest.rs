@@ -134,8 +134,6 @@ pub struct Flush {
     pub rows: Vec<RecordBatch>,
     /// By bucket, all of its rows: which batch, and where in it.
     pub buckets: BTreeMap<u32, Vec<(usize, usize)>>,
-    /// The table's columns.
-    pub schema: SchemaRef,
     /// The buckets that are replaced; all if none are named.
     pub only: Option<BTreeSet<u32>>,
 }
@@ -158,6 +156,8 @@ pub struct LatestFiles {
 /// The Delta table as a flush finds it.
 pub struct Present {
     table: Table,
+    /// The columns that it is to have.
+    schema: SchemaRef,
     /// It is new, or has other columns than the rows: only a flush of all of them will do.
     pub is_other: bool,
 }
@@ -251,8 +251,7 @@ impl LatestFiles {
         stop: &Shutdown,
     ) -> Result<u64, CommitError> {
         failpoint::hit("latest_before_stage");
-        let schema = with_bucket(&flush.schema);
-        let Present { mut table, is_other } = present;
+        let Present { mut table, schema, is_other } = present;
         let adds = stage(&table, flush.rows, flush.buckets, &schema, stop).await?;
         failpoint::hit("latest_after_stage");
         let start = self.number();
@@ -289,13 +288,13 @@ impl LatestFiles {
             && table.is_there().await?
         {
             let is_other = !table.has_columns(schema)?;
-            return Ok(Present { table, is_other });
+            return Ok(Present { table, schema: Arc::clone(schema), is_other });
         }
         let (log, data) = self.lake.table_stores(PUBLIC, &self.name)?;
         let table = commit::create(&self.name, log, data, schema, &[BUCKET], 0, &Positions::new()).await?;
         self.checkpoint = table.version();
         self.table = Some(table.clone());
-        Ok(Present { table, is_other: true })
+        Ok(Present { table, schema: Arc::clone(schema), is_other: true })
     }
 
     async fn write_manifest<S: Serialize>(

@@ -168,6 +168,19 @@ impl Merged {
         Layout { schema: Arc::new(Schema::new(fields)), placed }
     }
 
+    /// Puts batches of each part together: rows with one key, of which a part has one at most.
+    fn put_together(&self, mut rows: Vec<Vec<RecordBatch>>) -> Result<Vec<RecordBatch>, LatestError> {
+        if let [Part { relation: Relation::Own, .. }] = self.parts[..] {
+            return self.rename(rows.pop().unwrap_or_default());
+        }
+        let one = |(part, batches): (&Part, Vec<RecordBatch>)| {
+            let schema = batches.first().map_or_else(|| part.schema(), RecordBatch::schema);
+            concat_batches(&schema, &batches)
+        };
+        let rows = self.parts.iter().zip(rows).map(one).collect::<Result<Vec<_>, _>>()?;
+        Ok(vec![self.assemble(&rows)?])
+    }
+
     /// Rows of the only part, under the names that its columns have here.
     fn rename(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, LatestError> {
         let layout = self.layout();
@@ -310,30 +323,15 @@ impl Rows for Merged {
         if let Some((_, rows)) = scanned.as_ref().filter(|(then, _)| *then == now) {
             return Ok(rows.clone());
         }
-        let rows = match &self.parts[..] {
-            [part] if part.relation == Relation::Own => self.rename(part.scan()?)?,
-            parts => {
-                let mut rows = Vec::with_capacity(parts.len());
-                for part in parts {
-                    let batches = part.scan()?;
-                    let schema = batches.first().map_or_else(|| part.schema(), RecordBatch::schema);
-                    rows.push(concat_batches(&schema, &batches).map_err(LatestError::from)?);
-                }
-                vec![self.assemble(&rows)?]
-            }
-        };
+        let rows = self.parts.iter().map(Part::scan).collect::<Result<Vec<_>, _>>()?;
+        let rows = self.put_together(rows)?;
         *scanned = Some((now, rows.clone()));
         Ok(rows)
     }
 
     fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {
-        let rows = self.parts.iter().map(|part| part.get(keys)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(match &self.parts[..] {
-            [part] if part.relation == Relation::Own => {
-                let mut rows = self.rename(rows)?;
-                rows.pop().unwrap_or_else(|| RecordBatch::new_empty(self.schema()))
-            }
-            _ => self.assemble(&rows)?,
-        }))
+        let rows = self.parts.iter().map(|part| Ok(vec![part.get(keys)?])).collect::<Result<Vec<_>, Unavailable>>()?;
+        let rows = self.put_together(rows)?.pop();
+        Ok(Some(rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema()))))
     }
 }

@@ -126,6 +126,11 @@ impl Registry {
         Ok(Self(Arc::new(Inner { client, options, known: Mutex::default() })))
     }
 
+    /// The same, for records of `format`; `None` if those name no schemas.
+    pub fn of(self, format: Format) -> Option<(Self, Format)> {
+        format.needs_registry().then_some((self, format))
+    }
+
     /// The same records with the schemas that their payloads name. The records are given back with the trouble.
     pub async fn with_schemas(
         &self,

@@ -70,12 +70,7 @@ async fn until(millpond: &Millpond, expected: &[Value]) {
 
 /// Waits until DuckDB sees these rows in the lake.
 async fn until_outside(project: &Project, expected: &[Value]) {
-    let (url, sql) = (project.table_url("car_state"), format!("{ROWS} t ORDER BY car_id"));
-    wait_until("the lake has all rows", SOON, async || {
-        let found = python::duckdb(&url, &sql, &[]).await.ok()?;
-        (found == expected).then_some(())
-    })
-    .await;
+    python::until_duckdb(&project.table_url("car_state"), &format!("{ROWS} t ORDER BY car_id"), expected).await;
 }
 
 /// The data files of a table.

@@ -298,7 +298,8 @@ columns = ["fw"]
     kafka.send_text(&signals, [r#"{"car":1,"lights":false}"#, r#"{"car":2,"lights":false}"#]);
     let lists = [listed(2, Some("B"), Some(&one("1.1"))), listed(3, None, two)];
     until(&millpond, list, &lists).await;
-    until_outside(&project, "fleet", "SELECT car_id, plate, devices FROM t ORDER BY car_id", &lists).await;
+    python::until_duckdb(&project.table_url("fleet"), "SELECT car_id, plate, devices FROM t ORDER BY car_id", &lists)
+        .await;
     let expected = [row(2, Some("B"), Some("1.1"), Some(false), Some(false)), row(3, None, Some("3.1"), None, None)];
     until(&millpond, rows, &expected).await;
     let kinds = "SELECT table_name FROM system.tables WHERE kind = 'latest' ORDER BY table_name";
@@ -313,16 +314,6 @@ columns = ["fw"]
     until(&millpond, "SELECT unit_fw FROM car_state WHERE car_id = 2", &[json!({"unit_fw": "1.1"})]).await;
     until(&millpond, list, &lists).await;
     assert_eq!(millpond.stop().await, Some(0));
-}
-
-/// Waits until DuckDB sees these rows of a table in the lake.
-async fn until_outside(project: &Project, table: &str, sql: &str, expected: &[Value]) {
-    let url = project.table_url(table);
-    wait_until(table, SOON, async || {
-        let found = python::duckdb(&url, sql, &[]).await.ok()?;
-        (found == expected).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -179,7 +179,7 @@ async fn from_topic(args: &PreviewArgs, topic: &str) -> Result<(Arc<Contract>, V
         return Err(Error::new(Kind::Usage, "payloads of this format can be read only with the schemas of a registry")
             .hint("say where it is: url in [kafka.schema_registry] of millpond.toml"));
     }
-    let registry = registry.filter(|_| contract.format.needs_registry()).map(|registry| (registry, contract.format));
+    let registry = registry.and_then(|registry| registry.of(contract.format));
     let (batches, all) = topic::newest(cluster.kafka()?, registry, topic, args.limit).await?;
     let seen: usize = batches.iter().map(Records::len).sum();
     let from = format!("Topic {topic} holds {all} records; these are the newest {seen}.\n\n");

@@ -257,7 +257,7 @@ impl Writer {
                 }
             }
         }
-        Ok(Flush { rows, schema, buckets: places, only: (!whole).then_some(only) })
+        Ok(Flush { rows, buckets: places, only: (!whole).then_some(only) })
     }
 
     /// All rows of the table as they are now, one batch at least.

@@ -15,13 +15,11 @@ fn rows(ids: &[i64]) -> RecordBatch {
 
 /// A flush of rows, each in the bucket of its last digit; of all rows, or of the buckets that are named.
 fn flush(ids: &[i64], only: Option<&[u32]>) -> Flush {
-    let batch = rows(ids);
-    let schema = batch.schema();
     let mut buckets: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
     for (row, id) in ids.iter().enumerate() {
         buckets.entry((id % 10) as u32).or_default().push((0, row));
     }
-    Flush { rows: vec![batch], buckets, schema, only: only.map(|only| only.iter().copied().collect()) }
+    Flush { rows: vec![rows(ids)], buckets, only: only.map(|only| only.iter().copied().collect()) }
 }
 
 fn manifest() -> Manifest<String> {
@@ -36,7 +34,7 @@ async fn write(
     manifest: &mut Manifest<String>,
     stop: &Shutdown,
 ) -> Result<u64, CommitError> {
-    let present = files.present(&flush.schema, stop).await?;
+    let present = files.present(&flush.rows[0].schema(), stop).await?;
     files.flush(present, flush, manifest, stop).await
 }
 
@@ -109,8 +107,7 @@ async fn columns_that_come_or_go_replace_all_rows() {
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![7]));
     let wider = RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("name", names, true)]).unwrap();
     assert!(files.present(&wider.schema(), &stop).await.unwrap().is_other);
-    let whole =
-        Flush { schema: wider.schema(), rows: vec![wider.clone()], buckets: [(7, vec![(0, 0)])].into(), only: None };
+    let whole = Flush { rows: vec![wider.clone()], buckets: [(7, vec![(0, 0)])].into(), only: None };
     write(&mut files, whole, &mut manifest(), &stop).await.unwrap();
     assert!(!files.present(&wider.schema(), &stop).await.unwrap().is_other);
     assert_eq!(held(&files).await, [7]);

@@ -1,10 +1,12 @@
 //! The outside readers: scripts of `tests/clients/` in the pinned Python environment.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::process::component;
+use super::wait_until;
 
 /// What a command that has ended left.
 #[derive(Debug, Clone)]
@@ -32,8 +34,12 @@ impl Output {
 
 /// Runs a script of `tests/clients/` with `arguments` and `env`.
 pub async fn run(script: &str, arguments: &[&str], env: &[(&str, String)]) -> Output {
+    run_in("python", script, arguments, env).await
+}
+
+async fn run_in(python: &str, script: &str, arguments: &[&str], env: &[(&str, String)]) -> Output {
     let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
-    let mut command = component(&["python", &script]);
+    let mut command = component(&[python, &script]);
     command.args(arguments).env("PYTHONDONTWRITEBYTECODE", "1").envs(env.iter().map(|(key, value)| (key, value)));
     Output::of(command).await
 }
@@ -50,8 +56,16 @@ pub async fn duckdb(url: &str, sql: &str, env: &[(&str, String)]) -> Result<Vec<
 
 /// Rows of a query in Spark, where the Delta table at `url` is called `t`.
 pub async fn spark(url: &str, sql: &str) -> Result<Vec<Value>, String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/spark_scan.py");
-    rows(Output::of(component(&["spark", script, url, sql])).await)
+    rows(run_in("spark", "spark_scan.py", &[url, sql], &[]).await)
+}
+
+/// Waits until DuckDB sees these rows of the Delta table at `url`, which is called `t`.
+pub async fn until_duckdb(url: &str, sql: &str, expected: &[Value]) {
+    wait_until(&format!("the lake has all rows of {url}"), Duration::from_secs(60), async || {
+        let found = duckdb(url, sql, &[]).await.ok()?;
+        (found == expected).then_some(())
+    })
+    .await;
 }
 
 fn rows(output: Output) -> Result<Vec<Value>, String> {
