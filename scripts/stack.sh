@@ -111,6 +111,7 @@ databases() {
     local common="tasks.max=1
 database.hostname=127.0.0.1
 skipped.operations=none
+decimal.handling.mode=string
 topic.creation.default.partitions=2
 topic.creation.default.replication.factor=1"
     cat >"$STACK/connect/shop.properties" <<EOF
