@@ -13,6 +13,9 @@
 #   component.sh mariadb DIR PORT                 MariaDB on 127.0.0.1:PORT for user debezium (password debezium)
 #   component.sh connect DIR BROKERS PORT CONNECTOR…
 #                                                 Kafka Connect with Debezium; a connector is a file of properties
+#   component.sh connector postgres|mariadb NAME PREFIX PORT DATABASE HISTORY
+#                                                 prints the properties of the connector NAME for such a database: its
+#                                                 topics begin with PREFIX, MariaDB's needs a file for its HISTORY
 #   component.sh python ARGS…                     Python with the outside readers
 #   component.sh spark ARGS…                      Python with Spark and Delta
 set -euo pipefail
@@ -142,6 +145,41 @@ EOF
     exec mariadbd "${options[@]}" --bind-address=127.0.0.1 --port="$2" --socket="$1/mariadb.sock" \
         --pid-file="$1/mariadb.pid" --init-file="$1/init.sql" --skip-name-resolve --server-id=1 --log-bin=log \
         --binlog-format=ROW --binlog-row-image=FULL --character-set-server=utf8mb4
+    ;;
+connector)
+    cat <<EOF
+name=$2
+tasks.max=1
+topic.prefix=$3
+database.hostname=127.0.0.1
+database.port=$4
+skipped.operations=none
+topic.creation.default.partitions=2
+topic.creation.default.replication.factor=1
+EOF
+    case $1 in
+    postgres) cat <<EOF ;;
+connector.class=io.debezium.connector.postgresql.PostgresConnector
+plugin.name=pgoutput
+slot.name=millpond
+publication.autocreate.mode=filtered
+database.user=postgres
+database.password=postgres
+database.dbname=$5
+schema.include.list=public
+EOF
+    mariadb) cat <<EOF ;;
+connector.class=io.debezium.connector.mariadb.MariaDbConnector
+database.server.id=7
+database.user=debezium
+database.password=debezium
+database.ssl.mode=disable
+database.include.list=$5
+include.schema.changes=false
+schema.history.internal=io.debezium.storage.file.history.FileSchemaHistory
+schema.history.internal.file.filename=$6
+EOF
+    esac
     ;;
 connect)
     [ -d "$CONNECT_HOME" ] || absent "Kafka Connect"

@@ -108,41 +108,15 @@ databases() {
         touch "$STACK/mariadb/made"
     fi
     mkdir -p "$STACK/connect"
-    local common="tasks.max=1
-database.hostname=127.0.0.1
-skipped.operations=none
-decimal.handling.mode=string
-topic.creation.default.partitions=2
-topic.creation.default.replication.factor=1"
-    cat >"$STACK/connect/shop.properties" <<EOF
-name=shop
-connector.class=io.debezium.connector.postgresql.PostgresConnector
-topic.prefix=shop
-plugin.name=pgoutput
-slot.name=millpond
-publication.autocreate.mode=filtered
-database.port=$POSTGRES_PORT
-database.user=postgres
-database.password=postgres
-database.dbname=shop
-schema.include.list=public
-$common
-EOF
-    cat >"$STACK/connect/garage.properties" <<EOF
-name=garage
-connector.class=io.debezium.connector.mariadb.MariaDbConnector
-topic.prefix=garage
-database.server.id=7
-database.port=$MARIADB_PORT
-database.user=debezium
-database.password=debezium
-database.ssl.mode=disable
-database.include.list=fleet
-include.schema.changes=false
-schema.history.internal=io.debezium.storage.file.history.FileSchemaHistory
-schema.history.internal.file.filename=$STACK/connect/history
-$common
-EOF
+    local connector=("$SCRIPTS/component.sh" connector)
+    {
+        "${connector[@]}" postgres shop shop "$POSTGRES_PORT" shop
+        echo decimal.handling.mode=string
+    } >"$STACK/connect/shop.properties"
+    {
+        "${connector[@]}" mariadb garage garage "$MARIADB_PORT" fleet "$STACK/connect/history"
+        echo decimal.handling.mode=string
+    } >"$STACK/connect/garage.properties"
 }
 
 up() {

@@ -1,6 +1,6 @@
 //! What SQL sees of the running engine: a View per table, the dead letters, and the system tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -121,6 +121,11 @@ impl EngineCatalog {
         if self.dead_letters.get().is_none() {
             let waiting = self.waiting.read();
             reasons.push(format!("ingest has not started: {}", waiting.as_deref().unwrap_or("connecting to kafka")));
+        } else {
+            let fed = self.fed();
+            let topics: BTreeSet<&String> = fed.contracts.iter().flat_map(|contract| &contract.topics).collect();
+            let unread = topics.into_iter().filter(|topic| !readers.contains_key(*topic));
+            reasons.extend(unread.map(|topic| format!("topic {topic}: not read yet")));
         }
         for (topic, (_, status)) in readers.iter() {
             let status = status();

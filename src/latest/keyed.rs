@@ -1,12 +1,13 @@
 //! The state kept from one table: a slot per key.
 
 mod lists;
+mod scan;
 mod sidecar;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -15,9 +16,11 @@ use super::key::KeyForm;
 use super::order::{Epochs, Order};
 use super::reader::{LatestError, Reader, Said};
 use super::shape::Shape;
-use super::store::{Loc, Store};
+use super::store::{Loc, Picked, Store};
 use crate::schema::conform;
 
+pub use lists::Lists;
+pub use scan::Scan;
 pub use sidecar::Sidecars;
 
 /// Slots that are put together at once; what a scan hands out is of this size.
@@ -28,6 +31,8 @@ const DEAD_ROWS: usize = 4 * CHUNK;
 /// The newest row of each key.
 #[derive(Debug)]
 pub struct Keyed {
+    /// Tells it apart from others.
+    identity: Arc<()>,
     shape: Shape,
     form: KeyForm,
     foreign: Option<Foreign>,
@@ -122,6 +127,8 @@ enum Values {
 struct Chunk {
     /// Its rows as they are; `None` if some have changed.
     rows: Option<RecordBatch>,
+    /// How often they have changed.
+    changes: u64,
 }
 
 /// How much a state holds.
@@ -133,6 +140,13 @@ pub struct Stats {
     pub keys: usize,
     /// Bytes of values and keys.
     pub bytes: usize,
+}
+
+impl Chunk {
+    fn change(&mut self) {
+        self.rows = None;
+        self.changes += 1;
+    }
 }
 
 impl Slot {
@@ -165,6 +179,7 @@ impl Keyed {
     pub fn new(shape: Shape) -> Result<Self, LatestError> {
         let schema = Arc::clone(&shape.columns);
         Ok(Self {
+            identity: Arc::new(()),
             form: KeyForm::new(&shape.key, &schema)?,
             foreign: Foreign::new(&shape)?,
             shape,
@@ -223,7 +238,7 @@ impl Keyed {
             let dropped = std::mem::replace(columns, moved);
             dropped.iter().flatten().for_each(|(_, loc)| self.store.release(*loc));
         }
-        self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
+        self.chunks.iter_mut().for_each(Chunk::change);
         (self.shape, self.form) = (shape, form);
         Ok(())
     }
@@ -257,9 +272,7 @@ impl Keyed {
         }
         self.store.settle(values);
         if self.store.rows() > 2 * self.slots.len() + DEAD_ROWS {
-            for chunk in 0..self.chunks.len() {
-                self.chunk(chunk)?;
-            }
+            self.scan()?;
         }
         Ok(())
     }
@@ -281,7 +294,7 @@ impl Keyed {
             self.changed.push(at as u32);
         }
         self.rows = self.rows + usize::from(after) - usize::from(before);
-        self.chunks[at / CHUNK].rows = None;
+        self.chunks[at / CHUNK].change();
         at
     }
 
@@ -320,7 +333,7 @@ impl Keyed {
                 self.changed.push(at as u32);
             }
         }
-        self.chunks.iter_mut().for_each(|chunk| chunk.rows = None);
+        self.chunks.iter_mut().for_each(Chunk::change);
     }
 
     /// The ends of snapshots that were told, and not swept yet.
@@ -366,18 +379,6 @@ impl Keyed {
         })
     }
 
-    /// All rows, in batches.
-    pub fn scan(&mut self) -> Result<Vec<RecordBatch>, LatestError> {
-        let mut batches = Vec::with_capacity(self.chunks.len());
-        for chunk in 0..self.chunks.len() {
-            let rows = self.chunk(chunk)?;
-            if rows.num_rows() > 0 {
-                batches.push(rows);
-            }
-        }
-        Ok(batches)
-    }
-
     /// The rows with these keys, which are given as key columns; keys without a row are left out.
     pub fn get(&self, keys: &[ArrayRef]) -> Result<RecordBatch, LatestError> {
         let keys = self.form.of_columns(keys)?;
@@ -397,14 +398,6 @@ impl Keyed {
         found.sort_unstable();
         found.dedup();
         Ok(self.gather(found)?)
-    }
-
-    /// For each key of another table that a row names, the newest such row.
-    pub fn scan_foreign(&mut self) -> Result<Vec<RecordBatch>, LatestError> {
-        let Some(foreign) = &self.foreign else { return self.scan() };
-        let mut found: Vec<usize> = foreign.slots.values().filter_map(|slots| self.newest(slots)).collect();
-        found.sort_unstable();
-        Ok(vec![self.gather(found)?])
     }
 
     fn newest(&self, slots: &[u32]) -> Option<usize> {
@@ -433,64 +426,16 @@ impl Keyed {
         {
             return Ok(row);
         }
-        let schema = Arc::clone(self.store.schema());
-        let place = |slot: usize, column: usize| self.slots[slot].place(column, self.truncated);
-        let columns = (0..schema.fields().len()).map(|column| {
-            let places: Vec<_> = slots.iter().map(|slot| place(*slot, column)).collect();
-            self.store.column(column, &places)
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
-        RecordBatch::try_new_with_options(schema, columns, &options)
+        self.pick(&slots).rows()
     }
 
-    /// The rows of a chunk. If they must be put together, its slots point into the new batch from then on.
-    fn chunk(&mut self, chunk: usize) -> Result<RecordBatch, LatestError> {
-        if let Some(rows) = &self.chunks[chunk].rows {
-            return Ok(rows.clone());
-        }
-        let slots = chunk * CHUNK..self.slots.len().min((chunk + 1) * CHUNK);
-        let live = slots.clone().filter(|at| self.slots[*at].is_live(self.truncated)).collect::<Vec<_>>();
-        let rows = self.gather(live.clone())?;
-        let batch = self.store.add(rows.clone());
-        for (row, at) in live.into_iter().enumerate() {
-            self.move_to(at, batch, row);
-        }
-        // A row that is not there any more needs its order alone.
-        for at in slots {
-            if !self.slots[at].is_live(self.truncated) {
-                self.forget_values(at);
-            }
-        }
-        self.store.settle(batch);
-        self.chunks[chunk].rows = Some(rows.clone());
-        Ok(rows)
-    }
-
-    fn move_to(&mut self, at: usize, batch: u32, row: usize) {
-        let Some(told) = &mut self.slots[at].told else { return };
-        match &mut told.values {
-            Values::Forgotten => {}
-            Values::Row(loc) => {
-                let new = self.store.hold(batch, row);
-                self.store.release(std::mem::replace(loc, new));
-            }
-            Values::Columns(columns) => {
-                for (_, loc) in columns.iter_mut().flatten() {
-                    let new = self.store.hold(batch, row);
-                    self.store.release(std::mem::replace(loc, new));
-                }
-            }
-        }
-    }
-
-    fn forget_values(&mut self, at: usize) {
-        let Some(told) = &mut self.slots[at].told else { return };
-        match std::mem::replace(&mut told.values, Values::Forgotten) {
-            Values::Forgotten => {}
-            Values::Row(loc) => self.store.release(loc),
-            Values::Columns(columns) => columns.iter().flatten().for_each(|(_, loc)| self.store.release(*loc)),
-        }
+    /// The rows of these slots, or what is known of them.
+    fn pick(&self, slots: &[usize]) -> Picked {
+        let stands_together =
+            |at: &usize| !matches!(&self.slots[*at].told, Some(Told { values: Values::Columns(_), .. }));
+        let columns = if slots.iter().all(stands_together) { 1 } else { self.store.schema().fields().len() };
+        let place = |column: usize| slots.iter().map(|at| self.slots[*at].place(column, self.truncated)).collect();
+        self.store.pick((0..columns).map(place).collect())
     }
 }
 

@@ -8,7 +8,8 @@
 //!   decides it; a delete hides all that is older. So a state is the greatest of all that was seen, whatever came first,
 //!   came late or came twice: applying a change again changes nothing, and no reader need begin exactly where it ended.
 //! * **Values** are not copied: a slot knows the batch and the row they came in. Batches of which little is left are
-//!   given up when a chunk of slots is put together anew, for a scan or because too much is dead.
+//!   given up when a chunk of slots is put together anew, for a scan or because too much is dead. A scan notes where all
+//!   stands and copies it while others go on.
 //!
 //! Never here: Kafka, Delta, plans. Who follows a table is the engine's business, how SQL reads one the query room's.
 

@@ -1,10 +1,12 @@
 //! Batches that values stand in, given up when nothing points into them any more.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::interleave;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::error::ArrowError;
 
 use crate::schema::conform;
@@ -16,12 +18,27 @@ pub(super) struct Loc {
     row: u32,
 }
 
+impl Loc {
+    /// The batch's number.
+    pub fn batch(self) -> u32 {
+        self.batch
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     rows: RecordBatch,
     bytes: usize,
     /// How many places point into it.
     uses: usize,
+}
+
+/// Rows that are yet to be copied together, out of batches that do not change any more.
+#[derive(Debug)]
+pub(super) struct Picked {
+    schema: SchemaRef,
+    batches: BTreeMap<u32, RecordBatch>,
+    places: Vec<Vec<Option<Loc>>>,
 }
 
 /// The batches, all of one schema.
@@ -108,31 +125,28 @@ impl Store {
         Some(self.batches[loc.batch as usize].as_ref()?.rows.slice(loc.row as usize, 1))
     }
 
-    /// The values of one column at these places; null where there is none.
-    pub fn column(&self, at: usize, places: &[Option<Loc>]) -> Result<ArrayRef, ArrowError> {
-        let nulls = new_null_array(self.schema.field(at).data_type(), 1);
-        let mut arrays: Vec<&dyn Array> = vec![nulls.as_ref()];
-        let mut known: HashMap<u32, usize> = HashMap::new();
-        let mut indexes = Vec::with_capacity(places.len());
-        // Neighbours often stand in the same batch.
-        let mut last = None;
-        for place in places {
-            let Some((loc, held)) = place.and_then(|loc| Some((loc, self.batches[loc.batch as usize].as_ref()?)))
-            else {
-                indexes.push((0, 0));
-                continue;
-            };
-            let number = match last {
-                Some((batch, number)) if batch == loc.batch => number,
-                _ => *known.entry(loc.batch).or_insert_with(|| {
-                    arrays.push(held.rows.column(at).as_ref());
-                    arrays.len() - 1
-                }),
-            };
-            last = Some((loc.batch, number));
-            indexes.push((number, loc.row as usize));
+    /// Rows whose values stand at these places, null where there is none: by column, or once for all columns if those
+    /// of each row stand together.
+    pub fn pick(&self, places: Vec<Vec<Option<Loc>>>) -> Picked {
+        let mut batches = BTreeMap::new();
+        for loc in places.iter().flatten().flatten() {
+            if let Entry::Vacant(vacant) = batches.entry(loc.batch)
+                && let Some(held) = &self.batches[loc.batch as usize]
+            {
+                vacant.insert(held.rows.clone());
+            }
         }
-        interleave(&arrays, &indexes)
+        Picked { schema: Arc::clone(&self.schema), batches, places }
+    }
+
+    /// The batches of `picked` that are still the store's.
+    pub fn kept(&self, picked: &Picked) -> HashSet<u32> {
+        let is_kept = |(number, rows): &(&u32, &RecordBatch)| {
+            let held = self.batches.get(**number as usize).and_then(Option::as_ref);
+            held.is_some_and(|held| held.rows.columns().iter().zip(rows.columns()).all(|(a, b)| Arc::ptr_eq(a, b)))
+        };
+        let is_same = Arc::ptr_eq(&self.schema, &picked.schema);
+        picked.batches.iter().filter(|_| is_same).filter(is_kept).map(|(number, _)| *number).collect()
     }
 
     /// Brings all batches to other columns: columns of a name are cast, new ones are null.
@@ -145,5 +159,32 @@ impl Store {
         }
         self.schema = schema;
         Ok(())
+    }
+}
+
+impl Picked {
+    /// Copies them together.
+    pub fn rows(&self) -> Result<RecordBatch, ArrowError> {
+        // The first is where there is no value.
+        let numbers: HashMap<u32, usize> = self.batches.keys().copied().zip(1..).collect();
+        let by_column = self.places.iter().map(|places| {
+            let number = |loc: &Loc| Some((*numbers.get(&loc.batch)?, loc.row as usize));
+            places.iter().map(|place| place.as_ref().and_then(number).unwrap_or((0, 0))).collect::<Vec<_>>()
+        });
+        let by_column: Vec<_> = by_column.collect();
+        let column = |(at, field): (usize, &FieldRef)| {
+            let nulls = new_null_array(field.data_type(), 1);
+            let values = self.batches.values().map(|rows| rows.column(at).as_ref());
+            let arrays: Vec<&dyn Array> = std::iter::once(nulls.as_ref()).chain(values).collect();
+            interleave(&arrays, by_column.get(at).unwrap_or(&by_column[0]))
+        };
+        let columns = self.schema.fields().iter().enumerate().map(column).collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(self.places.first().map(Vec::len));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+    }
+
+    /// Where the value of a column stands in a row.
+    pub fn place(&self, column: usize, row: usize) -> Option<Loc> {
+        *self.places.get(column).or_else(|| self.places.first())?.get(row)?
     }
 }

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parking_lot::Mutex;
 
-use super::keyed::{Keyed, Sidecars, Stats};
+use super::keyed::{Keyed, Lists, Scan, Sidecars, Stats};
 use super::order::Order;
 use super::reader::LatestError;
 use super::shape::{Shape, Wanted};
@@ -106,6 +106,11 @@ impl LatestTable {
     /// How often the rows have changed.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether the table they are kept from has had rows, so that its key is known.
+    pub fn has_key(&self) -> bool {
+        matches!(&*self.state.lock(), State::Loading(Some(_)) | State::Kept(Some(_)))
     }
 
     /// Gives the rows the columns that the table they are kept from has by now.
@@ -245,9 +250,19 @@ impl LatestTable {
         }
     }
 
-    /// See [`Keyed::scan_foreign`].
+    /// See [`Keyed::begin_scan_foreign`].
     pub(super) fn scan_foreign(&self) -> Result<Vec<RecordBatch>, Unavailable> {
-        Ok(self.read(Keyed::scan_foreign)?.unwrap_or_default())
+        self.scanned(Keyed::begin_scan_foreign)
+    }
+
+    /// While rows are put together, others go on.
+    fn scanned(&self, begin: impl FnOnce(&Keyed) -> Scan) -> Result<Vec<RecordBatch>, Unavailable> {
+        let Some(scan) = self.read(|keyed| Ok(begin(keyed)))? else { return Ok(Vec::new()) };
+        let scanned = scan.put_together().map_err(LatestError::from)?;
+        if let State::Kept(Some(keyed)) = &mut *self.state.lock() {
+            keyed.end_scan(&scanned);
+        }
+        Ok(scanned.rows())
     }
 
     /// See [`Keyed::get_foreign`].
@@ -257,7 +272,8 @@ impl LatestTable {
 
     /// See [`Keyed::lists`].
     pub(super) fn lists(&self, keys: Option<&[ArrayRef]>, column: &str) -> Result<Option<RecordBatch>, Unavailable> {
-        self.read(|keyed| keyed.lists(keys, column))
+        let lists = self.read(|keyed| keyed.lists(keys, column))?.flatten();
+        Ok(lists.map(Lists::put_together).transpose().map_err(LatestError::from)?)
     }
 
     /// See [`Keyed::lists_schema`].
@@ -312,7 +328,7 @@ impl Rows for LatestTable {
     }
 
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
-        Ok(self.read(Keyed::scan)?.unwrap_or_default())
+        self.scanned(Keyed::begin_scan)
     }
 
     fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable> {

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::{
-    LatestError, LatestTable, Merged, Order, Part, Relation, Rows as _, Shape, Sidecars, Wanted, keyed::Keyed,
+    LatestError, LatestTable, Merged, Order, Part, Relation, Rows as _, Shape, Sidecars, Wanted,
+    keyed::{Keyed, Scan},
     shape::Source,
 };
 use crate::schema::{change, fixed};
@@ -211,11 +212,15 @@ struct Life {
     written: (Vec<RecordBatch>, Sidecars, usize),
     /// What was taken to be written is lost: the next time all is written.
     whole: bool,
+    /// A scan that is under way, and the rows when it began.
+    scan: Option<(Scan, Rows)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Turn {
     Scan,
+    BeginScan,
+    EndScan,
     Flush,
     FlushThatFails,
     Restart,
@@ -223,7 +228,8 @@ enum Turn {
 
 impl Life {
     fn new() -> Self {
-        let mut life = Self { keyed: empty(), written: (Vec::new(), Sidecars::default(), 0), whole: false };
+        let written = (Vec::new(), Sidecars::default(), 0);
+        let mut life = Self { keyed: empty(), written, whole: false, scan: None };
         life.keyed.apply(&batch(&met())).unwrap();
         life
     }
@@ -232,6 +238,17 @@ impl Life {
     fn turn(&mut self, turn: Turn, arriving: &[Sent], done: usize) {
         match turn {
             Turn::Scan => drop(self.keyed.scan().unwrap()),
+            Turn::BeginScan => {
+                let keys = Int64Array::from_iter_values(0..6);
+                let rows = rows_of(&[self.keyed.get(&[Arc::new(keys)]).unwrap()]);
+                self.scan = Some((self.keyed.begin_scan(), rows));
+            }
+            Turn::EndScan => {
+                let Some((scan, rows)) = self.scan.take() else { return };
+                let scanned = scan.put_together().unwrap();
+                self.keyed.end_scan(&scanned);
+                assert_eq!(rows_of(&scanned.rows()), rows, "as of one moment");
+            }
             Turn::Flush => {
                 let changed = self.keyed.take_changed();
                 if self.whole {
@@ -246,7 +263,9 @@ impl Life {
                 self.whole = true;
             }
             Turn::Restart => {
-                let known = std::mem::replace(self, Self::new()).written;
+                // A scan of what was lost may be under way still.
+                let Life { written: known, scan, .. } = std::mem::replace(self, Self::new());
+                self.scan = scan;
                 self.keyed.restore(&known.1);
                 // The order does not matter, nor does twice.
                 for rows in known.0.iter().rev().chain(known.0.first()) {
@@ -260,7 +279,8 @@ impl Life {
 }
 
 fn any_turn() -> impl Strategy<Value = Turn> {
-    prop_oneof![Just(Turn::Scan), Just(Turn::Flush), Just(Turn::FlushThatFails), Just(Turn::Restart)]
+    let scans = prop_oneof![Just(Turn::Scan), Just(Turn::BeginScan), Just(Turn::EndScan)];
+    prop_oneof![scans, Just(Turn::Flush), Just(Turn::FlushThatFails), Just(Turn::Restart)]
 }
 
 proptest! {
@@ -280,6 +300,7 @@ proptest! {
             from = at;
         }
         life.keyed.apply(&batch(&arriving[from..])).unwrap();
+        life.turn(Turn::EndScan, &arriving, arriving.len());
         let mut keyed = life.keyed;
         let expected = model(&history);
         prop_assert_eq!(keyed.stats().rows, expected.len());

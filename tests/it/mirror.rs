@@ -369,6 +369,7 @@ async fn a_source_that_never_comes_holds_nobody_up() {
     kafka.send_text(&cars, [car(1), car(2)].iter().map(String::as_str));
     let rows = [json!({"car_id": 1, "plate": "x"}), json!({"car_id": 2, "plate": "x"})];
     until(&millpond, "SELECT car_id, plate FROM car_state ORDER BY car_id", &rows).await;
+    python::until_duckdb(&project.table_url("car_state"), "SELECT car_id, plate FROM t ORDER BY car_id", &rows).await;
     wait_until("it is told", SOON, async || {
         let (status, reasons) = millpond.get("/readyz").await?;
         (status == 503 && reasons.contains("never")).then_some(())
@@ -398,5 +399,30 @@ async fn a_key_of_another_type_is_a_dead_letter_and_no_row() {
     until(&millpond, rows, &[row(2, "d")]).await;
     let told = "SELECT count(*) AS n FROM system.dead_letters WHERE message LIKE '%car_id%K-3%'";
     until(&millpond, told, &[json!({"n": 1})]).await;
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_column_becomes_text_goes_on_as_text() {
+    let kafka = Kafka::shared().await;
+    let signals = kafka.topic("signals", 1).await;
+    let state = "kind = \"latest\"\nkey = [\"tag\"]\n[sources.signals]\ncolumns = [\"n\"]\n";
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("200ms")
+        .events("signals", &signals, "key = [\"n\"]\non_type_conflict = \"string\"")
+        .schema("by_tag", state);
+    let millpond = Millpond::serve(&project).await;
+    let rows = |table: &str| format!("SELECT tag, n FROM {table} ORDER BY tag");
+    kafka.send_text(&signals, [r#"{"n":1,"tag":7}"#, r#"{"n":2,"tag":8}"#]);
+    let before = [json!({"tag": 7, "n": 1}), json!({"tag": 8, "n": 2})];
+    until(&millpond, &rows("by_tag"), &before).await;
+    python::until_duckdb(&project.table_url("by_tag"), &rows("t"), &before).await;
+    kafka.send_text(&signals, [r#"{"n":3,"tag":"A-9"}"#, r#"{"n":4,"tag":7}"#]);
+    let after = [json!({"tag": "7", "n": 4}), json!({"tag": "8", "n": 2}), json!({"tag": "A-9", "n": 3})];
+    until(&millpond, &rows("by_tag"), &after).await;
+    python::until_duckdb(&project.table_url("by_tag"), &rows("t"), &after).await;
+    assert_eq!(millpond.stop().await, Some(0));
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, &rows("by_tag"), &after).await;
     assert_eq!(millpond.stop().await, Some(0));
 }

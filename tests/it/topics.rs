@@ -73,7 +73,8 @@ async fn a_topic_made_again_or_that_has_forgotten_stops_its_tables_alone_with_th
     send(kafka, &forgot, 10..20);
     kafka.forget_below(&forgot, 0, 15).await;
     send(kafka, &fine, 10..20);
-    let millpond = Millpond::serve(&project).await;
+    // It does not become ready.
+    let millpond = Millpond::start(&project);
     until_told(&millpond, "position 10 is beyond the end (it holds 0 to 2): the topic was deleted and made again")
         .await;
     until_told(&millpond, "position 10 is below what kafka still holds (it holds 15 to 19)").await;
@@ -98,7 +99,7 @@ async fn a_topic_made_again_or_that_has_forgotten_stops_its_tables_alone_with_th
     until_rows(&millpond, "forgot", 10).await;
     // After a restart, too; or their files go.
     assert_eq!(millpond.stop().await, Some(0));
-    let millpond = Millpond::serve(&project).await;
+    let millpond = Millpond::start(&project);
     send(kafka, &again, 5..7);
     until_rows(&millpond, "forgot_again", 10).await;
     until_rows(&millpond, "again_again", 7).await;

@@ -142,6 +142,7 @@ impl Follower {
             // Nothing was ever read: there is no key yet. What was written down is of a table that is gone.
             self.known = None;
             self.table.loaded();
+            *self.shown.lock() = Some(Seen::default());
             return Ok(());
         }
         if self.seen.is_none() {

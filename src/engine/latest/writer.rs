@@ -33,8 +33,8 @@ const BUCKET_ROWS: usize = 16 * 1024;
 const MOST_BUCKETS: u32 = 256;
 /// A table has too few buckets once it has so many times the rows that they were made for.
 const TOO_MANY_TIMES: usize = 4;
-/// Slots that are read at once.
-const SLOTS: usize = 16 * 1024;
+/// Slots that are read at once: others wait meanwhile.
+const SLOTS: usize = 1024;
 /// Most sidecars of a state; then all of it is written anew.
 const MOST_FILES: usize = 32;
 /// What is written per second on average, at most: a table that takes more is flushed less often.
@@ -184,8 +184,14 @@ impl Writer {
         let mut sources = Vec::new();
         let mut touched: Vec<Vec<ArrayRef>> = Vec::new();
         let (mut changed, mut bytes) = (false, 0);
-        for state in &self.source.states {
-            let Some(Seen { positions, retries }) = state.seen.lock().clone() else { return Ok(None) };
+        // All of them before the first is asked: what that gives counts as written from then on.
+        let seen: Option<Vec<Seen>> = self.source.states.iter().map(|state| state.seen.lock().clone()).collect();
+        let Some(seen) = seen else { return Ok(None) };
+        // A column that is derived may need those of any of them.
+        if self.source.derived.is_some() && !self.source.states.iter().all(|state| state.table.has_key()) {
+            return Ok(None);
+        }
+        for (state, Seen { positions, retries }) in self.source.states.iter().zip(seen) {
             let Some((slots, all, sidecars)) = state.table.take_changed() else {
                 // It has no key yet, so there is nothing to keep of it.
                 continue;

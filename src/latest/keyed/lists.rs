@@ -10,15 +10,28 @@ use arrow::json::writer::LineDelimited;
 
 use super::Keyed;
 use crate::latest::reader::LatestError;
+use crate::latest::store::Picked;
 use crate::latest::table::micros;
 use crate::schema::fixed;
+
+/// Lists that are yet to be put together, of rows as they are at one moment.
+#[derive(Debug)]
+pub struct Lists {
+    schema: SchemaRef,
+    /// Columns of the keys.
+    keys: Vec<ArrayRef>,
+    /// Rows of all keys, one key after the other, and where each key's end.
+    rows: Picked,
+    ends: Vec<usize>,
+    /// Columns that all rows of a list have in common.
+    common: Vec<String>,
+}
 
 impl Keyed {
     /// For each of these keys of another table, or of all, the rows that name it: the key's columns, the newest
     /// `event_time` of the rows, and `column`, the rows in the order of their keys as a list of JSON objects.
-    pub fn lists(&self, keys: Option<&[ArrayRef]>, column: &str) -> Result<RecordBatch, LatestError> {
-        let schema = self.lists_schema(column);
-        let Some(foreign) = &self.foreign else { return Ok(RecordBatch::new_empty(schema)) };
+    pub fn lists(&self, keys: Option<&[ArrayRef]>, column: &str) -> Result<Option<Lists>, LatestError> {
+        let Some(foreign) = &self.foreign else { return Ok(None) };
         let mut named: Vec<(&[u8], &Vec<u32>)> = match keys {
             None => foreign.slots.iter().map(|(key, slots)| (&**key, slots)).collect(),
             Some(keys) => {
@@ -29,7 +42,6 @@ impl Keyed {
         };
         named.sort_unstable_by_key(|(key, _)| *key);
         named.dedup_by_key(|(key, _)| *key);
-        // Slots of all keys, one key after the other, and where each key's end.
         let (mut found, mut ends, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for (key, slots) in named {
             let first = found.len();
@@ -40,20 +52,8 @@ impl Keyed {
                 ends.push(found.len());
             }
         }
-        let rows = self.gather(found)?;
-        let objects = self.objects(&rows)?;
-        let (mut lists, mut times, mut first) = (Vec::new(), Vec::new(), 0);
-        let time = rows.column_by_name(fixed::EVENT_TIME);
-        let time = time.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
-        for end in ends {
-            lists.push(format!("[{}]", objects[first..end].join(",")));
-            times.push(time.and_then(|times| times.slice(first, end - first).iter().flatten().max()));
-            first = end;
-        }
-        let mut columns = foreign.form.values(keys)?;
-        columns.push(Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")));
-        columns.push(Arc::new(StringArray::from(lists)));
-        Ok(RecordBatch::try_new(schema, columns)?)
+        let (keys, rows) = (foreign.form.values(keys)?, self.pick(&found));
+        Ok(Some(Lists { schema: self.lists_schema(column), keys, rows, ends, common: self.shape.foreign.clone() }))
     }
 
     /// The columns of [`Self::lists`].
@@ -65,10 +65,30 @@ impl Keyed {
         fields.push(Field::new(column, DataType::Utf8, true));
         Arc::new(Schema::new(fields))
     }
+}
+
+impl Lists {
+    /// Puts them together.
+    pub fn put_together(self) -> Result<RecordBatch, ArrowError> {
+        let rows = self.rows.rows()?;
+        let objects = self.objects(&rows)?;
+        let (mut lists, mut times, mut first) = (Vec::new(), Vec::new(), 0);
+        let time = rows.column_by_name(fixed::EVENT_TIME);
+        let time = time.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        for end in self.ends {
+            lists.push(format!("[{}]", objects[first..end].join(",")));
+            times.push(time.and_then(|times| times.slice(first, end - first).iter().flatten().max()));
+            first = end;
+        }
+        let mut columns = self.keys;
+        columns.push(Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")));
+        columns.push(Arc::new(StringArray::from(lists)));
+        RecordBatch::try_new(self.schema, columns)
+    }
 
     /// Each of these rows as JSON, without what all rows of a list have in common.
     fn objects(&self, rows: &RecordBatch) -> Result<Vec<String>, ArrowError> {
-        let is_own = |name: &str| name != fixed::EVENT_TIME && self.shape.foreign.iter().all(|other| other != name);
+        let is_own = |name: &str| name != fixed::EVENT_TIME && self.common.iter().all(|other| other != name);
         let schema = rows.schema();
         let own: Vec<usize> = (0..rows.num_columns()).filter(|at| is_own(schema.field(*at).name())).collect();
         let rows = rows.project(&own)?;

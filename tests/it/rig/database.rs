@@ -95,26 +95,15 @@ impl Database {
 
     /// What Debezium's connector needs to know, with topics that begin with `prefix`.
     fn properties(&self, prefix: &str, dir: &std::path::Path) -> String {
-        let port = self.port;
-        let own = match self.maker {
-            Maker::PostgreSql => "connector.class=io.debezium.connector.postgresql.PostgresConnector\n\
-                plugin.name=pgoutput\nslot.name=millpond\npublication.autocreate.mode=filtered\n\
-                database.user=postgres\ndatabase.password=postgres\ndatabase.dbname=fleet\nschema.include.list=public\n"
-                .to_owned(),
-            Maker::MariaDb => format!(
-                "connector.class=io.debezium.connector.mariadb.MariaDbConnector\ndatabase.server.id=7\n\
-                database.user=debezium\ndatabase.password=debezium\ndatabase.ssl.mode=disable\n\
-                database.include.list=fleet\ninclude.schema.changes=false\n\
-                schema.history.internal=io.debezium.storage.file.history.FileSchemaHistory\n\
-                schema.history.internal.file.filename={}\n",
-                dir.join("history").display()
-            ),
+        let maker = match self.maker {
+            Maker::PostgreSql => "postgres",
+            Maker::MariaDb => "mariadb",
         };
-        format!(
-            "name=fleet\ntasks.max=1\ndatabase.hostname=127.0.0.1\ndatabase.port={port}\ntopic.prefix={prefix}\n\
-            skipped.operations=none\ntopic.creation.default.partitions=2\n\
-            topic.creation.default.replication.factor=1\n{own}"
-        )
+        let (port, history) = (self.port.to_string(), dir.join("history"));
+        let words = ["connector", maker, "fleet", prefix, &port, "fleet", history.to_str().unwrap()];
+        let output = component(&words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 
