@@ -17,7 +17,7 @@ const COLUMNS: &str = "key = [\"car\"]\n\
 fn payload(n: usize) -> String {
     match n {
         _ if n % 30 == 1 => format!("{{\"n\":{n}, cut"),
-        _ if n % 3 == 0 => format!(r#"{{"n":"number {n}","hash":"h{n}"}}"#),
+        _ if n.is_multiple_of(3) => format!(r#"{{"n":"number {n}","hash":"h{n}"}}"#),
         _ => format!(r#"{{"n":{n},"hash":"h{n}"}}"#),
     }
 }

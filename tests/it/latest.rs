@@ -49,7 +49,7 @@ fn send(kafka: &Kafka, cars: &str, signals: &str, car: usize, round: usize) {
 
 /// What is to be known of the cars `0..count` after a round.
 fn expected(count: usize, round: usize) -> Vec<Value> {
-    let speed = if round % 2 == 0 { round } else { 0 };
+    let speed = if round.is_multiple_of(2) { round } else { 0 };
     (0..count)
         .map(|car| json!({"car_id": car, "plate": format!("{car}-{round}"), "lights": true, "speed": speed, "lights_left_on": speed == 0}))
         .collect()

@@ -193,8 +193,8 @@ fn postgres(database: &Database, rows: i64, clients: usize) -> Vec<Duration> {
         let rate = told.lines().find_map(|line| line.strip_prefix("tps = ")).unwrap();
         println!("  {:<28} {rate} by {clients} clients", "PostgreSQL 15, pgbench");
     }
-    let log = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
-    let log = log.filter(|path| path.to_string_lossy().contains("pgbench_log")).next().unwrap();
+    let mut files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let log = files.find(|path| path.to_string_lossy().contains("pgbench_log")).unwrap();
     let log = std::fs::read_to_string(log).unwrap();
     log.lines().map(|line| Duration::from_micros(line.split(' ').nth(2).unwrap().parse().unwrap())).collect()
 }

@@ -24,7 +24,7 @@ fn reading(i: usize) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let payload = format!(
         r#"{{"car":"car-{}","n":{i},"speed":{speed},"moving":{},"at":"2026-11-2{}T23:59:{:02}.25Z","where":{{"lat":37.5,"name":"서울"}},"hash":"h{i}"}}"#,
         i % 50,
-        i % 2 == 0,
+        i.is_multiple_of(2),
         i % 3,
         i % 60,
     );

@@ -43,10 +43,13 @@ async fn until_not_ready(millpond: &Millpond, words: &[&str]) {
     .await;
 }
 
+/// Key and payload.
+type Pair = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Trips as fastavro writes them: schemas of the registry, payloads, and the rows that must come of them.
 struct Trips {
     ids: [u32; 2],
-    payloads: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+    payloads: Vec<Pair>,
     rows: Vec<Value>,
 }
 

@@ -60,13 +60,13 @@ async fn a_parked_cars_zeros_and_then_a_voltage_are_one_column_without_nulls() {
     let state = "SELECT count(battery_volts) AS n, sum(battery_volts) AS total, \
                  count(_rescued) AS rescued, max(arrow_typeof(battery_volts)) AS kind FROM car";
     let whole = json!({"n": WINDOW + 6, "total": 75.5, "rescued": 0, "kind": "Float64"});
-    assert_eq!(millpond.sql(state).await, [whole.clone()], "hot");
+    assert_eq!(millpond.sql(state).await, std::slice::from_ref(&whole), "hot");
     let versions = "SELECT version, parent, \"offset\" FROM system.schema_versions ORDER BY version";
     let recorded =
         [json!({"version": 1, "parent": null, "offset": 0}), json!({"version": 2, "parent": 1, "offset": WINDOW})];
     assert_eq!(millpond.sql(versions).await, recorded, "known at once");
     until(&millpond, HOT, 0).await;
-    assert_eq!(millpond.sql(state).await, [whole.clone()], "committed");
+    assert_eq!(millpond.sql(state).await, std::slice::from_ref(&whole), "committed");
     assert_eq!(millpond.sql("SELECT count(*) AS n FROM car WHERE battery_volts > 12").await, [json!({"n": 6})]);
 
     // What a person sees.

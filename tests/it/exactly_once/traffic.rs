@@ -4,7 +4,7 @@
 //! are no JSON objects and must become dead letters; some are null and must become nothing; some bring a field that
 //! no record had before, so that the table's schema changes on the way.
 
-use std::sync::mpsc::{self, RecvTimeoutError, channel};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const FIELDS: u64 = 6;
 
 /// The sending thread.
 pub struct Traffic {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::SyncSender<Order>,
     thread: JoinHandle<Books>,
 }
 
@@ -59,7 +59,7 @@ impl Traffic {
     pub fn to(kafka: &Kafka, topic: &str) -> Self {
         let topic = topic.to_owned();
         let sender = kafka.sender();
-        let (orders, todo) = channel();
+        let (orders, todo) = mpsc::sync_channel(16);
         let thread = std::thread::spawn(move || {
             let mut books = Books::default();
             let (mut next, mut allowed, mut batch, mut finishing) = (0, 0, 1, false);
