@@ -307,7 +307,8 @@ async fn bench_from_a_commit_in_postgresql_to_car_state() {
         let found = client.fetch(look.execute().await.unwrap()).await.unwrap();
         let now_us = chrono::Utc::now().timestamp_micros();
         let odo = found[0].column(0).as_primitive::<Int64Type>().value(0) as usize;
-        seen_us[odo].get_or_insert(now_us);
+        // What comes in one batch is seen as the last of it.
+        seen_us[..=odo].iter_mut().for_each(|seen_us| _ = seen_us.get_or_insert(now_us));
     }
     assert!(changing.wait().unwrap().success());
     let sql = "SELECT CAST(odo AS BIGINT), arrow_cast(_source_time, 'Int64'), arrow_cast(_timestamp, 'Int64') \
