@@ -15,6 +15,7 @@ pub mod schema; // contracts of tables, schema versions, inference
 pub mod lake; // object store, writer claim, Delta tables, the only commit, hot rows
 pub mod latest; // one row per key, merged by order, in memory
 pub mod query; // the only SessionContext: catalog, read-only verification
+pub mod stream; // continuous queries over what comes, the life of alerts
 pub mod news; // what the platform tells people about itself: grouping, routing
 pub mod deliver; // sinks, templates, retry, backlog: Kafka, webhook, e-mail
 pub mod serve; // Flight SQL and HTTP: translation only

@@ -292,6 +292,10 @@ impl Rows for Merged {
         Arc::clone(&self.layout().schema)
     }
 
+    fn changes(&self) -> u64 {
+        self.part_changes().iter().sum()
+    }
+
     fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         for part in self.parts.iter().map(|part| part.table.stats()) {

@@ -56,6 +56,8 @@ pub trait Rows: std::fmt::Debug + Send + Sync {
     fn key(&self) -> &[String];
     /// The columns, as far as they are known.
     fn schema(&self) -> SchemaRef;
+    /// How often the rows have changed.
+    fn changes(&self) -> u64;
     /// How much is held; nothing once it is stopped.
     fn stats(&self) -> Stats;
     /// Why rows are not kept any more.
@@ -101,11 +103,6 @@ impl LatestTable {
     /// What is kept of the table it is kept from.
     pub fn wanted(&self) -> &Wanted {
         &self.wanted
-    }
-
-    /// How often the rows have changed.
-    pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
     }
 
     /// Whether the table they are kept from has had rows, so that its key is known.
@@ -307,6 +304,10 @@ impl Rows for LatestTable {
             State::Loading(Some(keyed)) | State::Kept(Some(keyed)) => Arc::clone(keyed.schema()),
             _ => Arc::new(Schema::new(vec![Field::new(fixed::EVENT_TIME, micros(), true)])),
         }
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     fn stats(&self) -> Stats {

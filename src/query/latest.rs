@@ -33,6 +33,11 @@ impl KeyedTable {
         Self { table, columns: OnceLock::new(), rows: OnceLock::new() }
     }
 
+    /// The rows that it shows.
+    pub(super) fn rows(&self) -> Arc<dyn Rows> {
+        Arc::clone(&self.table)
+    }
+
     /// Whether these are the rows that it shows.
     pub(super) fn is_of(&self, rows: &Arc<dyn Rows>) -> bool {
         Arc::ptr_eq(&self.table, rows)

@@ -18,6 +18,7 @@
 
 mod allow;
 mod catalog;
+mod continuous;
 mod direct;
 mod error;
 mod latest;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 
+pub use continuous::{Continuous, Found};
 pub use datafusion::common::ScalarValue;
 pub use latest::KeyedTable;
 pub use parse::{Script, split};

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::allow::{self, Ask};
 use super::catalog::{PinnedCatalog, PinnedList};
+use super::continuous::{self, Continuous};
 use super::past::{self, AtTime, AtVersion};
 use super::service::Service;
 use super::settings::Settings;
@@ -135,6 +136,20 @@ impl Session {
         self.service.threads().run(async move {
             let (catalog, state) = session.pinned();
             check_view(&catalog, &state, &name, known).await
+        })
+    }
+
+    /// Plans a SELECT that is to run over every batch of new rows of its first table. `over` is SQL that is told of each
+    /// of those rows, too.
+    pub fn continuous<'a>(&'a self, sql: &'a str, over: Option<&'a str>) -> BoxFuture<'a, Result<Continuous>> {
+        let (session, sql, over) = (self.clone(), sql.to_owned(), over.map(str::to_owned));
+        self.service.threads().run(async move {
+            let (catalog, state) = session.pinned();
+            let statement = continuous::with_columns(select(&sql, "a continuous query")?, over.as_deref())?;
+            let plan = plan(&catalog, &state, &sql, statement, &mut Vec::new()).await?;
+            let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
+            let settled = settled.map_err(|cause| error::from_datafusion(cause, &sql))?;
+            Continuous::of(&settled, &state, over.is_some())
         })
     }
 
@@ -355,21 +370,21 @@ async fn plan_view_query(
     sql: &str,
     inside: &mut Vec<String>,
 ) -> Result<LogicalPlan> {
-    plan(catalog, state, sql, view_statement(sql)?, inside).await
+    plan(catalog, state, sql, select(sql, "a view")?, inside).await
 }
 
-/// The one SELECT of a view.
-fn view_statement(sql: &str) -> Result<Ast> {
+/// The one SELECT that `what` is.
+fn select(sql: &str, what: &str) -> Result<Ast> {
     let parsed = parse::parse(sql)?;
     if parsed.parameters > 0 {
-        return Err(Error::new(Kind::Query, "a view has no parameters"));
+        return Err(Error::new(Kind::Query, format!("{what} has no parameters")));
     }
     let is_query = matches!(&parsed.statement, Ast::Statement(s) if matches!(**s, datafusion::sql::sqlparser::ast::Statement::Query(_)));
     if !is_query {
-        return Err(Error::new(Kind::Query, "a view is one SELECT"));
+        return Err(Error::new(Kind::Query, format!("{what} is one SELECT")));
     }
     let Ask::Rows(statement) = allow::classify(parsed.statement)? else {
-        return Err(Error::new(Kind::Query, "a view is one SELECT"));
+        return Err(Error::new(Kind::Query, format!("{what} is one SELECT")));
     };
     Ok(*statement)
 }
@@ -383,7 +398,7 @@ fn check_view<'a>(
 ) -> BoxFuture<'a, Result<()>> {
     async move {
         let Some(sql) = catalog.unplanned_view(PUBLIC, name) else { return Ok(()) };
-        let statement = view_statement(sql)?;
+        let statement = select(sql, "a view")?;
         let planned = plan(catalog, state, sql, statement, &mut vec![name.to_owned()]).await;
         let planned = planned.and_then(|plan| state.optimize(&plan).map_err(|e| error::from_datafusion(e, sql)));
         match planned {

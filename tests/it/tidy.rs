@@ -71,6 +71,19 @@ const NEVER_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("query", &["crate::source", "crate::serve", "crate::engine", "crate::cli"]),
+    (
+        "stream",
+        &[
+            "rdkafka",
+            "object_store",
+            "SystemTime::now",
+            "Instant::now",
+            "Utc::now",
+            "crate::lake",
+            "crate::serve",
+            "crate::engine",
+        ],
+    ),
     ("news", &["crate::lake", "crate::source", "crate::query", "crate::serve", "crate::engine", "object_store"]),
     (
         "deliver",

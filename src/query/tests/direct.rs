@@ -11,14 +11,14 @@ use crate::query::ScalarValue as V;
 
 /// Rows that stay as they are, and how often they were scanned.
 #[derive(Debug)]
-struct Still {
+pub(super) struct Still {
     key: Vec<String>,
     rows: RecordBatch,
     scans: AtomicUsize,
 }
 
 impl Still {
-    fn new(key: &[&str], rows: RecordBatch) -> Arc<Self> {
+    pub(super) fn new(key: &[&str], rows: RecordBatch) -> Arc<Self> {
         let key = key.iter().map(|name| (*name).to_owned()).collect();
         Arc::new(Self { key, rows, scans: AtomicUsize::new(0) })
     }
@@ -35,6 +35,10 @@ impl crate::latest::Rows for Still {
 
     fn schema(&self) -> SchemaRef {
         self.rows.schema()
+    }
+
+    fn changes(&self) -> u64 {
+        0
     }
 
     fn stats(&self) -> Stats {
@@ -55,9 +59,10 @@ impl crate::latest::Rows for Still {
     }
 
     fn get(&self, keys: &[ArrayRef]) -> std::result::Result<Option<RecordBatch>, Unavailable> {
-        let wanted: Vec<V> = keys.iter().map(|column| V::try_from_array(column, 0).unwrap()).collect();
-        let cell = |name: &String, row| V::try_from_array(self.rows.column_by_name(name).unwrap(), row).unwrap();
-        let is_wanted = |row| self.key.iter().zip(&wanted).all(|(name, value)| cell(name, row) == *value);
+        let cell = |column: &ArrayRef, row| V::try_from_array(column, row).unwrap();
+        let own: Vec<&ArrayRef> = self.key.iter().map(|name| self.rows.column_by_name(name).unwrap()).collect();
+        let is_key = |row, at| own.iter().zip(keys).all(|(own, keys)| cell(own, row) == cell(keys, at));
+        let is_wanted = |row| (0..keys[0].len()).any(|at| is_key(row, at));
         let mask = (0..self.rows.num_rows()).map(|row| Some(is_wanted(row))).collect();
         Ok(Some(filter_record_batch(&self.rows, &mask).unwrap()))
     }

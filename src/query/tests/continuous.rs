@@ -1,0 +1,159 @@
+//! A query over new rows finds what the same query finds over all of them at once, however they are cut into batches.
+
+use arrow::array::{Array, BooleanArray};
+use proptest::prelude::*;
+
+use super::direct::Still;
+use super::*;
+
+/// What is selected, where from, and on what condition.
+const QUERIES: &[(&str, &str, &str)] = &[
+    ("s.n, s.a", "signals s", "s.a > 1"),
+    ("n, a + b AS total, CASE WHEN a > b THEN 'more' ELSE 'less' END AS what", "signals", "NOT (a > 1 AND b < 2)"),
+    ("s.n, c.plate", "signals s JOIN cars c ON c.id = s.car", "s.a > 0 AND c.speed > 1"),
+    ("s.n, c.plate, c.speed * s.a AS x", "signals s LEFT JOIN cars c ON s.car = c.id", "c.speed > 1 OR s.b = 2"),
+    ("s.n, c.plate", "signals s JOIN cars c ON c.id = s.car AND c.speed > s.a", "s.b IS NOT NULL"),
+    ("s.n, t.id", "signals s JOIN cars t ON t.speed = s.a", "t.plate <> 'one' AND s.b < 3"),
+    ("s.n, t.sign", "signals s LEFT JOIN state t ON t.id = s.car AND t.moving", "s.a < 3 AND t.sign = '?'"),
+    (
+        "s.n, c.plate, d.plate AS other",
+        "signals s JOIN cars c ON c.id = s.car LEFT JOIN cars d ON d.id = s.b",
+        "c.speed > 0 AND d.speed IS NULL",
+    ),
+    ("x.n, x.twice", "(SELECT n, a * 2 AS twice, b FROM signals WHERE b IS NOT NULL) x", "x.twice > x.b"),
+];
+
+fn signals(rows: &[(Option<i64>, Option<i64>, Option<i64>)]) -> RecordBatch {
+    let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+    RecordBatch::try_from_iter_with_nullable([
+        ("n", column((0..rows.len() as i64).map(Some).collect()), true),
+        ("car", column(rows.iter().map(|row| row.0).collect()), true),
+        ("a", column(rows.iter().map(|row| row.1).collect()), true),
+        ("b", column(rows.iter().map(|row| row.2).collect()), true),
+    ])
+    .unwrap()
+}
+
+fn cars(rows: &[(Option<&'static str>, Option<i64>)]) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable([
+        ("id", Arc::new(Int64Array::from_iter_values(0..rows.len() as i64)) as ArrayRef, false),
+        ("plate", Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0))), true),
+        ("speed", Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.1))), true),
+    ])
+    .unwrap()
+}
+
+const DERIVED: &str = "SELECT *, (speed > 1) AS moving, (coalesce(plate, '?')) AS sign FROM public.cars";
+
+fn fixture(new: &RecordBatch, known: &RecordBatch) -> Arc<Fixture> {
+    let fixture = Arc::new(Fixture::default());
+    fixture.put("public", "signals", new.clone());
+    let still = Still::new(&["id"], known.clone());
+    fixture.keep("cars", Arc::clone(&still) as _, None);
+    fixture.keep("state", still, Some(DERIVED));
+    fixture
+}
+
+/// Each row with what the condition says of it, sorted.
+fn lines(batches: &[(RecordBatch, BooleanArray)]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (rows, holds) in batches {
+        let text = pretty_format_batches(std::slice::from_ref(rows)).unwrap().to_string();
+        let cells = text.lines().filter(|line| line.starts_with('|')).skip(1);
+        for (row, line) in cells.enumerate() {
+            let holds = holds.is_valid(row).then(|| holds.value(row));
+            lines.push(format!("{} {holds:?}", line.replace(' ', "")));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+async fn at_once(session: &Session, (select, from, condition): (&str, &str, &str)) -> Vec<String> {
+    let sql = format!("SELECT {select}, ({condition}) AS holds FROM {from}");
+    let batches = session.query(&sql).await.unwrap().run().await.unwrap().collect().await.unwrap();
+    let apart = |rows: RecordBatch| {
+        let last = rows.num_columns() - 1;
+        let holds = arrow::compute::cast(rows.column(last), &arrow::datatypes::DataType::Boolean).unwrap();
+        let holds: BooleanArray = arrow::array::AsArray::as_boolean(&holds).clone();
+        (rows.project(&(0..last).collect::<Vec<_>>()).unwrap(), holds)
+    };
+    let all: Vec<_> = batches.into_iter().map(apart).collect();
+    lines(&all).into_iter().filter(|line| !line.ends_with("Some(false)")).collect()
+}
+
+fn cell() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![1 => Just(None), 4 => (0..5_i64).prop_map(Some)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn new_rows_give_what_all_rows_give_at_once(
+        new in prop::collection::vec((cell(), cell(), cell()), 0..30),
+        known in prop::collection::vec((prop::option::of(prop_oneof![Just("one"), Just("two")]), cell()), 0..5),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let (new, known) = (signals(&new), cars(&known));
+        let session = service(&fixture(&new, &known)).session();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(new.num_rows() + 1)).collect();
+        ends.push(new.num_rows());
+        ends.sort_unstable();
+        for query @ (select, from, condition) in QUERIES {
+            let sql = format!("SELECT {select} FROM {from} WHERE {condition}");
+            let plan = runtime.block_on(session.continuous(&sql, None)).unwrap();
+            prop_assert_eq!(plan.stream(), "signals");
+            let (mut found, mut first) = (Vec::new(), 0);
+            for end in &ends {
+                let part = plan.run(&new.slice(first, end - first)).unwrap();
+                let column = new["n"].slice(first, end - first);
+                for (row, origin) in part.origins.iter().enumerate() {
+                    let n = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&part.rows["n"]);
+                    let own = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&column);
+                    prop_assert_eq!(n.value(row), own.value(*origin as usize), "the row that it comes from");
+                }
+                found.push((part.rows, part.holds));
+                first = *end;
+            }
+            prop_assert_eq!(lines(&found), runtime.block_on(at_once(&session, *query)), "{}", sql);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_an_alert_is_told_of_every_row() {
+    let new = signals(&[(Some(0), Some(1), Some(5)), (Some(0), Some(4), Some(1)), (Some(0), None, None)]);
+    let session = service(&fixture(&new, &cars(&[]))).session();
+    let plan = session.continuous("SELECT n FROM signals WHERE a > 2", Some("b > 3")).await.unwrap();
+    let found = plan.run(&new).unwrap();
+    let texts = |column: &dyn Array| arrow::array::AsArray::as_boolean(column).iter().collect::<Vec<_>>();
+    assert_eq!(texts(&found.holds), [Some(false), Some(true), None]);
+    assert_eq!(texts(found.more.as_ref().unwrap()), [Some(true), Some(false), None]);
+    assert_eq!((found.rows.num_columns(), plan.schema().fields().len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_continuous_is_refused_with_the_way_out() {
+    let session = service(&fixture(&signals(&[]), &cars(&[]))).session();
+    for (sql, reason, hint) in [
+        ("SELECT count(*) FROM signals", "without a window", "one row of the stream"),
+        ("SELECT DISTINCT a FROM signals", "without a window", "one row of the stream"),
+        ("SELECT lag(a) OVER (ORDER BY n) FROM signals", "a window function", "one row of the stream"),
+        ("SELECT a FROM signals ORDER BY a", "ORDER BY", ""),
+        ("SELECT a FROM signals LIMIT 3", "LIMIT", ""),
+        ("SELECT a FROM signals UNION ALL SELECT b FROM signals", "UNION", ""),
+        ("SELECT a FROM signals WHERE a IN (SELECT id FROM cars)", "a query inside", "join the table"),
+        ("SELECT a FROM signals WHERE now() > TIMESTAMP '2026-01-01T00:00:00Z'", "now()", "event_time"),
+        ("SELECT s.a FROM signals s JOIN signals t ON s.n = t.n", "one row per key", "mirrors or latest tables"),
+        ("SELECT s.a FROM signals s JOIN cars c ON c.id > s.car", "without an equality", "ON a.x = b.y"),
+        ("SELECT s.a FROM signals s RIGHT JOIN cars c ON c.id = s.car", "RIGHT", "LEFT JOIN"),
+        ("SELECT 1", "FROM", "the stream"),
+        ("SELECT nothing FROM signals", "nothing", ""),
+    ] {
+        let error = session.continuous(sql, None).await.expect_err(sql);
+        let (said, way_out) = (error.message().to_lowercase(), error.hint_text().unwrap_or_default());
+        assert!(said.contains(&reason.to_lowercase()), "{sql}: {said}");
+        assert!(way_out.contains(hint), "{sql}: {way_out}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The time of a stream: how far its events have come. Pure; the wall clock is given.
+
+use std::collections::BTreeMap;
+
+use super::life::Micros;
+
+/// An event is not believed to be later than its record by more than this.
+const FUTURE: Micros = 60_000_000;
+
+/// The clock of a stream that comes in several lanes: partitions of topics.
+#[derive(Debug, Clone)]
+pub struct Clock<L> {
+    lateness: Micros,
+    lanes: BTreeMap<L, Micros>,
+    now: Micros,
+}
+
+impl<L: Ord + Clone> Clock<L> {
+    /// A clock that trails the newest events by `lateness`.
+    pub fn new(lateness: Micros) -> Self {
+        Self { lateness, lanes: BTreeMap::new(), now: Micros::MIN }
+    }
+
+    /// An event came in a lane, in a record that the broker got at `recorded`. False if it claims to be of the future:
+    /// such an event moves no clock.
+    pub fn event(&mut self, lane: &L, at: Micros, recorded: Option<Micros>) -> bool {
+        if recorded.is_some_and(|recorded| at > recorded.saturating_add(FUTURE)) {
+            return false;
+        }
+        self.reach(lane, at);
+        true
+    }
+
+    /// All that a lane had at `heard` was seen: nothing older is on its way.
+    pub fn quiet(&mut self, lane: &L, heard: Micros) {
+        self.reach(lane, heard);
+    }
+
+    fn reach(&mut self, lane: &L, at: Micros) {
+        match self.lanes.get_mut(lane) {
+            Some(newest) => *newest = at.max(*newest),
+            None => {
+                self.lanes.insert(lane.clone(), at);
+            }
+        }
+    }
+
+    /// The time until which all is known; it never goes back. A lane of `lanes` of which nothing is known holds it.
+    pub fn now<'a>(&mut self, lanes: impl IntoIterator<Item = &'a L>) -> Micros
+    where
+        L: 'a,
+    {
+        let slowest = lanes.into_iter().map(|lane| self.lanes.get(lane).copied()).collect::<Option<Vec<_>>>();
+        if let Some(slowest) = slowest.and_then(|lanes| lanes.into_iter().min()) {
+            self.now = self.now.max(slowest.saturating_sub(self.lateness));
+        }
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_lane_is_the_time_and_it_never_goes_back() {
+        let mut clock = Clock::new(2);
+        assert_eq!(clock.now(&["a"]), Micros::MIN);
+        assert!(clock.event(&"a", 100, Some(90)));
+        assert_eq!(clock.now(&["a", "b"]), Micros::MIN, "nothing is known of b");
+        assert_eq!(clock.now(&["a"]), 98);
+        assert!(clock.event(&"b", 50, None));
+        assert_eq!(clock.now(&["a", "b"]), 98, "b came later");
+        assert!(clock.event(&"a", 70, Some(200)));
+        clock.quiet(&"b", 120);
+        assert_eq!(clock.now(&["a", "b"]), 98);
+        clock.quiet(&"a", 110);
+        assert_eq!(clock.now(&["a", "b"]), 108);
+        assert_eq!(clock.now(&[]), 108);
+    }
+
+    #[test]
+    fn what_claims_to_be_of_the_future_moves_no_clock() {
+        let mut clock = Clock::new(0);
+        let year = 365 * 86_400_000_000;
+        assert!(!clock.event(&1, year, Some(1_000)));
+        assert_eq!(clock.now(&[1]), Micros::MIN);
+        assert!(clock.event(&1, 1_000 + FUTURE, Some(1_000)));
+        assert_eq!(clock.now(&[1]), 1_000 + FUTURE);
+    }
+}
