@@ -91,8 +91,8 @@ pub struct Merged {
     parts: Vec<Part>,
     /// As of these columns of the parts.
     layout: Mutex<Option<(Vec<SchemaRef>, Arc<Layout>)>>,
-    /// All rows, as of these changes of the parts.
-    scanned: Mutex<Option<(Vec<u64>, Vec<RecordBatch>)>>,
+    /// All rows, as of so many changes of the parts.
+    scanned: Mutex<Option<(u64, Vec<RecordBatch>)>>,
 }
 
 /// The columns, and where the values of those behind the key and `event_time` stand.
@@ -118,11 +118,6 @@ impl Merged {
     /// The tables that rows are put together from.
     pub fn parts(&self) -> &[Part] {
         &self.parts
-    }
-
-    /// How often the rows of each part have changed.
-    fn part_changes(&self) -> Vec<u64> {
-        self.parts.iter().map(|part| part.table.changes()).collect()
     }
 
     /// Where columns stand. Of a name that two parts have the first one's column is taken.
@@ -293,7 +288,7 @@ impl Rows for Merged {
     }
 
     fn changes(&self) -> u64 {
-        self.part_changes().iter().sum()
+        self.parts.iter().map(|part| part.table.changes()).sum()
     }
 
     fn stats(&self) -> Stats {
@@ -305,7 +300,7 @@ impl Rows for Merged {
         }
         // Rows of a scan are held until something changes; while one is under way, nobody waits for it here.
         if let Some(mut scanned) = self.scanned.try_lock() {
-            let now = self.part_changes();
+            let now = self.changes();
             scanned.take_if(|(then, _)| *then != now);
             let rows = scanned.iter().flat_map(|(_, rows)| rows);
             stats.bytes += rows.map(RecordBatch::get_array_memory_size).sum::<usize>();
@@ -323,7 +318,7 @@ impl Rows for Merged {
 
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {
         let mut scanned = self.scanned.lock();
-        let now = self.part_changes();
+        let now = self.changes();
         if let Some((_, rows)) = scanned.as_ref().filter(|(then, _)| *then == now) {
             return Ok(rows.clone());
         }

@@ -27,7 +27,7 @@ impl Loc {
 
 #[derive(Debug)]
 struct Held {
-    rows: RecordBatch,
+    rows: Arc<RecordBatch>,
     bytes: usize,
     /// How many places point into it.
     uses: usize,
@@ -37,7 +37,7 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Picked {
     schema: SchemaRef,
-    batches: BTreeMap<u32, RecordBatch>,
+    batches: BTreeMap<u32, Arc<RecordBatch>>,
     places: Vec<Vec<Option<Loc>>>,
 }
 
@@ -76,7 +76,7 @@ impl Store {
         let bytes = rows.get_array_memory_size();
         self.bytes += bytes;
         self.rows += rows.num_rows();
-        let held = Some(Held { rows, bytes, uses: 0 });
+        let held = Some(Held { rows: Arc::new(rows), bytes, uses: 0 });
         match self.free.pop() {
             Some(at) => {
                 self.batches[at as usize] = held;
@@ -133,7 +133,7 @@ impl Store {
             if let Entry::Vacant(vacant) = batches.entry(loc.batch)
                 && let Some(held) = &self.batches[loc.batch as usize]
             {
-                vacant.insert(held.rows.clone());
+                vacant.insert(Arc::clone(&held.rows));
             }
         }
         Picked { schema: Arc::clone(&self.schema), batches, places }
@@ -141,18 +141,17 @@ impl Store {
 
     /// The batches of `picked` that are still the store's.
     pub fn kept(&self, picked: &Picked) -> HashSet<u32> {
-        let is_kept = |(number, rows): &(&u32, &RecordBatch)| {
+        let is_kept = |(number, rows): &(&u32, &Arc<RecordBatch>)| {
             let held = self.batches.get(**number as usize).and_then(Option::as_ref);
-            held.is_some_and(|held| held.rows.columns().iter().zip(rows.columns()).all(|(a, b)| Arc::ptr_eq(a, b)))
+            held.is_some_and(|held| Arc::ptr_eq(&held.rows, rows))
         };
-        let is_same = Arc::ptr_eq(&self.schema, &picked.schema);
-        picked.batches.iter().filter(|_| is_same).filter(is_kept).map(|(number, _)| *number).collect()
+        picked.batches.iter().filter(is_kept).map(|(number, _)| *number).collect()
     }
 
     /// Brings all batches to other columns: columns of a name are cast, new ones are null.
     pub fn evolve(&mut self, schema: SchemaRef) -> Result<(), ArrowError> {
         for held in self.batches.iter_mut().flatten() {
-            held.rows = conform(&held.rows, &schema)?;
+            held.rows = Arc::new(conform(&held.rows, &schema)?);
             let bytes = held.rows.get_array_memory_size();
             self.bytes = self.bytes - held.bytes + bytes;
             held.bytes = bytes;
@@ -165,22 +164,40 @@ impl Store {
 impl Picked {
     /// Copies them together.
     pub fn rows(&self) -> Result<RecordBatch, ArrowError> {
-        // The first is where there is no value.
-        let numbers: HashMap<u32, usize> = self.batches.keys().copied().zip(1..).collect();
-        let by_column = self.places.iter().map(|places| {
-            let number = |loc: &Loc| Some((*numbers.get(&loc.batch)?, loc.row as usize));
-            places.iter().map(|place| place.as_ref().and_then(number).unwrap_or((0, 0))).collect::<Vec<_>>()
-        });
-        let by_column: Vec<_> = by_column.collect();
+        let by_column: Vec<_> = self.places.iter().map(|places| self.indexes(places)).collect();
         let column = |(at, field): (usize, &FieldRef)| {
+            let (batches, indexes) = by_column.get(at).unwrap_or(&by_column[0]);
+            // The first is where there is no value.
             let nulls = new_null_array(field.data_type(), 1);
-            let values = self.batches.values().map(|rows| rows.column(at).as_ref());
+            let values = batches.iter().map(|rows| rows.column(at).as_ref());
             let arrays: Vec<&dyn Array> = std::iter::once(nulls.as_ref()).chain(values).collect();
-            interleave(&arrays, by_column.get(at).unwrap_or(&by_column[0]))
+            interleave(&arrays, indexes)
         };
         let columns = self.schema.fields().iter().enumerate().map(column).collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(self.places.first().map(Vec::len));
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+    }
+
+    /// The batches in which places are, and for each place the number of its batch, from 1 on, and the row there; 0 for
+    /// no place.
+    fn indexes(&self, places: &[Option<Loc>]) -> (Vec<&RecordBatch>, Vec<(usize, usize)>) {
+        let (mut batches, mut numbers) = (Vec::new(), HashMap::new());
+        // Neighbours often stand in the same batch.
+        let mut last = None;
+        let mut index = |loc: &Loc| {
+            if let Some((_, number)) = last.filter(|(batch, _)| *batch == loc.batch) {
+                return Some((number, loc.row as usize));
+            }
+            let rows = self.batches.get(&loc.batch)?;
+            let number = *numbers.entry(loc.batch).or_insert_with(|| {
+                batches.push(&**rows);
+                batches.len()
+            });
+            last = Some((loc.batch, number));
+            Some((number, loc.row as usize))
+        };
+        let indexes = places.iter().map(|place| place.as_ref().and_then(&mut index).unwrap_or((0, 0))).collect();
+        (batches, indexes)
     }
 
     /// Where the value of a column stands in a row.

@@ -15,19 +15,18 @@ use arrow::compute::{and_kleene, cast, filter, filter_record_batch, take, take_r
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, JoinType, Result as DfResult};
+use datafusion::common::{DFSchema, JoinType, Result as DfResult};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::{conjunction, find_valid_equijoin_key_pair, split_conjunction};
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, TableScan, Volatility};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::logical_expr::{Expr, ExprSchemable as _, Join, LogicalPlan, Operator, TableScan};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::Statement as Ast;
 use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement};
 use parking_lot::Mutex;
 
-use super::latest::KeyedTable;
+use super::compute::{self, Compute, columns, is_unsteady};
+use super::latest::{KeyedTable, external};
 use super::{error, parse};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
@@ -63,10 +62,7 @@ pub struct Found {
 
 #[derive(Debug)]
 enum Step {
-    Compute {
-        expressions: Vec<Arc<dyn PhysicalExpr>>,
-        schema: SchemaRef,
-    },
+    Compute(Compute),
     /// Rows for which it is not true are none of the query's.
     Filter(Arc<dyn PhysicalExpr>),
     /// A part of the condition.
@@ -84,7 +80,6 @@ struct Now {
 /// Rows of a table with one row per key, by equality.
 #[derive(Debug)]
 struct LookUp {
-    table: String,
     rows: Arc<dyn Rows>,
     columns: SchemaRef,
     projection: Option<Vec<usize>>,
@@ -113,7 +108,7 @@ struct Indexed {
 
 impl Continuous {
     /// Plans a query: `plan` is what it says, with the types of everything settled; with `has_more` its last column is
-    /// that of [`with_columns`].
+    /// that of [`with_column`].
     pub(super) fn of(plan: &LogicalPlan, state: &SessionState, has_more: bool) -> Result<Self> {
         steady(plan)?;
         let mut steps = Vec::new();
@@ -132,31 +127,10 @@ impl Continuous {
         &self.stream
     }
 
-    /// The columns of the stream that it was planned with.
-    pub fn columns(&self) -> &SchemaRef {
-        &self.columns
-    }
-
     /// What it selects.
     pub fn schema(&self) -> SchemaRef {
         let fields = self.schema.fields();
         Arc::new(arrow::datatypes::Schema::new(fields[..fields.len() - usize::from(self.has_more)].to_vec()))
-    }
-
-    /// The tables that it looks up.
-    pub fn look_ups(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::LookUp(look_up) => Some(look_up.table.as_str()),
-            _ => None,
-        })
-    }
-
-    /// Whether the tables that it looks up are still these.
-    pub fn is_valid(&self, rows: impl Fn(&str) -> Option<Arc<dyn Rows>>) -> bool {
-        self.steps.iter().all(|step| match step {
-            Step::LookUp(look_up) => rows(&look_up.table).is_some_and(|rows| Arc::ptr_eq(&rows, &look_up.rows)),
-            _ => true,
-        })
     }
 
     /// Runs over rows of the stream. Those of which the condition is false are left out, unless they are wanted.
@@ -184,7 +158,7 @@ impl Step {
     fn run(&self, now: Now, keeps_false: bool) -> DfResult<Now> {
         let count = now.rows.num_rows();
         match self {
-            Self::Compute { expressions, schema } => Ok(Now { rows: compute(expressions, schema, &now.rows)?, ..now }),
+            Self::Compute(compute) => Ok(Now { rows: compute.run(&now.rows)?, ..now }),
             Self::Filter(predicate) => {
                 let is_in = boolean(predicate, &now.rows)?;
                 now.only(&is_in)
@@ -213,13 +187,6 @@ impl Now {
             holds: filter(&self.holds, is_in)?.as_boolean().clone(),
         })
     }
-}
-
-fn compute(expressions: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, rows: &RecordBatch) -> DfResult<RecordBatch> {
-    let values = expressions.iter().map(|value| value.evaluate(rows)?.into_array(rows.num_rows()));
-    let values = values.collect::<DfResult<Vec<_>>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), values, &options)?)
 }
 
 fn boolean(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> DfResult<BooleanArray> {
@@ -323,10 +290,6 @@ impl LookUp {
     }
 }
 
-fn columns(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> DfResult<Vec<ArrayRef>> {
-    expressions.iter().map(|value| value.evaluate(rows)?.into_array(rows.num_rows())).collect()
-}
-
 /// The key of each row; `None` where a part of it is null, and so equals nothing.
 fn keys(columns: &[ArrayRef]) -> DfResult<Vec<Option<Box<[u8]>>>> {
     let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
@@ -335,12 +298,8 @@ fn keys(columns: &[ArrayRef]) -> DfResult<Vec<Option<Box<[u8]>>>> {
     Ok((0..rows.num_rows()).map(|row| is_whole(row).then(|| rows.row(row).as_ref().into())).collect())
 }
 
-fn external(error: crate::latest::Unavailable) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::from(error)))
-}
-
 /// A SELECT with one more column at its end, if there is SQL for one.
-pub(super) fn with_columns(mut statement: Ast, more: Option<&str>) -> Result<Ast> {
+pub(super) fn with_column(mut statement: Ast, more: Option<&str>) -> Result<Ast> {
     let Some(sql) = more else { return Ok(statement) };
     let added = parse::parse(&format!("SELECT ({sql}) AS \"{ADDED}\""))?.statement;
     let (Some(select), Ast::Statement(mut added)) = (plain_select(&mut statement), added) else {
@@ -367,16 +326,16 @@ fn steady(plan: &LogicalPlan) -> Result<()> {
     let looked = plan.apply(|node| {
         node.apply_expressions(|expression| {
             expression.apply(|expression| {
-                refusal = refusal.take().or_else(|| match expression {
-                    Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
-                        let text = format!("{}() is another with every run", call.func.name());
-                        Some(refused(&text, "use the time of the event, event_time"))
-                    }
-                    Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => {
-                        Some(refused("a query inside of it", "join the table instead: its rows are looked up"))
-                    }
-                    _ => None,
-                });
+                if refusal.is_none() && is_unsteady(expression) {
+                    refusal = Some(match expression {
+                        Expr::ScalarFunction(call) => {
+                            let text = format!("{}() is another with every run", call.func.name());
+                            refused(&text, "use the time of the event, event_time")
+                        }
+                        Expr::ScalarVariable(..) => refused("a variable of the session", ""),
+                        _ => refused("a query inside of it", "join the table instead: its rows are looked up"),
+                    });
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
@@ -400,7 +359,8 @@ fn spine<'a>(
     match plan {
         LogicalPlan::Projection(projection) => {
             let scan = spine(&projection.input, state, is_top, steps)?;
-            steps.push(projected(&projection.expr, projection.input.schema(), plan.schema(), state)?);
+            let compute = Compute::of(&projection.expr, projection.input.schema(), plan.schema(), state);
+            steps.push(Step::Compute(compute.map_err(|cause| error::from_datafusion(cause, ""))?));
             Ok(scan)
         }
         LogicalPlan::SubqueryAlias(alias) => spine(&alias.input, state, is_top, steps),
@@ -451,21 +411,8 @@ fn has_columns(schema: &DFSchema, expression: &Expr) -> bool {
     expression.column_refs().into_iter().all(|column| schema.has_column(column))
 }
 
-fn projected(expressions: &[Expr], from: &DFSchema, to: &DFSchema, state: &SessionState) -> Result<Step> {
-    let expressions = expressions.iter().map(|expression| physical(expression, from, state)).collect::<Result<_>>()?;
-    Ok(Step::Compute { expressions, schema: Arc::clone(to.inner()) })
-}
-
 fn physical(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
-    // Some functions are something simpler until then.
-    let context = SimplifyContext::builder()
-        .with_schema(Arc::new(schema.clone()))
-        .with_config_options(Arc::clone(state.config_options()))
-        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
-        .build();
-    let simplified = ExprSimplifier::new(context).simplify(expression.clone());
-    let physical = simplified.and_then(|expression| state.create_physical_expr(expression, schema));
-    physical.map_err(|cause| error::from_datafusion(cause, ""))
+    compute::physical(expression, schema, state).map_err(|cause| error::from_datafusion(cause, ""))
 }
 
 fn unknown(plan: &LogicalPlan) -> Error {
@@ -496,7 +443,7 @@ impl LookUp {
         let mut others = Vec::new();
         for condition in join.filter.iter().flat_map(split_conjunction) {
             let pair = match condition {
-                Expr::BinaryExpr(binary) if binary.op == datafusion::logical_expr::Operator::Eq => {
+                Expr::BinaryExpr(binary) if binary.op == Operator::Eq => {
                     find_valid_equijoin_key_pair(&binary.left, &binary.right, left_schema, right_schema)
                         .map_err(|cause| error::from_datafusion(cause, ""))?
                 }
@@ -526,8 +473,7 @@ impl LookUp {
             let kinds = rows.schema();
             let is_same = |(at, name): (&usize, &String)| {
                 let kind = kinds.field_with_name(name).map(|field| field.data_type().clone()).ok();
-                let sought =
-                    datafusion::logical_expr::ExprSchemable::get_type(&equal[*at].0, left_schema.as_ref()).ok();
+                let sought = equal[*at].0.get_type(left_schema.as_ref()).ok();
                 kind.is_some() && kind == sought
             };
             key.iter().zip(rows.key()).all(is_same)
@@ -535,7 +481,6 @@ impl LookUp {
         Ok(Self {
             columns: datafusion::catalog::TableProvider::schema(keyed),
             projection: scan.projection.clone(),
-            table,
             rows,
             steps,
             left: equal.iter().map(|(left, _)| physical(left, left_schema, state)).collect::<Result<_>>()?,

@@ -5,17 +5,17 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan, Volatility};
-use datafusion::physical_plan::PhysicalExpr;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 
+use super::compute::{Compute, is_unsteady};
 use super::latest::{KeyedTable, as_key};
 use super::{error, wire};
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub(super) struct Direct {
     /// The columns that are read; all if none are named.
     projection: Option<Vec<usize>>,
     /// What is computed, each from what the one before gives.
-    steps: Vec<Step>,
+    steps: Vec<Compute>,
     schema: SchemaRef,
 }
 
@@ -44,11 +44,6 @@ enum KeyValue {
     /// Index of a parameter.
     Parameter(usize),
     Literal(ScalarValue),
-}
-
-struct Step {
-    expressions: Vec<Arc<dyn PhysicalExpr>>,
-    schema: SchemaRef,
 }
 
 impl Direct {
@@ -125,11 +120,8 @@ impl Direct {
         if let Some(projection) = &self.projection {
             rows = rows.project(projection)?;
         }
-        for Step { expressions, schema } in &self.steps {
-            let values = expressions.iter().map(|value| value.evaluate(&rows)?.into_array(rows.num_rows()));
-            let values = values.collect::<datafusion::common::Result<_>>()?;
-            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-            rows = RecordBatch::try_new_with_options(Arc::clone(schema), values, &options)?;
+        for step in &self.steps {
+            rows = step.run(&rows)?;
         }
         Ok(wire::batch(&rows, &self.schema)?)
     }
@@ -140,12 +132,12 @@ impl Direct {
 fn follow<'a>(
     plan: &'a LogicalPlan,
     options: &SessionState,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Compute>,
 ) -> Option<(&'a TableScan, Vec<&'a Expr>)> {
     match plan {
         LogicalPlan::Projection(projection) => {
             let found = follow(&projection.input, options, steps)?;
-            steps.push(Step::of(&projection.expr, projection.input.schema(), plan.schema(), options)?);
+            steps.push(Compute::of(&projection.expr, projection.input.schema(), plan.schema(), options).ok()?);
             Some(found)
         }
         LogicalPlan::SubqueryAlias(alias) => follow(&alias.input, options, steps),
@@ -154,14 +146,6 @@ fn follow<'a>(
             _ => None,
         },
         _ => None,
-    }
-}
-
-impl Step {
-    fn of(expressions: &[Expr], from: &DFSchema, to: &DFSchema, options: &SessionState) -> Option<Self> {
-        let physical = |expression: &Expr| options.create_physical_expr(expression.clone(), from).ok();
-        let expressions = expressions.iter().map(physical).collect::<Option<_>>()?;
-        Some(Self { expressions, schema: Arc::clone(to.inner()) })
     }
 }
 
@@ -185,13 +169,7 @@ fn value_of(condition: &Expr, column: &str) -> Option<KeyValue> {
 /// Whether a plan means the same whenever it is made: no function of it depends on the time or on chance.
 fn is_steady(plan: &LogicalPlan) -> bool {
     let mut steady = true;
-    let unsteady = |expression: &Expr| {
-        Ok(match expression {
-            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarVariable(..) => true,
-            _ => false,
-        })
-    };
+    let unsteady = |expression: &Expr| Ok(is_unsteady(expression));
     let looked = plan.apply(|node| {
         steady &= node.expressions().iter().all(|expression| !expression.exists(unsteady).unwrap_or(true));
         if let LogicalPlan::TableScan(scan) = node

@@ -110,7 +110,7 @@ fn values<'a>(filter: &'a Expr, name: &str) -> Option<Vec<&'a ScalarValue>> {
     }
 }
 
-fn external(error: Unavailable) -> DataFusionError {
+pub(super) fn external(error: Unavailable) -> DataFusionError {
     DataFusionError::External(Box::new(Error::from(error)))
 }
 

@@ -18,6 +18,7 @@
 
 mod allow;
 mod catalog;
+mod compute;
 mod continuous;
 mod direct;
 mod error;

@@ -145,7 +145,7 @@ impl Session {
         let (session, sql, over) = (self.clone(), sql.to_owned(), over.map(str::to_owned));
         self.service.threads().run(async move {
             let (catalog, state) = session.pinned();
-            let statement = continuous::with_columns(select(&sql, "a continuous query")?, over.as_deref())?;
+            let statement = continuous::with_column(select(&sql, "a continuous query")?, over.as_deref())?;
             let plan = plan(&catalog, &state, &sql, statement, &mut Vec::new()).await?;
             let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
             let settled = settled.map_err(|cause| error::from_datafusion(cause, &sql))?;

@@ -1,0 +1,61 @@
+//! What is computed of rows that are here: expressions of a plan, made once, over batch after batch.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DFSchema, Result};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_plan::PhysicalExpr;
+
+/// A projection.
+#[derive(Debug)]
+pub(super) struct Compute {
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+}
+
+impl Compute {
+    /// Of rows with the columns `from` those of `to`.
+    pub fn of(expressions: &[Expr], from: &DFSchema, to: &DFSchema, state: &SessionState) -> Result<Self> {
+        let expressions = expressions.iter().map(|expression| physical(expression, from, state));
+        Ok(Self { expressions: expressions.collect::<Result<_>>()?, schema: Arc::clone(to.inner()) })
+    }
+
+    /// Computes them.
+    pub fn run(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let columns = columns(&self.expressions, rows)?;
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}
+
+/// The value of each expression for each row.
+pub(super) fn columns(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    expressions.iter().map(|value| value.evaluate(rows)?.into_array(rows.num_rows())).collect()
+}
+
+/// An expression that can be computed of rows with these columns.
+pub(super) fn physical(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
+    // Some functions are something simpler until then.
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(state.config_options()))
+        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
+        .build();
+    let expression = ExprSimplifier::new(context).simplify(expression.clone())?;
+    state.create_physical_expr(expression, schema)
+}
+
+/// Whether an expression, its parts aside, is of another value when the same rows are computed again: by the time, by
+/// chance, or by other rows.
+pub(super) fn is_unsteady(expression: &Expr) -> bool {
+    match expression {
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarVariable(..) => true,
+        _ => false,
+    }
+}
