@@ -1,21 +1,13 @@
---! kind = "view"
--- Parked cars with the headlights on: the newest word of the lights' device and of the engine's device, put together.
-WITH sound AS (
-  SELECT * FROM telemetry WHERE event_time <= _timestamp + INTERVAL '1 minute'
-),
-lights AS (
-  SELECT car_id, event_time, headlight_on,
-         ROW_NUMBER() OVER (PARTITION BY car_id ORDER BY event_time DESC, _offset DESC) AS newest
-  FROM   sound
-  WHERE  headlight_on IS NOT NULL
-),
-engine AS (
-  SELECT car_id, engine_on, battery_v,
-         ROW_NUMBER() OVER (PARTITION BY car_id ORDER BY event_time DESC, _offset DESC) AS newest
-  FROM   sound
-  WHERE  engine_on IS NOT NULL
-)
-SELECT l.car_id, l.event_time, e.battery_v
-FROM   lights l
-JOIN   engine e ON e.car_id = l.car_id AND e.newest = 1
-WHERE  l.newest = 1 AND l.headlight_on AND NOT e.engine_on
+--! kind     = "alert"
+--! key      = ["car_id", "reservation_id"]
+--! for      = "10s"
+--! cooldown = "10m"
+--! message  = "{plate_no}: the headlights are on"
+--! to       = ["outlier", "customer"]
+-- The customer gave the car back, the engine is off and the doors are closed, but the headlights are still on. Told to
+-- that customer, once; over when the lights are off, or when somebody else takes the car.
+SELECT s.car_id, s.plate_no, r.reservation_id, r.customer_email, r.returned_at, s.lat, s.lon, s.battery_v
+FROM   car_state s
+JOIN   reservation r ON r.car_id = s.car_id AND r.returned_at = s.reservation_returned_at
+WHERE  s.reservation_status = 'RETURNED'
+AND    NOT s.engine_on AND s.all_doors_closed AND s.headlight_on

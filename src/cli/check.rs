@@ -37,8 +37,9 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
         LoadOptions { env: overrides.env.clone(), sets: overrides.sets.clone(), ..LoadOptions::from_environment() };
     let (problems, notes) = match Project::load(&args.project.project, &options) {
         Ok(project) => {
-            let notes = sinks(&project.config).into_iter().chain(dms(&project)).collect();
-            (engine::check_views(&project, &options.vars).await?, notes)
+            let (problems, queries) = engine::check_queries(&project, &options.vars).await?;
+            let notes = sinks(&project.config).into_iter().chain(dms(&project)).chain(queries).collect();
+            (problems, notes)
         }
         Err(problems) => (problems, Vec::new()),
     };

@@ -57,7 +57,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         Error::new(Kind::Usage, "the project in this folder has no embedded broker").hint("give an empty --dir")
     })?;
     let brokers = broker.brokers();
-    let start = EngineOptions { embedded: Some(inside(&broker)), variables: options.vars.clone(), reload: None };
+    let start = EngineOptions {
+        embedded: Some(inside(&broker)),
+        variables: options.vars.clone(),
+        reload: Some(options.clone()),
+    };
     let engine = Engine::start(&project, start).await?;
     let (service, monitor) = (engine.service().clone(), engine.monitor());
     greet(&engine, &project, &brokers);
@@ -162,11 +166,14 @@ fn greet(engine: &Engine, project: &Project, brokers: &str) {
         "SELECT count(*) AS rows, max(_timestamp) AS newest FROM telemetry",
         "SELECT car_id, plate_no, status, engine_on, all_doors_closed FROM car_state LIMIT 10",
         "SELECT * FROM low_battery LIMIT 10",
+        "SELECT emitted_at, rule, transition, message FROM system.alerts ORDER BY number DESC LIMIT 10",
         "SELECT table_name, partition, committed_position, position, hot_rows FROM system.ingest",
         "SELECT version, change, column_name, type, was, sample FROM system.schema_changes WHERE version > 1",
     ] {
         say!("  {program} sql --url {url} -c \"{sql}\"");
     }
+    say!("  {program} alert explain battery_low --key car-00042 --url {url}");
+    say!("Rules are in {}: edit one, or add one, while it runs.", project.dir.join("queries").display());
     say!("Ctrl-C ends it.");
 }
 
@@ -183,7 +190,7 @@ async fn status(monitor: &Monitor, began: Instant) {
     let every = if terminal { Duration::from_secs(1) } else { PLAIN_STATUS };
     let mut looks = tokio::time::interval(LOOK);
     let (mut last_rows, mut last_at) = (0, Instant::now());
-    let mut last_news = None;
+    let (mut last_news, mut last_alert) = (None, None);
     loop {
         looks.tick().await;
         let news = monitor.news();
@@ -192,6 +199,15 @@ async fn status(monitor: &Monitor, began: Instant) {
             clear_line();
             println!("News: {}", message.payload.get("message").and_then(|text| text.as_str()).unwrap_or_default());
         }
+        let alerts = monitor.alerts();
+        let new = alerts.iter().take_while(|message| Some(&message.id) != last_alert.as_ref()).count();
+        for message in alerts[..new].iter().rev() {
+            clear_line();
+            let text = |field: &str| message.payload.get(field).and_then(|text| text.as_str()).unwrap_or_default();
+            let head = if text("state") == "resolved" { "Over:  " } else { "Alert: " };
+            println!("{head}{} ({})", text("message"), text("rule"));
+        }
+        last_alert = alerts.first().map(|message| message.id.clone()).or(last_alert);
         last_news = news.last().map(|message| message.id.clone()).or(last_news);
         if last_at.elapsed() < every {
             continue;

@@ -64,7 +64,7 @@ pub(super) async fn run(command: IngestCommand) -> Result<ExitCode> {
     }
 }
 
-async fn connect(url: Option<&String>, overrides: &Overrides) -> Result<shell::Remote> {
+pub(super) async fn connect(url: Option<&String>, overrides: &Overrides) -> Result<shell::Remote> {
     let url = match url {
         Some(url) => url.clone(),
         None => server(overrides)?,

@@ -11,6 +11,7 @@ macro_rules! say {
     }};
 }
 
+mod alert;
 mod check;
 mod dead_letters;
 mod demo;
@@ -74,6 +75,12 @@ enum Command {
         millpond schema preview orders.ndjson"
     )]
     Schema(schema::SchemaCommand),
+    /// What fires, why a rule does not fire, and quiet for a while
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  millpond alert list\n  millpond alert explain battery_low --key car-00042"
+    )]
+    Alert(alert::AlertCommand),
     /// Try where news and alerts are sent to
     #[command(subcommand, after_help = "Example:\n  millpond sink test ops")]
     Sink(sink::SinkCommand),
@@ -139,6 +146,7 @@ pub fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Check(args) => check::run(args).await,
+            Command::Alert(command) => alert::run(command).await,
             Command::Ingest(command) => ingest::run(command).await,
             Command::Schema(command) => schema::run(command).await,
             Command::Sink(command) => sink::run(command).await,

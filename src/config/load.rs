@@ -13,11 +13,12 @@ use super::{
     interpolate::Interpolation,
     latest, names, overrides,
     problem::{Complaint, Problem, Problems},
+    query::{self, Query, View},
     settings::{self, Config},
     tree::{Place, Table},
-    view::{self, View},
 };
 use crate::schema::{Contract, Latest};
+use crate::stream::Rule;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
@@ -38,12 +39,12 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     // A registry that was written wrongly is one problem already.
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
     let (tables, latest) = loader.tables(timezone, registry);
-    let views = loader.views();
+    let (views, alerts) = loader.queries(config.as_ref());
 
     let mut problems = loader.problems.into_inner();
     problems.0.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
     match config {
-        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, latest, views }),
+        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, latest, views, alerts }),
         _ => Err(problems),
     }
 }
@@ -145,17 +146,22 @@ impl Loader<'_> {
         (tables, merged)
     }
 
-    fn views(&self) -> Vec<View> {
-        let mut views = Vec::new();
+    fn queries(&self, config: Option<&Config>) -> (Vec<View>, Vec<Rule>) {
+        let (mut views, mut alerts) = (Vec::new(), Vec::new());
+        let sinks: Vec<&str> = config.iter().flat_map(|config| config.sinks.keys()).map(String::as_str).collect();
         for Named { name, file, text } in self.named("queries", "sql") {
             let table = Path::new("schemas").join(format!("{name}.toml"));
             if self.absolute.join(&table).exists() {
                 let message = format!("there is a table of this name: {}", shown(self.dir, &table));
                 self.push(Problem::of_file(&file, message).hint("rename one of the two files"));
             }
-            views.extend(view::read(&name, &file, &text, &self.problems));
+            match query::read(&name, &file, &text, &sinks, &self.problems) {
+                Some(Query::View(view)) => views.push(view),
+                Some(Query::Alert(rule)) => alerts.push(rule),
+                None => {}
+            }
         }
-        views
+        (views, alerts)
     }
 
     /// The files of `folder` that end in `.ending`, by name. Hidden files are an editor's business.

@@ -12,6 +12,7 @@
 //! `words` lists every key there is; `docs/reference.md` explains them, and a test holds the two together.
 //! The environment is read here and nowhere else ([`LoadOptions::from_environment`]).
 
+mod alert;
 mod contract;
 mod interpolate;
 mod kafka;
@@ -21,6 +22,7 @@ mod names;
 mod nearest;
 mod overrides;
 mod problem;
+mod query;
 mod section;
 mod settings;
 mod sinks;
@@ -28,7 +30,6 @@ mod sinks;
 mod tests;
 mod tree;
 mod units;
-mod view;
 mod watch;
 mod words;
 
@@ -40,12 +41,13 @@ use std::{
 pub use kafka::{Auth, Brokers, Properties, SchemaRegistry};
 pub use nearest::nearest;
 pub use problem::{Problem, Problems};
+pub use query::View;
 pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
 pub use units::{ByteSize, Interval, UnitError};
-pub use view::View;
 pub use watch::Watch;
 
 use crate::schema::{Contract, Latest};
+use crate::stream::Rule;
 
 /// A project that is right in itself; whether brokers and stores answer is another matter.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,8 @@ pub struct Project {
     pub latest: Vec<Latest>,
     /// `queries/*.sql` of `kind = "view"`, by name.
     pub views: Vec<View>,
+    /// `queries/*.sql` of `kind = "alert"`, by name.
+    pub alerts: Vec<Rule>,
 }
 
 /// What overrides a project's files.

@@ -157,6 +157,15 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// The texts of a list, or the only one.
+    pub fn list_or_one(&self, key: &str) -> Option<Vec<Item<'a>>> {
+        let node = self.node(key)?;
+        match &node.value {
+            Value::Text { text, .. } => Some(vec![Item { text, place: &node.place }]),
+            _ => self.list(key),
+        }
+    }
+
     /// The tables of a list (`[[key]]`). Reports the keys that are not in `words`.
     pub fn tables(&self, key: &str, words: &Words) -> Option<Vec<Self>> {
         let node = self.node(key)?;

@@ -70,7 +70,8 @@ fn kafka(section: &Section) -> Option<KafkaSink> {
                 .hint("letters, digits, `.`, `_` and `-`")),
         }
     });
-    Some(KafkaSink { topic: topic? })
+    let send_resolved = send_resolved(section);
+    Some(KafkaSink { topic: topic?, send_resolved: send_resolved? })
 }
 
 fn webhook(section: &Section) -> Option<WebhookSink> {
@@ -80,7 +81,8 @@ fn webhook(section: &Section) -> Option<WebhookSink> {
     let body = optional(section, "body", Template::parse);
     let key = optional(section, "secret", |text| SigningKey::parse(text).map_err(Complaint::new));
     let (url, origin) = url?;
-    Some(WebhookSink { url, origin, headers: headers?, body: body?, key: key? })
+    let send_resolved = send_resolved(section);
+    Some(WebhookSink { url, origin, headers: headers?, body: body?, key: key?, send_resolved: send_resolved? })
 }
 
 fn webhook_url(text: &str) -> Result<(Template, String), Complaint> {
@@ -137,7 +139,15 @@ fn email(section: &Section, dir: &Path) -> Option<EmailSink> {
         false => Template::parse("{message}").ok(),
     };
     let body = optional(section, "body", Template::parse);
-    Some(EmailSink { mailer: mailer?, from: from?, recipients: recipients?, subject: subject?, body: body? })
+    let send_resolved = send_resolved(section);
+    Some(EmailSink {
+        mailer: mailer?,
+        from: from?,
+        recipients: recipients?,
+        subject: subject?,
+        body: body?,
+        send_resolved: send_resolved?,
+    })
 }
 
 fn mailer(section: &Section, dir: &Path) -> Option<Mailer> {
@@ -210,6 +220,10 @@ fn recipients(section: &Section) -> Option<Vec<Template>> {
 }
 
 /// A value that may be absent; `None` only if it is wrong and was reported.
+fn send_resolved(section: &Section) -> Option<bool> {
+    if section.has("send_resolved") { section.boolean("send_resolved") } else { Some(true) }
+}
+
 fn optional<T, E: Into<Complaint>>(
     section: &Section,
     key: &str,

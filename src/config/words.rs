@@ -47,11 +47,12 @@ pub(super) mod project {
 pub(super) mod sink {
     use super::Words;
 
-    pub const KAFKA: Words = Words { keys: &["type", "topic"], later: &["send_resolved"] };
-    pub const WEBHOOK: Words = Words { keys: &["type", "url", "headers", "body", "secret"], later: &["send_resolved"] };
+    pub const KAFKA: Words = Words { keys: &["type", "topic", "send_resolved"], later: &[] };
+    pub const WEBHOOK: Words =
+        Words { keys: &["type", "url", "headers", "body", "secret", "send_resolved"], later: &[] };
     pub const EMAIL: Words = Words {
-        keys: &["type", "smtp", "user", "password", "tls", "from", "recipients", "subject", "body"],
-        later: &["send_resolved"],
+        keys: &["type", "smtp", "user", "password", "tls", "from", "recipients", "subject", "body", "send_resolved"],
+        later: &[],
     };
 }
 
@@ -157,6 +158,38 @@ pub(super) mod view {
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
+}
+
+/// The `--!` lines of `queries/<name>.sql` of `kind = "alert"`.
+pub(super) mod alert {
+    use super::Words;
+
+    pub const ROOT: Words = Words {
+        keys: &[
+            "kind",
+            "key",
+            "for",
+            "resolve_when",
+            "cooldown",
+            "repeat",
+            "absent_for",
+            "expect",
+            "once",
+            "storm_limit",
+            "severity",
+            "message",
+            "to",
+        ],
+        later: &["every", "schedule", "description"],
+    };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
+}
+
+/// `queries/<name>.sql`.
+pub(super) mod query {
     /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["alert", "stream", "table"];
+    pub const KINDS_LATER: &[&str] = &["stream", "table"];
 }

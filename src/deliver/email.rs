@@ -107,6 +107,7 @@ mod tests {
             recipients: recipients.iter().map(|text| Template::parse(text).unwrap()).collect(),
             subject: Template::parse(subject).unwrap(),
             body: None,
+            send_resolved: true,
         }
     }
 

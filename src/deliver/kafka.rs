@@ -2,21 +2,29 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientContext;
+use chrono::{DateTime, Utc};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::channel::{Cluster, Failure};
-use super::message::Message;
+use super::message::{Message, MessageKind};
 use super::options::KafkaSink;
 use crate::error::{Error, Kind, Result};
 
 /// How long librdkafka tries by itself; afterwards the backlog does.
 const TRIES_FOR: Duration = Duration::from_secs(10);
+
+/// How long the brokers may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The header that holds a message's id.
+const ID: &str = "Idempotency-Key";
 
 /// Settings that carry the room's promises. `kafka.properties` may override the first ones.
 const DEFAULTS: &[(&str, &str)] = &[("client.id", "millpond"), ("compression.type", "none")];
@@ -53,15 +61,61 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     }
 }
 
+fn config(cluster: &Cluster) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let set = DEFAULTS.iter().map(|(key, value)| (*key, *value));
+    let set = set.chain(cluster.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    for (key, value) in set.chain(OWNED.iter().copied()) {
+        config.set(key, value);
+    }
+    config.set("bootstrap.servers", &cluster.brokers);
+    config
+}
+
+/// The messages about alerts that a topic was given since `since`. Blocks.
+pub(super) fn read(topic: &str, cluster: &Cluster, since: DateTime<Utc>) -> Result<Vec<Message>> {
+    let away =
+        |error: KafkaError| Error::new(Kind::Unavailable, format!("topic {topic} cannot be read back")).because(error);
+    let mut config = config(cluster);
+    // A group is never joined: partitions are assigned.
+    config.set("group.id", "millpond").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+    config.set("allow.auto.create.topics", "false");
+    let consumer: BaseConsumer = config.create().map_err(away)?;
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(away)?;
+    let known = metadata.topics().first().filter(|topic| topic.error().is_none());
+    let Some(known) = known.filter(|topic| !topic.partitions().is_empty()) else { return Ok(Vec::new()) };
+    let mut from = TopicPartitionList::new();
+    for partition in known.partitions() {
+        let at = Offset::Offset(since.timestamp_millis());
+        from.add_partition_offset(topic, partition.id(), at).map_err(away)?;
+    }
+    let from = consumer.offsets_for_times(from, ANSWER).map_err(away)?;
+    consumer.assign(&from).map_err(away)?;
+    let (mut messages, mut ends) = (Vec::new(), 0);
+    while ends < from.count() {
+        match consumer.poll(ANSWER) {
+            Some(Ok(record)) => messages.extend(message(&record)),
+            Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
+            Some(Err(error)) => return Err(away(error)),
+            None => return Err(Error::new(Kind::Unavailable, format!("topic {topic} does not end within {ANSWER:?}"))),
+        }
+    }
+    Ok(messages)
+}
+
+/// A message about an alert, if a record is one.
+fn message(record: &BorrowedMessage<'_>) -> Option<Message> {
+    let payload: Map<String, Value> = serde_json::from_slice(record.payload()?).ok()?;
+    let is_id = |header: &Header<'_, &[u8]>| header.key == ID;
+    let id = record.headers()?.iter().find(is_id)?.value?;
+    let at = DateTime::parse_from_rfc3339(payload.get("emitted_at")?.as_str()?).ok()?.to_utc();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    Some(Message { id: text(id)?, kind: MessageKind::Alert, key: text(record.key()?)?, at, payload })
+}
+
 impl KafkaTopic {
     pub(super) fn open(options: &KafkaSink, cluster: &Cluster) -> Result<Self> {
-        let mut config = ClientConfig::new();
-        let set = DEFAULTS.iter().map(|(key, value)| (*key, *value));
-        let set = set.chain(cluster.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        for (key, value) in set.chain(OWNED.iter().copied()) {
-            config.set(key, value);
-        }
-        config.set("bootstrap.servers", &cluster.brokers);
+        let mut config = config(cluster);
         config.set("message.timeout.ms", TRIES_FOR.as_millis().to_string());
         let producer = ThreadedProducer::from_config_and_context(&config, Reports).map_err(|error| {
             Error::new(Kind::Usage, format!("a client that writes to topic {} cannot be made", options.topic))
@@ -74,7 +128,7 @@ impl KafkaTopic {
     pub(super) async fn deliver(&self, message: &Message) -> std::result::Result<(), Failure> {
         let payload = serde_json::to_vec(&message.payload).map_err(|error| Failure::refused(error.to_string()))?;
         let (report, reported) = oneshot::channel();
-        let id = Header { key: "Idempotency-Key", value: Some(&message.id) };
+        let id = Header { key: ID, value: Some(&message.id) };
         let record = BaseRecord::with_opaque_to(&self.topic, Box::new(report))
             .key(&message.key)
             .payload(&payload)

@@ -30,6 +30,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -43,11 +44,11 @@ pub use self::message::{Message, MessageKind};
 pub use self::options::{
     EmailSink, KafkaSink, Mailer, Secret, Security, SigningKey, SinkOptions, SmtpServer, WebhookSink,
 };
-pub use self::template::{Template, TemplateError};
+pub use self::template::{Escape, Template, TemplateError};
 
 use self::backlog::Backlog;
 use self::courier::{Courier, Outbox};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::task::{self, Shutdown};
 
 /// The sinks of a project. Cheap to clone; the default has none.
@@ -58,6 +59,7 @@ pub struct Sinks(Arc<Inner>);
 struct Inner {
     sinks: BTreeMap<String, (SinkOptions, Arc<Outbox>)>,
     couriers: Mutex<Vec<JoinHandle<()>>>,
+    cluster: Cluster,
     stop: Shutdown,
 }
 
@@ -81,7 +83,7 @@ impl Sinks {
         cluster: &Cluster,
         store: &Arc<dyn ObjectStore>,
     ) -> Result<Self> {
-        let (mut inner, mut couriers) = (Inner::default(), Vec::new());
+        let (mut inner, mut couriers) = (Inner { cluster: cluster.clone(), ..Inner::default() }, Vec::new());
         for (name, options) in options {
             let outbox = Arc::new(Outbox::new(name));
             couriers.push(Courier {
@@ -108,6 +110,30 @@ impl Sinks {
             Some((_, outbox)) => outbox.take(message),
             None => error!(sink, id = message.id, "a message for a sink that does not exist"),
         }
+    }
+
+    /// Whether a sink is a topic: what it has can be read back.
+    pub fn is_topic(&self, sink: &str) -> bool {
+        matches!(self.0.sinks.get(sink), Some((SinkOptions::Kafka(_), _)))
+    }
+
+    /// The sinks that are topics.
+    pub fn topics(&self) -> Vec<&str> {
+        self.0.sinks.keys().map(String::as_str).filter(|sink| self.is_topic(sink)).collect()
+    }
+
+    /// The messages about alerts that a topic was given since `since`; none if there is no such topic. An error if the
+    /// brokers do not answer.
+    pub async fn read_topic(&self, sink: &str, since: DateTime<Utc>) -> Result<Vec<Message>> {
+        let Some((SinkOptions::Kafka(options), _)) = self.0.sinks.get(sink) else { return Ok(Vec::new()) };
+        let (topic, cluster) = (options.topic.clone(), self.0.cluster.clone());
+        let read = tokio::task::spawn_blocking(move || kafka::read(&topic, &cluster, since));
+        read.await.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "reading a topic failed").because(error)))
+    }
+
+    /// Whether `sink` is told when an alert is over.
+    pub fn sends_resolved(&self, sink: &str) -> bool {
+        self.0.sinks.get(sink).is_some_and(|(options, _)| options.sends_resolved())
     }
 
     /// What each sink does, by name.

@@ -27,6 +27,8 @@ pub enum SinkOptions {
 pub struct KafkaSink {
     /// The topic, which must exist unless brokers make topics by themselves.
     pub topic: String,
+    /// Told, too, when an alert is over.
+    pub send_resolved: bool,
 }
 
 /// `type = "webhook"`.
@@ -42,6 +44,8 @@ pub struct WebhookSink {
     pub body: Option<Template>,
     /// What requests are signed with.
     pub key: Option<SigningKey>,
+    /// Told, too, when an alert is over.
+    pub send_resolved: bool,
 }
 
 /// `type = "email"`.
@@ -57,6 +61,8 @@ pub struct EmailSink {
     pub subject: Template,
     /// The text; without it the field `message` and the whole payload.
     pub body: Option<Template>,
+    /// Told, too, when an alert is over.
+    pub send_resolved: bool,
 }
 
 /// What takes mails.
@@ -184,6 +190,15 @@ impl SinkOptions {
         }
     }
 
+    /// Whether it is told when an alert is over.
+    pub fn sends_resolved(&self) -> bool {
+        match self {
+            Self::Kafka(KafkaSink { send_resolved, .. })
+            | Self::Webhook(WebhookSink { send_resolved, .. })
+            | Self::Email(EmailSink { send_resolved, .. }) => *send_resolved,
+        }
+    }
+
     /// Where messages go, without secrets.
     pub fn target(&self) -> String {
         match self {
@@ -238,6 +253,7 @@ mod tests {
             headers: BTreeMap::from([("authorization".into(), Template::parse("hush").unwrap())]),
             body: None,
             key: SigningKey::parse("hush").ok(),
+            send_resolved: true,
         });
         let server = SmtpServer::parse("smtp://mail", Some(("me".into(), Secret::new("hush"))), None).unwrap();
         let email = SinkOptions::Email(EmailSink {
@@ -246,6 +262,7 @@ mod tests {
             recipients: Vec::new(),
             subject: Template::parse("{message}").unwrap(),
             body: None,
+            send_resolved: true,
         });
         assert_eq!(format!("{webhook:?}, {email:?}"), "webhook https://hooks.example.com, email smtp://mail:587");
     }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// A text with places for values.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
 }
@@ -95,6 +95,14 @@ impl Template {
         })
     }
 
+    /// Its places, in their order.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Place(name) => Some(name.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
     /// The text before the first place.
     pub fn start(&self) -> &str {
         match self.parts.first() {
@@ -112,12 +120,8 @@ impl Template {
 /// Shows places only: the text between them may hold a secret.
 impl std::fmt::Debug for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let places = self.parts.iter().filter_map(|part| match part {
-            Part::Place(name) => Some(name),
-            Part::Text(_) => None,
-        });
         f.write_str("Template")?;
-        f.debug_list().entries(places).finish()
+        f.debug_list().entries(self.places()).finish()
     }
 }
 

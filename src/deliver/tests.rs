@@ -76,6 +76,7 @@ async fn ops(url: &str, store: &Arc<dyn ObjectStore>) -> Sinks {
         headers: BTreeMap::new(),
         body: None,
         key: None,
+        send_resolved: true,
     });
     Sinks::start(&BTreeMap::from([("ops".to_owned(), options)]), &Cluster::default(), store).await.unwrap()
 }
@@ -248,6 +249,7 @@ async fn a_body_template_makes_valid_json_of_any_value() {
         headers: BTreeMap::new(),
         body: Some(Template::parse(r#"{{"text": "{message}", "count": {count}}}"#).unwrap()),
         key: None,
+        send_resolved: true,
     });
     let channel = Channel::open(&webhook, &Cluster::default()).unwrap();
     let mut odd = news("say \"hi\"\n");

@@ -136,6 +136,7 @@ mod tests {
             headers: headers.iter().map(|(name, text)| ((*name).to_owned(), template(text))).collect(),
             body: None,
             key: secret.map(|secret| SigningKey::parse(secret).unwrap()),
+            send_resolved: true,
         })
         .unwrap()
     }

@@ -11,7 +11,12 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("schemas/reservation.toml", include_str!("../../schemas/reservation.toml")),
         ("schemas/car_state.toml", include_str!("../../schemas/car_state.toml")),
         ("queries/fleet_now.sql", include_str!("../../queries/fleet_now.sql")),
+        ("queries/battery_low.sql", include_str!("../../queries/battery_low.sql")),
+        ("queries/crash.sql", include_str!("../../queries/crash.sql")),
+        ("queries/device_silent.sql", include_str!("../../queries/device_silent.sql")),
         ("queries/headlights_left_on.sql", include_str!("../../queries/headlights_left_on.sql")),
+        ("queries/left_the_city.sql", include_str!("../../queries/left_the_city.sql")),
+        ("queries/moving_without_reservation.sql", include_str!("../../queries/moving_without_reservation.sql")),
         ("queries/low_battery.sql", include_str!("../../queries/low_battery.sql")),
     ]
 }

@@ -17,6 +17,7 @@ use super::latest::KeptTables;
 use super::outbound;
 use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
+use super::streams::{self, Streams};
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
@@ -28,7 +29,7 @@ use crate::query::{Catalog, KeyedTable, Pinned, SystemTable, ViewTable};
 use crate::schema::{
     Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change, type_name,
 };
-use crate::source::{ReaderState, ReaderStatus, TopicStatus};
+use crate::source::{PartitionStatus, ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// The life of the topic that is read, and how to ask its reader.
@@ -73,6 +74,8 @@ pub struct EngineCatalog {
     pub news: News,
     /// Where messages go.
     pub sinks: Sinks,
+    /// The rules.
+    pub streams: Arc<Streams>,
     /// What queries may hold, and what they hold now.
     pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
     /// Addresses of the brokers; empty where none are asked.
@@ -98,6 +101,7 @@ impl EngineCatalog {
             latest_bytes: 0,
             news: News::default(),
             sinks: Sinks::default(),
+            streams: Arc::default(),
             query_memory: OnceLock::new(),
             brokers: String::new(),
             embedded: false,
@@ -112,6 +116,23 @@ impl EngineCatalog {
     /// Bytes of the rows of tables with one row per key.
     pub fn kept_bytes(&self) -> usize {
         self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()
+    }
+
+    /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
+    pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
+        let fed = self.fed();
+        let feeds = |contract: &&Arc<Contract>| super::tables_of(contract).any(|(name, _)| name == table);
+        let consumer = fed.contracts.iter().find(feeds).map_or(table, |contract| &contract.table);
+        let mut lanes = Vec::new();
+        for (topic, (incarnation, status)) in self.readers.read().iter() {
+            let status = status();
+            let Some(reader) = status.of(consumer) else { continue };
+            for (partition, at) in &reader.partitions {
+                let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
+                lanes.push((TopicPartition { topic, incarnation, partition }, *at, reader.state));
+            }
+        }
+        lanes
     }
 
     /// Why the engine is not ready to be relied on; nothing when it is.
@@ -184,6 +205,12 @@ impl Catalog for SharedCatalog {
         let dead_letters = catalog.dead_letters.get().map(|table| table.snapshot());
         let dead_letters = ViewTable::committed(dead_letters, &dead_letters_schema());
         system.insert("dead_letters".to_owned(), Arc::new(dead_letters));
+        let (alerts, schema) = (catalog.streams.alerts(), streams::alerts_schema());
+        let alerts = match alerts.map(|(snapshot, rows)| (snapshot, rows.ok())) {
+            Some((snapshot, Some(rows))) => ViewTable::committed(snapshot, &schema).and(rows),
+            _ => ViewTable::committed(None, &schema),
+        };
+        system.insert("alerts".to_owned(), Arc::new(alerts));
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));
@@ -240,7 +267,7 @@ impl Catalog for SharedCatalog {
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 9] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 11] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
@@ -251,6 +278,8 @@ fn system_tables() -> [(&'static str, SchemaRef, Rows); 9] {
         ("schema_changes", schema_changes_schema(), schema_changes),
         ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
         ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
+        ("queries", streams::queries_schema(), |catalog| streams::queries(&catalog.streams)),
+        ("alerts_active", streams::active_schema(), |catalog| streams::active(&catalog.streams)),
     ]
 }
 
@@ -632,7 +661,6 @@ mod tests {
     use arrow::datatypes::Int64Type;
 
     use super::*;
-    use crate::source::PartitionStatus;
 
     fn live(table: &str, schema: SchemaRef) -> Arc<LiveView> {
         let view = View {

@@ -21,6 +21,7 @@ use super::ingest::{Beside, Ingest};
 use super::latest::{self, Keeper};
 use super::retry::{Retried, Retries, not_fed};
 use super::status::{TableStatus, now_us};
+use super::streams::{self, Act};
 use super::{
     ENCODING_PERCENT, INGEST_PERCENT, Variables, committed, existing, joined, open_table, registry, service, share,
 };
@@ -128,6 +129,14 @@ impl Desk {
             async move {
                 match action.as_str() {
                     ACTION => answer(&desk.run(&request(&body)?).await?),
+                    streams::Request::ACTION => {
+                        let request: streams::Request = request(&body)?;
+                        let streams = &desk.catalog.streams;
+                        match request.act {
+                            Act::Explain => answer(&streams::explain(streams, &desk.service, &request).await?),
+                            Act::Silence { seconds } => answer(&streams::silence(streams, &request, seconds)?),
+                        }
+                    }
                     latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),
                     _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
                 }

@@ -25,7 +25,7 @@ use crate::lake::{
 use crate::news::News;
 use crate::schema::Contract;
 use crate::source::Delivery;
-use crate::task::{Budget, Charge, Shutdown};
+use crate::task::{Budget, Shutdown};
 
 /// Version 1 of a table waits for this many records …
 const FIRST_WINDOW_RECORDS: usize = 1_000;
@@ -102,7 +102,7 @@ impl Tables {
 struct State {
     ingest: Ingest,
     family: Family,
-    first_window: Vec<(Records, Charge)>,
+    first_window: Vec<Delivery>,
     first_record_at: Option<Instant>,
     tables: Option<Tables>,
     beside: Vec<Arc<LiveView>>,
@@ -176,13 +176,12 @@ impl Ingest {
 
 impl State {
     fn take(&mut self, delivery: Delivery) -> Result<(), CommitError> {
-        let Delivery { records, charge } = delivery;
         if self.family.is_decided() {
-            return tokio::task::block_in_place(|| self.decode(records, charge));
+            return tokio::task::block_in_place(|| self.decode(delivery));
         }
         self.first_record_at.get_or_insert_with(Instant::now);
-        self.first_window.push((records, charge));
-        let waiting: usize = self.first_window.iter().map(|(records, _)| records.len()).sum();
+        self.first_window.push(delivery);
+        let waiting: usize = self.first_window.iter().map(|delivery| delivery.records.len()).sum();
         self.ingest.status.deciding(waiting as u64);
         if waiting >= FIRST_WINDOW_RECORDS {
             self.decide()?;
@@ -195,11 +194,9 @@ impl State {
         self.first_record_at = None;
         self.ingest.status.deciding(0);
         let window = std::mem::take(&mut self.first_window);
-        let records: Vec<&Records> = window.iter().map(|(records, _)| records).collect();
+        let records: Vec<&Records> = window.iter().map(|delivery| &delivery.records).collect();
         self.family.decide(&records);
-        tokio::task::block_in_place(|| {
-            window.into_iter().try_for_each(|(records, charge)| self.decode(records, charge))
-        })
+        tokio::task::block_in_place(|| window.into_iter().try_for_each(|delivery| self.decode(delivery)))
     }
 
     /// Takes over an edited contract between two batches.
@@ -209,7 +206,8 @@ impl State {
         self.ingest.contract = Arc::clone(self.family.contract());
     }
 
-    fn decode(&mut self, records: Records, charge: Charge) -> Result<(), CommitError> {
+    fn decode(&mut self, delivery: Delivery) -> Result<(), CommitError> {
+        let Delivery { records, charge, received_at } = delivery;
         let began = Instant::now();
         let Some(decoded) = self.family.decode(&records)? else { return Ok(()) };
         let lane = TopicPartition {
@@ -228,7 +226,7 @@ impl State {
         let hot = |rows: RecordBatch, dead: Option<RecordBatch>, beside| {
             let dead_bytes = dead.as_ref().map_or(0, RecordBatch::get_array_memory_size);
             let charge = self.ingest.budget.charge(rows.get_array_memory_size() + dead_bytes);
-            Arc::new(HotBatch { lane: lane.clone(), start, end, rows, dead, beside, charge })
+            Arc::new(HotBatch { lane: lane.clone(), start, end, rows, dead, beside, charge, received_at })
         };
         let children = decoded.descendants().into_iter().map(|child| child.rows.clone());
         let beside: Vec<_> = children.chain(decoded.raw.clone()).map(|rows| hot(rows, None, Vec::new())).collect();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start:  store, probe, format, claim ─ tables ─ sinks, news ─ servers ─ (in the background) Kafka ─ readers ─ ingest
-//! stop:   readers ─ last commits ─ news, sinks ─ servers ─ claim
+//! stop:   readers ─ last commits ─ rules ─ news, sinks ─ servers ─ claim
 //! ```
 //!
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
@@ -15,15 +15,17 @@ mod family;
 mod feed;
 mod feeder;
 mod ingest;
+mod lanes;
 pub mod latest;
 mod metrics;
 mod outbound;
+mod queries;
 mod reload;
 mod retry;
 mod schemas;
 mod status;
+pub mod streams;
 mod versions;
-mod views;
 mod watch;
 
 use arc_swap::ArcSwap;
@@ -49,6 +51,7 @@ pub use self::feeder::TopicMaker;
 use self::latest::{Keeper, Writing};
 use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
+use self::streams::{ALERTS, Runner, Streams};
 use self::versions::Versions;
 use self::watch::Watch;
 use crate::config::{Config, LoadOptions, Problems, Project, SchemaRegistry};
@@ -118,11 +121,13 @@ pub struct Engine {
     feed: JoinHandle<Result<()>>,
     keeper: Keeper,
     failures: mpsc::Receiver<Error>,
+    streams: JoinHandle<()>,
     watch: JoinHandle<()>,
     news: News,
     sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
     stop_feed: Shutdown,
+    stop_streams: Shutdown,
     abort: Shutdown,
     stop_servers: Shutdown,
     stop_claim: Shutdown,
@@ -174,12 +179,13 @@ impl Engine {
             latest_bytes: share(LATEST_PERCENT),
             news: news.clone(),
             sinks: sinks.clone(),
+            streams: Arc::default(),
             query_memory: OnceLock::new(),
             brokers: cluster.brokers.clone(),
             embedded: embedded.is_some(),
         });
         let service = service(Some(&lake), &catalog, config)?;
-        views::warn(project, &service, &catalog).await;
+        queries::warn(project, &service, &catalog).await;
         let (failed, failures) = mpsc::channel(1);
         let writing = Writing {
             lake: lake.clone(),
@@ -187,7 +193,7 @@ impl Engine {
             forgetful: embedded.is_some(),
             finish: Shutdown::new(),
             abort: abort.clone(),
-            failed,
+            failed: failed.clone(),
             writers: TaskTracker::new(),
             turns: Arc::default(),
         };
@@ -237,6 +243,19 @@ impl Engine {
             let reload = Reload { dir, options, contracts, plans, catalog, keeper: keeper.clone() };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
+        catalog.streams.take_over(project.alerts.clone());
+        let runner = Runner {
+            streams: Arc::clone(&catalog.streams),
+            catalog: Arc::clone(&catalog),
+            service: service.clone(),
+            sinks: sinks.clone(),
+            lake: feeder.lake.clone(),
+            commit_interval: config.lake.commit_interval,
+            abort: abort.clone(),
+            failed,
+        };
+        let stop_streams = Shutdown::new();
+        let streams = task::spawn("streams", runner.run(stop_streams.clone()));
         let feed = task::spawn("feed", feeder.run(plan, open, planned));
         let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {
@@ -248,11 +267,13 @@ impl Engine {
             feed,
             keeper,
             failures,
+            streams,
             watch,
             news,
             sinks,
             servers,
             stop_feed,
+            stop_streams,
             abort,
             stop_servers,
             stop_claim,
@@ -307,7 +328,9 @@ impl Engine {
             result = result.and(stopped);
         }
         self.finish_latest().await;
-        // What the end of ingest told is told, too.
+        // What the last rows raise is told, and so is what the end of ingest told.
+        self.stop_streams.cancel();
+        let _ = self.streams.await;
         let _ = self.watch.await;
         self.news.stop().await;
         self.sinks.stop().await;
@@ -383,6 +406,11 @@ impl Monitor {
         self.0.news.recent()
     }
 
+    /// What was told of alerts lately, newest first.
+    pub fn alerts(&self) -> Vec<Message> {
+        self.0.streams.recent()
+    }
+
     /// Rows in memory that are not committed yet.
     pub fn hot_rows(&self) -> usize {
         self.0.fed().tables.values().map(|live| live.pin().hot_rows()).sum()
@@ -404,8 +432,9 @@ impl Monitor {
     }
 }
 
-/// What is wrong with the project's views, as far as can be known without a server: see [`views::problems`].
-pub async fn check_views(project: &Project, variables: &Variables) -> Result<Problems> {
+/// What is wrong with the project's queries, as far as can be known without a server, and how those that are right run:
+/// see [`queries::check`].
+pub async fn check_queries(project: &Project, variables: &Variables) -> Result<(Problems, Vec<String>)> {
     let lake = match project.config.lake.url.scheme() {
         "file" => existing(project, variables).await.ok(),
         // A bucket may be far away: `check` asks nobody.
@@ -416,7 +445,7 @@ pub async fn check_views(project: &Project, variables: &Variables) -> Result<Pro
         Err(_) => committed(project, None).await?,
     };
     let service = service(lake.as_ref(), &catalog, &project.config)?;
-    Ok(views::problems(project, &service, &catalog).await)
+    Ok(queries::check(project, &service, &catalog).await)
 }
 
 /// Delivers one message to a sink of the project, without a queue: for whoever wants to know whether it works.
@@ -474,6 +503,12 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
             let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
         }
     }
+    let streams = Streams::default();
+    if let Some(lake) = lake
+        && let Some(table) = open_table(lake, SYSTEM, ALERTS).await?
+    {
+        streams.show(table.snapshot().map_err(unreadable)?);
+    }
     for contract in &project.tables {
         for (name, declared) in tables_of(contract) {
             let view = view_of(&name, None, declared, &versions)?;
@@ -489,6 +524,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         lake: lake.cloned(),
         versions,
         dead_letters,
+        streams: Arc::new(streams),
         brokers: cluster(&project.config, None).brokers,
         ..EngineCatalog::of(Fed { tables, ..Fed::default() })
     }))

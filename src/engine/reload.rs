@@ -119,6 +119,7 @@ impl Reload {
             anew = true;
         }
         self.keeper.keep(&self.contracts.plan().contracts, &project.latest);
+        self.catalog.streams.take_over(project.alerts);
         if anew {
             // Nobody takes it once all of this ends.
             let _ = self.plans.send(self.contracts.plan()).await;

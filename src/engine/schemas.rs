@@ -28,7 +28,7 @@ pub async fn resolve(
     status: Arc<TableStatus>,
     stop: Shutdown,
 ) {
-    while let Some(Delivery { mut records, charge }) = from.recv().await {
+    while let Some(Delivery { mut records, charge, received_at }) = from.recv().await {
         let mut pause = FIRST_PAUSE;
         let mut said = false;
         let records = loop {
@@ -58,7 +58,7 @@ pub async fn resolve(
             status.waiting(None);
             info!(table, "schemas are here, going on");
         }
-        if to.send(Delivery { records, charge }).await.is_err() {
+        if to.send(Delivery { records, charge, received_at }).await.is_err() {
             return;
         }
     }

@@ -12,6 +12,7 @@
 //!
 //! It never touches a Kafka client and never sees users' SQL.
 
+mod alerts;
 mod claim;
 mod commit;
 mod dead_letters;
@@ -39,6 +40,7 @@ use object_store::prefix::PrefixStore;
 use tracing::{info, warn};
 use url::Url;
 
+pub use alerts::{AlertFiles, AlertLog, FoundAlerts};
 pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create};

@@ -3,6 +3,7 @@
 //! seen exactly once: hot or committed, never both, never neither (invariant 2).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
@@ -32,6 +33,8 @@ pub struct HotBatch {
     pub beside: Vec<Arc<HotBatch>>,
     /// What it holds of the budget; given back when the last View that shows it is gone.
     pub charge: Charge,
+    /// When its records came from Kafka.
+    pub received_at: Instant,
 }
 
 impl HotBatch {

@@ -24,6 +24,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::Statement as Ast;
 use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::compute::{self, Compute, columns, is_unsteady};
 use super::latest::{KeyedTable, external};
@@ -43,6 +44,8 @@ pub struct Continuous {
     columns: SchemaRef,
     steps: Vec<Step>,
     schema: SchemaRef,
+    /// Of each column that is selected, the column of the stream that it is, if it is one.
+    selected: Vec<Option<String>>,
     /// The last column was added to what is selected, and rows of which the condition is false are handed out, too.
     has_more: bool,
 }
@@ -65,8 +68,8 @@ enum Step {
     Compute(Compute),
     /// Rows for which it is not true are none of the query's.
     Filter(Arc<dyn PhysicalExpr>),
-    /// A part of the condition.
-    Condition(Arc<dyn PhysicalExpr>),
+    /// A part of the condition, and the parts of that, as they are written.
+    Condition(Arc<dyn PhysicalExpr>, Vec<(String, Arc<dyn PhysicalExpr>)>),
     LookUp(Box<LookUp>),
 }
 
@@ -113,7 +116,10 @@ impl Continuous {
         steady(plan)?;
         let mut steps = Vec::new();
         let scan = spine(plan, state, true, &mut steps)?;
+        let columns = plan.schema().columns().into_iter().map(Expr::Column);
+        let selected = columns.map(|column| column_of(plan, &column).map(str::to_owned)).collect();
         Ok(Self {
+            selected,
             stream: scan.table_name.table().to_owned(),
             columns: Arc::clone(scan.projected_schema.inner()),
             steps,
@@ -127,6 +133,27 @@ impl Continuous {
         &self.stream
     }
 
+    /// The tables that are looked up, in their order, each with how: by key, or by other columns that are indexed in
+    /// memory.
+    pub fn look_ups(&self) -> Vec<(String, bool)> {
+        fn of(steps: &[Step], found: &mut Vec<(String, bool)>) {
+            for step in steps {
+                if let Step::LookUp(look_up) = step {
+                    found.push((look_up.rows.name().to_owned(), look_up.key.is_some()));
+                    of(&look_up.steps, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        of(&self.steps, &mut found);
+        found
+    }
+
+    /// The column of the stream that a selected column is; nothing if it is made of others, or looked up.
+    pub fn stream_column(&self, selected: &str) -> Option<&str> {
+        self.selected[self.schema.index_of(selected).ok()?].as_deref()
+    }
+
     /// What it selects.
     pub fn schema(&self) -> SchemaRef {
         let fields = self.schema.fields();
@@ -138,11 +165,32 @@ impl Continuous {
         self.found(batch).map_err(|cause| error::from_datafusion(cause, ""))
     }
 
+    /// What each step says of one row of the stream; nothing ends it early.
+    pub fn explain(&self, row: &RecordBatch) -> Result<Vec<Explained>> {
+        self.explained(row).map_err(|cause| error::from_datafusion(cause, ""))
+    }
+
+    fn explained(&self, row: &RecordBatch) -> DfResult<Vec<Explained>> {
+        let mut explained = Vec::new();
+        let mut now = Now::of(conform(row, &self.columns)?);
+        for step in &self.steps {
+            if let Step::Condition(_, parts) = step {
+                for (sql, part) in parts {
+                    let holds = boolean(part, &now.rows)?.iter().collect();
+                    explained.push(Explained::Condition { sql: sql.clone(), holds });
+                }
+            }
+            now = step.run(now, true)?;
+            if let Step::LookUp(look_up) = step {
+                let (table, found) = (look_up.rows.name().to_owned(), now.rows.num_rows());
+                explained.push(Explained::LookUp { table, found });
+            }
+        }
+        Ok(explained)
+    }
+
     fn found(&self, batch: &RecordBatch) -> DfResult<Found> {
-        let rows = conform(batch, &self.columns)?;
-        let origins = UInt32Array::from_iter_values(0..rows.num_rows() as u32);
-        let holds = BooleanArray::from(vec![true; rows.num_rows()]);
-        let mut now = Now { rows, origins, holds };
+        let mut now = Now::of(conform(batch, &self.columns)?);
         for step in &self.steps {
             now = step.run(now, self.has_more)?;
         }
@@ -154,6 +202,26 @@ impl Continuous {
     }
 }
 
+/// What a step says of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Explained {
+    /// A part of the condition.
+    Condition {
+        /// As it is written.
+        sql: String,
+        /// What it says of the row, or of each row that was made of it by look-ups.
+        holds: Vec<Option<bool>>,
+    },
+    /// A table is looked up.
+    LookUp {
+        /// Its name.
+        table: String,
+        /// How many rows were found.
+        found: usize,
+    },
+}
+
 impl Step {
     fn run(&self, now: Now, keeps_false: bool) -> DfResult<Now> {
         let count = now.rows.num_rows();
@@ -163,8 +231,8 @@ impl Step {
                 let is_in = boolean(predicate, &now.rows)?;
                 now.only(&is_in)
             }
-            Self::Condition(_) if count == 0 => Ok(now),
-            Self::Condition(condition) => {
+            Self::Condition(..) if count == 0 => Ok(now),
+            Self::Condition(condition, _) => {
                 let holds = and_kleene(&now.holds, &boolean(condition, &now.rows)?)?;
                 let now = Now { holds, ..now };
                 if keeps_false {
@@ -180,6 +248,12 @@ impl Step {
 }
 
 impl Now {
+    fn of(rows: RecordBatch) -> Self {
+        let origins = UInt32Array::from_iter_values(0..rows.num_rows() as u32);
+        let holds = BooleanArray::from(vec![true; rows.num_rows()]);
+        Self { rows, origins, holds }
+    }
+
     fn only(self, is_in: &BooleanArray) -> DfResult<Self> {
         Ok(Self {
             rows: filter_record_batch(&self.rows, is_in)?,
@@ -274,9 +348,7 @@ impl LookUp {
         if let Some(projection) = &self.projection {
             rows = rows.project(projection)?;
         }
-        let (origins, holds) =
-            (UInt32Array::from(vec![0; rows.num_rows()]), BooleanArray::from(vec![true; rows.num_rows()]));
-        let mut now = Now { rows, origins, holds };
+        let mut now = Now::of(rows);
         for step in &self.steps {
             now = step.run(now, false)?;
         }
@@ -401,8 +473,10 @@ fn conditioned<'a>(
         }
         other => (spine(other, state, false, steps)?, conditions),
     };
+    let part = |part: &Expr| Ok((part.human_display().to_string(), physical(part, plan.schema(), state)?));
+    let parts = left.iter().map(part).collect::<Result<_>>()?;
     if let Some(condition) = conjunction(left) {
-        steps.push(Step::Condition(physical(&condition, plan.schema(), state)?));
+        steps.push(Step::Condition(physical(&condition, plan.schema(), state)?, parts));
     }
     Ok(scan)
 }
@@ -467,7 +541,7 @@ impl LookUp {
             return Err(refused(&text, "the first table of FROM is the stream; others are mirrors or latest tables"));
         };
         let rows = keyed.rows();
-        let of_key = |name: &String| equal.iter().position(|(_, right)| is_column(&join.right, right, name));
+        let of_key = |name: &String| equal.iter().position(|(_, right)| column_of(&join.right, right) == Some(name));
         let key = rows.key().iter().map(of_key).collect::<Option<Vec<_>>>();
         let key = key.filter(|key| {
             let kinds = rows.schema();
@@ -494,25 +568,24 @@ impl LookUp {
     }
 }
 
-/// Whether an expression over the rows of `plan` is the column `name` of the table that they are made of.
-fn is_column(plan: &LogicalPlan, expression: &Expr, name: &str) -> bool {
-    let Expr::Column(column) = expression else { return false };
+/// The column that an expression over the rows of `plan` is, of the table that they begin with; nothing if it is none.
+fn column_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<&'a str> {
+    let Expr::Column(column) = expression else { return None };
+    let at = plan.schema().maybe_index_of_column(column)?;
     match plan {
-        LogicalPlan::TableScan(_) => column.name == name,
+        LogicalPlan::TableScan(scan) => Some(scan.projected_schema.field(at).name()),
         LogicalPlan::SubqueryAlias(alias) => {
-            let Some(at) = plan.schema().maybe_index_of_column(column) else { return false };
-            let inner = Expr::Column(alias.input.schema().columns().swap_remove(at));
-            is_column(&alias.input, &inner, name)
+            column_of(&alias.input, &Expr::Column(alias.input.schema().columns().swap_remove(at)))
         }
-        LogicalPlan::Filter(filter) => is_column(&filter.input, expression, name),
+        LogicalPlan::Filter(filter) => column_of(&filter.input, expression),
+        LogicalPlan::Join(join) if has_columns(join.left.schema(), expression) => column_of(&join.left, expression),
         LogicalPlan::Projection(projection) => {
-            let Some(at) = plan.schema().maybe_index_of_column(column) else { return false };
             let mut inner = &projection.expr[at];
             while let Expr::Alias(alias) = inner {
                 inner = &alias.expr;
             }
-            is_column(&projection.input, inner, name)
+            column_of(&projection.input, inner)
         }
-        _ => false,
+        _ => None,
     }
 }

@@ -22,6 +22,7 @@ mod compute;
 mod continuous;
 mod direct;
 mod error;
+mod geo;
 mod latest;
 mod logical;
 mod parse;
@@ -46,7 +47,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 
-pub use continuous::{Continuous, Found};
+pub use continuous::{Continuous, Explained, Found};
 pub use datafusion::common::ScalarValue;
 pub use latest::KeyedTable;
 pub use parse::{Script, split};

@@ -18,7 +18,7 @@ use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
-use super::{CATALOG, Catalog, PUBLIC, Pinned, error};
+use super::{CATALOG, Catalog, PUBLIC, Pinned, error, geo};
 use crate::error::Result;
 
 /// How queries run.
@@ -158,7 +158,7 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
     values.execution.parquet.pushdown_filters = true;
     values.execution.parquet.reorder_filters = true;
     values.sql_parser.collect_spans = true;
-    SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
@@ -167,6 +167,7 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         // table functions only those that count.
         .with_file_formats(Vec::new())
         .with_table_factories(std::collections::HashMap::new())
-        .with_physical_optimizer_rule(Arc::new(JoinsYield))
-        .build()
+        .with_physical_optimizer_rule(Arc::new(JoinsYield));
+    builder.scalar_functions().get_or_insert_default().extend(geo::functions());
+    builder.build()
 }

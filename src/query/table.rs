@@ -49,6 +49,11 @@ impl ViewTable {
         Self { shown: Shown::new(schema), committed: snapshot, hot: Vec::new() }
     }
 
+    /// The same with rows above the snapshot.
+    pub fn and(self, hot: RecordBatch) -> Self {
+        Self { hot: vec![hot], ..self }
+    }
+
     fn plan<'a>(
         &'a self,
         session: &'a dyn Session,

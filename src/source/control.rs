@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
@@ -231,6 +231,7 @@ impl Control {
     fn ask_watermarks(&self, assigned: &Assigned, doubts: &mut Doubts) -> Option<Fault> {
         // Positions first: they may move on while the brokers answer.
         let positions = self.board.positions();
+        let asked_at = now_us();
         let high = match client::offsets(&assigned.client, &self.topic, &assigned.partitions, Offset::End, ASK_TIMEOUT)
         {
             Ok(high) => high,
@@ -244,7 +245,7 @@ impl Control {
         };
         doubts.unanswered = 0;
         self.board.reachable();
-        self.board.high_watermarks(&high);
+        self.board.high_watermarks(&high, asked_at);
         let beyond =
             positions.into_iter().find(|(partition, position)| high.get(partition).is_some_and(|h| h < position));
         let Some((partition, position)) = beyond else {
@@ -294,6 +295,12 @@ impl Control {
             Err(_) => fault,
         }
     }
+}
+
+/// Microseconds since 1970.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A thread that dies must not look alive.

@@ -1,6 +1,7 @@
 //! One stream of batches, many consumers: each gets exactly what lies at or above its own position.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -25,6 +26,8 @@ pub struct Delivery {
     pub records: Records,
     /// What the batch holds of the budget; keep it as long as the bytes, or what was made of them, are held.
     pub charge: Charge,
+    /// When the reader handed it out.
+    pub received_at: Instant,
 }
 
 /// What became of an attempt to deliver.
@@ -95,7 +98,7 @@ impl Fanout {
         shutdown: &Shutdown,
         waiting: &dyn Fn(bool),
     ) -> Delivered {
-        let mut result = Delivered::Yes;
+        let (mut result, received_at) = (Delivered::Yes, Instant::now());
         self.consumers.retain_mut(|consumer| {
             if result == Delivered::Cancelled {
                 return true;
@@ -123,7 +126,7 @@ impl Fanout {
             };
             consumer.positions.insert(records.partition, part.end);
             let charge = budget.charge(part.size_bytes());
-            permit.send(Delivery { records: part, charge });
+            permit.send(Delivery { records: part, charge, received_at });
             true
         });
         result

@@ -318,7 +318,10 @@ mod tests {
             let (consumer, _receiver) = consumer("late", positions);
             while full && consumer.sender.capacity() > 1 {
                 let records = RecordsBuilder::new(0).finish("t".into(), 0, 0);
-                consumer.sender.try_send(Delivery { records, charge: bench.budget.charge(0) }).unwrap();
+                consumer
+                    .sender
+                    .try_send(Delivery { records, charge: bench.budget.charge(0), received_at: Instant::now() })
+                    .unwrap();
             }
             bench.junction.join(&mut Fanout::new(vec![consumer]), &bench.budget);
             bench.asked()

@@ -97,6 +97,8 @@ pub struct PartitionStatus {
     pub position: i64,
     /// The offset the next record gets, asked for every second.
     pub high_watermark: Option<i64>,
+    /// When it was asked for, in microseconds since 1970: all below it was there by then.
+    pub asked_at_us: Option<i64>,
     /// True if the last fetch found the end: all there was has been handed out.
     pub at_end: bool,
     /// The broker's timestamp of the last record handed out, in microseconds since 1970.
@@ -231,11 +233,13 @@ impl Board {
         self.sender.send_modify(|status| change(&mut status.partitions));
     }
 
-    pub(super) fn high_watermarks(&self, high: &BTreeMap<i32, i64>) {
+    /// What the brokers say of a moment after `asked_at_us`.
+    pub(super) fn high_watermarks(&self, high: &BTreeMap<i32, i64>, asked_at_us: i64) {
         self.update(|partitions| {
             for (partition, high) in high {
                 if let Some(status) = partitions.get_mut(partition) {
                     status.high_watermark = Some(*high);
+                    status.asked_at_us = Some(asked_at_us);
                 }
             }
         });

@@ -133,7 +133,7 @@ fn many_consumers_each_get_exactly_their_suffix() {
         let (consumer, mut receiver) = consumer(&format!("from {start}"), positions, 4);
         consumers.push(consumer);
         workers.push(std::thread::spawn(move || {
-            while let Some(Delivery { records, charge }) = receiver.blocking_recv() {
+            while let Some(Delivery { records, charge, .. }) = receiver.blocking_recv() {
                 assert!(charge.bytes() >= records.iter().map(|r| r.payload.unwrap().len()).sum());
                 ledger.note(&records);
             }

@@ -15,28 +15,23 @@ pub struct Clock<L> {
     now: Micros,
 }
 
+/// The time of an event that says `at`, in a record that the broker got at `recorded`: one that claims to be of the
+/// future is of the time of its record.
+pub fn believed(at: Micros, recorded: Option<Micros>) -> Micros {
+    match recorded {
+        Some(recorded) if at > recorded.saturating_add(FUTURE) => recorded,
+        _ => at,
+    }
+}
+
 impl<L: Ord + Clone> Clock<L> {
     /// A clock that trails the newest events by `lateness`.
     pub fn new(lateness: Micros) -> Self {
         Self { lateness, lanes: BTreeMap::new(), now: Micros::MIN }
     }
 
-    /// An event came in a lane, in a record that the broker got at `recorded`. False if it claims to be of the future:
-    /// such an event moves no clock.
-    pub fn event(&mut self, lane: &L, at: Micros, recorded: Option<Micros>) -> bool {
-        if recorded.is_some_and(|recorded| at > recorded.saturating_add(FUTURE)) {
-            return false;
-        }
-        self.reach(lane, at);
-        true
-    }
-
-    /// All that a lane had at `heard` was seen: nothing older is on its way.
-    pub fn quiet(&mut self, lane: &L, heard: Micros) {
-        self.reach(lane, heard);
-    }
-
-    fn reach(&mut self, lane: &L, at: Micros) {
+    /// An event of this time came in a lane, or all that it had at this time was seen: nothing older is on its way.
+    pub fn reach(&mut self, lane: &L, at: Micros) {
         match self.lanes.get_mut(lane) {
             Some(newest) => *newest = at.max(*newest),
             None => {
@@ -66,26 +61,25 @@ mod tests {
     fn the_slowest_lane_is_the_time_and_it_never_goes_back() {
         let mut clock = Clock::new(2);
         assert_eq!(clock.now(&["a"]), Micros::MIN);
-        assert!(clock.event(&"a", 100, Some(90)));
+        clock.reach(&"a", 100);
         assert_eq!(clock.now(&["a", "b"]), Micros::MIN, "nothing is known of b");
         assert_eq!(clock.now(&["a"]), 98);
-        assert!(clock.event(&"b", 50, None));
+        clock.reach(&"b", 50);
         assert_eq!(clock.now(&["a", "b"]), 98, "b came later");
-        assert!(clock.event(&"a", 70, Some(200)));
-        clock.quiet(&"b", 120);
+        clock.reach(&"a", 70);
+        clock.reach(&"b", 120);
         assert_eq!(clock.now(&["a", "b"]), 98);
-        clock.quiet(&"a", 110);
+        clock.reach(&"a", 110);
         assert_eq!(clock.now(&["a", "b"]), 108);
         assert_eq!(clock.now(&[]), 108);
     }
 
     #[test]
-    fn what_claims_to_be_of_the_future_moves_no_clock() {
-        let mut clock = Clock::new(0);
+    fn what_claims_to_be_of_the_future_is_of_the_time_of_its_record() {
         let year = 365 * 86_400_000_000;
-        assert!(!clock.event(&1, year, Some(1_000)));
-        assert_eq!(clock.now(&[1]), Micros::MIN);
-        assert!(clock.event(&1, 1_000 + FUTURE, Some(1_000)));
-        assert_eq!(clock.now(&[1]), 1_000 + FUTURE);
+        assert_eq!(believed(year, Some(1_000)), 1_000);
+        assert_eq!(believed(1_000 + FUTURE, Some(1_000)), 1_000 + FUTURE);
+        assert_eq!(believed(500, Some(1_000)), 500);
+        assert_eq!(believed(year, None), year);
     }
 }

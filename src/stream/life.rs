@@ -71,6 +71,17 @@ pub enum Became {
     Resolved,
 }
 
+impl Became {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Repeated => "repeated",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
 /// An alert, as long as it fires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert<R> {
@@ -91,6 +102,8 @@ pub struct Alert<R> {
 pub struct Transition<R> {
     /// Whose.
     pub key: Key,
+    /// The entity of the stream whose rows speak of the key.
+    pub entity: Key,
     /// What has become of it.
     pub became: Became,
     /// When, in event time.
@@ -108,6 +121,8 @@ pub struct Instance<R> {
     pub phase: Phase<R>,
     /// Nothing is raised before this.
     pub quiet_until: Micros,
+    /// Rows that are older say nothing: what they said was told before a restart.
+    known_at: Micros,
     /// When it must be looked at.
     timer: Option<Micros>,
 }
@@ -165,6 +180,27 @@ impl<R: Clone> Life<R> {
         }
     }
 
+    /// Takes over what was told of a key before a restart, after what is known of it. `comes_again`: so do the rows that
+    /// it was told of.
+    pub fn adopt(&mut self, told: &Transition<R>, comes_again: bool) {
+        let Transition { key, entity, became, at, alert } = told;
+        let terms = self.terms.clone();
+        let instance = self.instance(key, entity);
+        let ends = *became == Became::Resolved || terms.once;
+        instance.phase = if ends { Phase::Quiet } else { Phase::Firing(alert.clone()) };
+        if ends {
+            instance.quiet_until = at.saturating_add(terms.cooldown);
+        }
+        if comes_again {
+            instance.known_at = *at;
+        }
+        match became {
+            _ if ends && !comes_again && terms.cooldown == 0 => self.remove(key),
+            Became::Repeated => self.set_timer_at(key, terms.repeat.map(|repeat| at.saturating_add(repeat))),
+            Became::Firing | Became::Resolved => self.set_timer(key),
+        }
+    }
+
     /// Keys that are not quiet, or were not long ago.
     pub fn instances(&self) -> impl Iterator<Item = (&Key, &Instance<R>)> {
         self.instances.iter()
@@ -178,6 +214,11 @@ impl<R: Clone> Life<R> {
     /// How many keys fire now.
     pub fn firing(&self) -> usize {
         self.instances.values().filter(|instance| matches!(instance.phase, Phase::Firing(_))).count()
+    }
+
+    /// When something may happen to a key without a row.
+    pub fn timer(&self, key: &Key) -> Option<Micros> {
+        self.instances.get(key)?.timer
     }
 
     /// When something may happen without a row.
@@ -203,7 +244,8 @@ impl<R: Clone> Life<R> {
             && let Some(known) = self.of_entity.get(entity)
         {
             let is_named = |key: &&Key| said.iter().any(|said| said.key == **key);
-            let gone: Vec<Key> = known.iter().filter(|key| !is_named(key)).cloned().collect();
+            let gone = known.iter().filter(|key| !is_named(key) && !self.is_known(key, at));
+            let gone: Vec<Key> = gone.cloned().collect();
             for key in gone {
                 self.ring(&key, at, told);
                 self.end(&key, at, told);
@@ -245,8 +287,8 @@ impl<R: Clone> Life<R> {
                 Phase::Quiet => self.remove(key),
                 Phase::Pending { .. } => self.fire(key, due, told),
                 Phase::Firing(alert) => {
-                    let (key, alert) = (Arc::clone(key), alert.clone());
-                    told.push(Transition { key: Arc::clone(&key), became: Became::Repeated, at: due, alert });
+                    let (key, entity, alert) = (Arc::clone(key), Arc::clone(&instance.entity), alert.clone());
+                    told.push(Transition { key: Arc::clone(&key), entity, became: Became::Repeated, at: due, alert });
                     // After a long silence it is told once.
                     let missed = |repeat: Micros| (clock - due) / repeat;
                     self.set_timer_at(&key, self.terms.repeat.map(|repeat| due + repeat * (1 + missed(repeat))));
@@ -265,6 +307,10 @@ impl<R: Clone> Life<R> {
         told: &mut Vec<Transition<R>>,
     ) {
         let key = &said.key;
+        if self.is_known(key, at) {
+            return;
+        }
+        self.link(key, entity);
         // What was due before comes first, however many rows come at once.
         self.ring(key, at, told);
         if self.terms.absent_for.is_some() {
@@ -298,16 +344,34 @@ impl<R: Clone> Life<R> {
 
     /// The condition holds from now on.
     fn begin(&mut self, entity: &Key, key: &Key, since: Micros, cause: Cause, row: R) {
-        let quiet_until = self.instances.get(key).map_or(Micros::MIN, |instance| instance.quiet_until);
-        if let Some(before) = self.instances.get(key).filter(|before| before.entity != *entity) {
-            let before = Arc::clone(&before.entity);
-            self.leave(&before, key);
-        }
-        self.of_entity.entry(Arc::clone(entity)).or_default().insert(Arc::clone(key));
-        let timer = self.instances.get(key).and_then(|instance| instance.timer);
-        let (entity, phase) = (Arc::clone(entity), Phase::Pending { since, cause, row });
-        self.instances.insert(Arc::clone(key), Instance { entity, phase, quiet_until, timer });
+        self.instance(key, entity).phase = Phase::Pending { since, cause, row };
         self.set_timer(key);
+    }
+
+    /// What is known of a key; rows of `entity` speak of it.
+    fn instance(&mut self, key: &Key, entity: &Key) -> &mut Instance<R> {
+        self.link(key, entity);
+        self.of_entity.entry(Arc::clone(entity)).or_default().insert(Arc::clone(key));
+        self.instances.entry(Arc::clone(key)).or_insert_with(|| Instance {
+            entity: Arc::clone(entity),
+            phase: Phase::Quiet,
+            quiet_until: Micros::MIN,
+            known_at: Micros::MIN,
+            timer: None,
+        })
+    }
+
+    /// Rows of another entity speak of a key from now on, if one did before.
+    fn link(&mut self, key: &Key, entity: &Key) {
+        let Some(instance) = self.instances.get_mut(key).filter(|instance| instance.entity != *entity) else { return };
+        let before = std::mem::replace(&mut instance.entity, Arc::clone(entity));
+        self.leave(&before, key);
+        self.of_entity.entry(Arc::clone(entity)).or_default().insert(Arc::clone(key));
+    }
+
+    /// Whether what rows of this time say of a key was told before a restart.
+    fn is_known(&self, key: &Key, at: Micros) -> bool {
+        self.instances.get(key).is_some_and(|instance| at < instance.known_at)
     }
 
     /// The condition does not hold any more.
@@ -317,9 +381,10 @@ impl<R: Clone> Life<R> {
             // A clock may be ahead of a row: nothing ends before it began.
             let at = at.max(alert.fired_at);
             instance.quiet_until = at.saturating_add(self.terms.cooldown);
-            told.push(Transition { key: Arc::clone(key), became: Became::Resolved, at, alert });
+            let entity = Arc::clone(&instance.entity);
+            told.push(Transition { key: Arc::clone(key), entity, became: Became::Resolved, at, alert });
         }
-        if instance.quiet_until > at {
+        if instance.quiet_until.max(instance.known_at) > at {
             self.set_timer(key);
         } else {
             self.remove(key);
@@ -331,7 +396,8 @@ impl<R: Clone> Life<R> {
         let Phase::Pending { since, cause, row } = std::mem::replace(&mut instance.phase, Phase::Quiet) else { return };
         let id = id(&self.rule, key, since, &cause);
         let alert = Alert { id, starts_at: since, fired_at: at, cause, row };
-        told.push(Transition { key: Arc::clone(key), became: Became::Firing, at, alert: alert.clone() });
+        let entity = Arc::clone(&instance.entity);
+        told.push(Transition { key: Arc::clone(key), entity, became: Became::Firing, at, alert: alert.clone() });
         if self.terms.once {
             instance.quiet_until = at.saturating_add(self.terms.cooldown);
         } else {
@@ -348,7 +414,7 @@ impl<R: Clone> Life<R> {
     fn due(&self, key: &Key) -> Option<Micros> {
         let instance = self.instances.get(key)?;
         match &instance.phase {
-            Phase::Quiet => Some(instance.quiet_until),
+            Phase::Quiet => Some(instance.quiet_until.max(instance.known_at)),
             Phase::Pending { since, .. } => {
                 let wait = self.terms.absent_for.unwrap_or(self.terms.hold);
                 Some(since.saturating_add(wait).max(instance.quiet_until))
@@ -546,6 +612,38 @@ mod tests {
         let fired = (Became::Firing, 5, 5);
         let repeated = [(Became::Repeated, 15, 5), (Became::Repeated, 25, 5)];
         assert_eq!(short(told), [fired, repeated[0], repeated[1], (Became::Resolved, 50, 5)]);
+    }
+
+    #[test]
+    fn what_was_told_before_a_restart_is_not_told_again_by_rows_that_come_again() {
+        let terms = Terms { cooldown: 5, ..Terms::default() };
+        let rows = [(1, true), (2, false), (9, true), (10, true), (11, false), (20, true)];
+        let take = |life: &mut Life<i64>, (at, holds): (i64, bool), told: &mut Vec<_>| {
+            life.advance(at, told);
+            life.take(&key("e"), at, &cause(at), &[said("k", Some(holds))], |_| at, told);
+        };
+        let mut told = Vec::new();
+        let mut life = Life::new("r", terms.clone());
+        rows.iter().for_each(|row| take(&mut life, *row, &mut told));
+        let all = told.clone();
+        assert_eq!(all.len(), 5);
+        // Whatever was told, all rows come again, or just the newest.
+        for count in 0..=all.len() {
+            for (comes_again, from) in [(true, 0), (false, rows.len() - 1)] {
+                let (mut life, mut told) = (Life::new("r", terms.clone()), Vec::new());
+                all[..count].iter().for_each(|told| life.adopt(told, comes_again));
+                rows[from..].iter().for_each(|row| take(&mut life, *row, &mut told));
+                let ids = |told: &[Transition<i64>]| -> Vec<(String, Became)> {
+                    told.iter().map(|told| (told.alert.id.clone(), told.became)).collect()
+                };
+                if comes_again {
+                    assert_eq!(ids(&told), ids(&all[count..]), "{count} were told");
+                } else {
+                    let firing = all[..count].last().is_some_and(|told| told.became == Became::Firing);
+                    assert_eq!((told.len(), life.firing()), (usize::from(!firing), 1), "{count} were told");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,15 +1,32 @@
-//! Continuous queries: rules over what comes, and the alerts that they raise. So far its pure parts: nothing runs them yet.
+//! Continuous queries: rules over what comes, and the alerts that they raise.
 //!
-//! * The life of an alert (`life`) is a machine over event times; what it is told of a key is true, false, or unknown, which
-//!   changes nothing. An alert has the same id whenever it is computed again.
+//! ```text
+//! new rows ─ batch ─┬──────────────── evaluation ─ life ─ transitions ─ message ─▶ deliver
+//!                   └ order (clock) ─▶ of rules that wait
+//! ```
+//! * A rule's SELECT is planned once ([`crate::query::Continuous`]) and runs over every batch of new rows of its stream. What it
+//!   says of a key is true, false, or unknown, which changes nothing.
+//! * The life of an alert is a pure machine over event times (`life`). An alert has the same id whenever it is computed again.
 //! * Time is that of the events (`clock`): it follows the wall only while all that Kafka has was seen.
-//!
-//! What a rule's SELECT says of new rows is [`crate::query::Continuous`]'s business.
 //!
 //! Never here: tables' commits, sinks' protocols, the wall clock.
 
+mod batch;
 mod clock;
+mod evaluation;
 mod life;
+mod message;
+mod order;
+mod record;
+mod rule;
+mod storm;
 
+pub use self::batch::{Batch, keys, rows_as_json};
 pub use self::clock::Clock;
-pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Said, Terms, Transition};
+pub use self::evaluation::{Counters, Evaluation, Plan, Row};
+pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Transition};
+pub use self::message::{FIELDS, Proof, message};
+pub use self::order::Order;
+pub use self::record::{KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told};
+pub use self::rule::{Rule, Severity};
+pub use self::storm::{Storm, StormLimit};

@@ -1,6 +1,8 @@
 //! The integration tests: one binary that starts the real executable, a real Kafka and a real MinIO on free ports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod alerts;
+mod alerts_bench;
 mod bad_days;
 mod beside;
 mod chain;

@@ -18,7 +18,7 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
-    let Project { dir, config, tables, latest, views } = load(&[]).unwrap();
+    let Project { dir, config, tables, latest, views, alerts } = load(&[]).unwrap();
     assert_eq!(config.project.timezone, chrono_tz::UTC);
     assert_eq!(config.lake.url.to_file_path().unwrap(), dir.join("lake"));
     assert!(config.lake.url.as_str().ends_with("/lake/"));
@@ -30,7 +30,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.serve.flight_sql, Some(([127, 0, 0, 1], 32010).into()));
     assert_eq!(config.serve.http, Some(([127, 0, 0, 1], 8090).into()));
     assert!(config.sinks.is_empty() && config.notify.is_empty() && latest.is_empty());
-    assert!(tables.is_empty() && views.is_empty());
+    assert!(tables.is_empty() && views.is_empty() && alerts.is_empty());
 }
 
 #[test]
@@ -49,14 +49,13 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
         "[kafka]\nauth = \"msk-iam\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
-         [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\nsend_resolved = false\n\
+         [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\n\
          [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
         &[
             "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
             "millpond.toml:4:1: serve.postgres: `postgres` is not in this version of Millpond",
             "millpond.toml:5:1: serve.tls: `tls` is not in this version of Millpond",
-            "millpond.toml:9:1: sinks.ops.send_resolved: `send_resolved` is not in this version of Millpond",
-            "millpond.toml:11:7: notify.on: `query_error` is not in this version of Millpond",
+            "millpond.toml:10:7: notify.on: `query_error` is not in this version of Millpond",
         ],
     );
 }

@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, events, latest, mirror, notify, project, view},
+    words::{Words, alert, events, latest, mirror, notify, project, query, view},
 };
 use crate::schema::Contract;
 
@@ -90,7 +90,8 @@ fn keys_and_defaults_are_those_of_the_code() {
         ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
         ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
-        ("queries/&lt;name&gt;.sql", view::ALL, &[view::KINDS_LATER], ""),
+        ("queries/&lt;name&gt;.sql", view::ALL, &[query::KINDS_LATER], ""),
+        ("queries/&lt;alert&gt;.sql", alert::ALL, &[], ""),
     ];
     for (heading, words, values, default_file) in chapters {
         let chapter = chapter(heading);
@@ -135,7 +136,7 @@ fn around(key: &str) -> Vec<String> {
             &[OPS, "[sinks.all]\ntype = \"kafka\"\ntopic = \"a\"\n[[notify]]", "to = [\"all\"]"]
         }
         None => &[],
-        Some("topic") => &["[sinks.x]", "type = \"kafka\"", "topic = \"t\""],
+        Some("topic" | "send_resolved") => &["[sinks.x]", "type = \"kafka\"", "topic = \"t\""],
         Some("type" | "url" | "headers" | "secret") => &["[sinks.x]", "type = \"webhook\"", "url = \"http://x/\""],
         Some(_) => &[
             "[sinks.x]",
@@ -175,6 +176,32 @@ fn each_example_of_a_mirror_changes_something() {
             base.iter().filter(|line| !line.starts_with(&format!("{replaced} = "))).cloned().collect();
         changed.push(format!("{key} = {}", row.example));
         assert_eq!(contract(&changed) == contract(&base), key == "kind", "{changed:?}: accepted and ignored");
+    }
+}
+
+#[test]
+fn each_example_of_an_alert_changes_something() {
+    let sinks = "[sinks.outlier]\ntype = \"kafka\"\ntopic = \"t\"\n[sinks.customer]\ntype = \"kafka\"\ntopic = \"u\"\n";
+    let rule = |options: &[String]| {
+        let head: String = options.iter().map(|option| format!("--! {option}\n")).collect();
+        let files = [("millpond.toml", sinks), ("queries/r.sql", &*format!("{head}SELECT 1"))];
+        let mut rule = load(&files).unwrap_or_else(|problems| panic!("{problems}")).alerts.remove(0);
+        assert!(!rule.hash.is_empty());
+        rule.hash.clear();
+        rule
+    };
+    let base = ["kind = \"alert\"".to_owned(), "key = \"id\"".to_owned()];
+    for row in chapter("queries/&lt;alert&gt;.sql").rows {
+        let is_other = |line: &&String| !line.starts_with(&format!("{} = ", row.key));
+        let mut changed: Vec<String> = base.iter().filter(is_other).cloned().collect();
+        changed.push(format!("{} = {}", row.key, row.example));
+        let base = match &*row.key {
+            // Says nothing alone.
+            "expect" => [base.as_slice(), &["absent_for = \"1m\"".to_owned()]].concat(),
+            _ => base.to_vec(),
+        };
+        changed.extend(base.iter().filter(|line| line.starts_with("absent_for") && row.key == "expect").cloned());
+        assert_eq!(rule(&changed) == rule(&base), row.key == "kind", "{changed:?}: accepted and ignored");
     }
 }
 

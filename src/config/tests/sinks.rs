@@ -100,7 +100,7 @@ secret = ""
             "millpond.toml:3:8: sinks.a.type: is missing\n  hint: kafka, webhook or email",
             "millpond.toml:6:8: sinks.b.type: `webhok` is not known here\n  hint: did you mean `webhook`?",
             "millpond.toml:9:9: sinks.c.topic: `no topic` is not the name of a topic\n  hint: letters, digits, `.`, `_` and `-`",
-            "millpond.toml:10:1: sinks.c.url: unknown key\n  hint: known here: type, topic",
+            "millpond.toml:10:1: sinks.c.url: unknown key\n  hint: known here: type, topic, send_resolved",
             "millpond.toml:13:7: sinks.d.url: `https://{host}/x` is not the address of a web server\n  hint: such as \"https://hooks.example.com/fleet\"",
             "millpond.toml:14:8: sinks.d.body: the `{` at character 1 begins no name such as {car_id}; `{{` writes a brace",
             "millpond.toml:15:13: sinks.d.headers.Idempotency-Key: is set by Millpond",

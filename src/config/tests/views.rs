@@ -17,8 +17,36 @@ fn mistakes() {
     for (file, expected) in [
         ("SELECT 1", vec![":1:1: kind: is missing\n  hint: the file begins with the line: --! kind = \"view\""]),
         (
+            "--! kind = \"stream\"\n--! to = \"ops\"\nSELECT 1",
+            vec![":1:12: kind: `stream` is not in this version of Millpond"],
+        ),
+        (
             "--! kind = \"alert\"\n--! for = \"30s\"\nSELECT 1",
-            vec![":1:12: kind: `alert` is not in this version of Millpond"],
+            vec![":1:1: key: is missing\n  hint: the columns that tell its alerts apart, such as [\"car_id\"]"],
+        ),
+        (
+            "--! kind = \"alert\"\n--! key = []\n--! for = \"soon\"\n--! to = [\"ops\"]\n--! message = \"{\"\nSELECT 1",
+            vec![
+                ":2:11: key: is empty\n  hint: name one column at least",
+                ":3:11: for: `soon` is not a duration\n  hint: a whole number and a unit: ms, s, m, h or d, as in \"250ms\" or \"10m\"",
+                ":4:12: to: there is no sink `ops`",
+                ":5:15: message: the `{` at character 1 begins no name such as {car_id}; `{{` writes a brace",
+            ],
+        ),
+        (
+            "--! kind = \"alert\"\n--! key = \"a\"\n--! once = true\n--! for = \"1s\"\nSELECT 1",
+            vec![":4:5: for: does not go with `once`: an event does not last"],
+        ),
+        (
+            "--! kind = \"alert\"\n--! key = \"a\"\n--! expect = \"SELECT 1\"\n--! storm_limit = \"5\"\nSELECT 1",
+            vec![":3:5: expect: says nothing without `absent_for`"],
+        ),
+        (
+            "--! kind = \"alert\"\n--! key = \"a\"\n--! storm_limit = \"0/1m\"\n--! every = \"1m\"\nSELECT 1",
+            vec![
+                ":3:19: storm_limit: `0/1m` is not a limit\n  hint: alerts and a time, such as \"100/1m\"",
+                ":4:5: every: `every` is not in this version of Millpond",
+            ],
         ),
         (
             "\n--! kind = \"veiw\"\nSELECT 1",

@@ -135,6 +135,21 @@ impl Car {
         self.phase == Phase::Driving
     }
 
+    /// Its newest trip is of somebody who has not rented it: five cars of five hundred, every other trip.
+    pub fn stolen(&self) -> bool {
+        self.number % 100 == 77 && !self.trips.is_multiple_of(2)
+    }
+
+    /// Somebody drives it who has rented it.
+    pub fn rented(&self) -> bool {
+        self.engine_on() && !self.stolen()
+    }
+
+    /// Its trip has ended against a wall: five cars of five hundred, every third trip.
+    pub fn crashed(&self) -> bool {
+        self.phase == Phase::Alighting && self.number % 100 == 41 && self.trips % 3 == 1
+    }
+
     /// All doors are locked.
     pub fn locked(&self) -> bool {
         self.phase == Phase::Parked && !self.driver_door_open

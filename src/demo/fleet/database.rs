@@ -53,7 +53,7 @@ impl Database {
     /// The car's newest reservation: made when the car is rented, changed when it is given back, and read if it was there
     /// before. Key and value.
     pub fn reservation(&mut self, car: &Car, was_there: bool, now_us: i64) -> (Arc<str>, Vec<u8>) {
-        let returned_us = (!car.engine_on()).then_some(now_us);
+        let returned_us = (!car.rented()).then_some(now_us);
         let rented_us = *match returned_us {
             Some(_) => self.rented_us.entry(car.number).or_insert(now_us),
             None => self.rented_us.entry(car.number).insert_entry(now_us).into_mut(),
@@ -98,7 +98,7 @@ impl Database {
             json.text("car_id", &car.id);
             json.text("plate_no", &format!("{:02}가{:04}", 10 + car.number / 10_000 % 90, car.number % 10_000));
             json.text("model", MODELS[car.number % MODELS.len()]);
-            json.text("status", if car.engine_on() { "RENTED" } else { "AVAILABLE" });
+            json.text("status", if car.rented() { "RENTED" } else { "AVAILABLE" });
             json.text("updated_at", &utc(now_us));
         })
     }

@@ -248,6 +248,7 @@ impl Fleet {
             let told = self
                 .database
                 .as_mut()
+                .filter(|_| !car.stolen())
                 .map(|database| (database.status(car, now_us), database.reservation(car, false, now_us)));
             if self.dice.chance(faults.resent) {
                 let at_us = now_us + self.dice.between(0.0, 3.0 * SECOND_US) as i64;

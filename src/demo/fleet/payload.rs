@@ -194,6 +194,13 @@ fn body(json: &mut Json, car: &Car, seq: u64) {
             json.object("Raindetection", |json| json.whole("Intensity", 0));
         }
     });
+    if car.crashed() {
+        json.object("Occupant", |json| {
+            json.object("Row1", |json| {
+                json.object("DriverSide", |json| json.object("Airbag", |json| json.flag("IsDeployed", true)));
+            });
+        });
+    }
 }
 
 fn tyres(json: &mut Json, car: &Car, new_firmware: bool) {

@@ -10,18 +10,18 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Keeper, RETRY, State, broken};
+use super::{Keeper, RETRY, Shown, State, broken};
 use crate::engine::catalog::EngineCatalog;
-use crate::engine::dead_letters::literal;
+use crate::engine::lanes::{behind, between, has_seen, see};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{LiveView, Positions, SidecarReader, SourceState, TopicPartition, View};
 use crate::latest::{LatestError, LatestTable, Order, Rows, Shape, Sidecars, Wanted};
 use crate::query::Service;
 use crate::schema::{LogicalColumn, change, fixed, quoted_name};
+use crate::source::PartitionStatus;
 use crate::task::Shutdown;
 
 /// Pause before a table that is not there yet is looked for again.
@@ -40,7 +40,7 @@ pub(super) struct Follower {
     /// Where the state stands; nothing until all that was there is read.
     seen: Option<Seen>,
     /// The same, for those who wait.
-    shown: Arc<Mutex<Option<Seen>>>,
+    shown: Shown,
     /// The table is read from Kafka here, or will be.
     is_fed: bool,
     /// Snapshots that are told to their end, and where all partitions ended then.
@@ -49,7 +49,7 @@ pub(super) struct Follower {
 
 /// How far a state has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Up to where all is in it.
     pub positions: Positions,
     /// The retries of dead letters that are in it.
@@ -74,7 +74,7 @@ pub(super) struct StateRecord {
 impl Follower {
     /// One who keeps `state`, for `keeper`, from where `known` ends.
     pub(super) fn new(state: &State, keeper: &Keeper, known: Option<Known>) -> Self {
-        let State { table, source, seen } = state.clone();
+        let State { table, source, seen, .. } = state.clone();
         Self {
             table,
             source,
@@ -142,21 +142,17 @@ impl Follower {
             // Nothing was ever read: there is no key yet. What was written down is of a table that is gone.
             self.known = None;
             self.table.loaded();
-            *self.shown.lock() = Some(Seen::default());
+            self.shown.send_replace(Some(Seen::default()));
             return Ok(());
         }
         if self.seen.is_none() {
             self.seen = self.restore(&view).await?;
         }
-        let lags = |position: (&TopicPartition, &i64)| {
-            let seen = self.seen.as_ref().and_then(|seen| seen.positions.get(position.0));
-            seen.is_none_or(|seen| seen < position.1)
-        };
         match &self.seen {
             None => self.read(&view, None).await?,
             Some(seen) if view.retries > seen.retries => self.read(&view, None).await?,
-            Some(_) => {
-                let behind: Vec<_> = view.positions.iter().filter(|at| lags(*at)).map(|at| at.0.clone()).collect();
+            Some(seen) => {
+                let behind = behind(&seen.positions, &view);
                 if !behind.is_empty() {
                     self.read(&view, Some(behind)).await?;
                 }
@@ -164,15 +160,12 @@ impl Follower {
         }
         let mut seen = self.seen.clone().unwrap_or_default();
         for hot in &view.hot {
-            if seen.positions.get(&hot.lane).is_none_or(|seen| *seen < hot.end) {
+            if !has_seen(&seen.positions, &hot.lane, hot.end) {
                 self.take_in(&hot.rows)?;
-                seen.positions.insert(hot.lane.clone(), hot.end);
+                see(&mut seen.positions, &hot.lane, hot.end);
             }
         }
-        for (lane, position) in &view.positions {
-            let at = seen.positions.entry(lane.clone()).or_insert(*position);
-            *at = (*at).max(*position);
-        }
+        view.positions.iter().for_each(|(lane, end)| see(&mut seen.positions, lane, *end));
         seen.retries = view.retries;
         if self.table.is_loading() {
             self.table.loaded();
@@ -185,7 +178,7 @@ impl Follower {
                 "rows are kept"
             );
         }
-        *self.shown.lock() = Some(seen.clone());
+        self.shown.send_replace(Some(seen.clone()));
         self.seen = Some(seen);
         self.sweep();
         Ok(())
@@ -231,7 +224,7 @@ impl Follower {
             }
         }
         let Some(seen) = &self.seen else { return };
-        let is_seen = |(lane, end): (&TopicPartition, &i64)| seen.positions.get(lane).is_some_and(|seen| seen >= end);
+        let is_seen = |(lane, end): (&TopicPartition, &i64)| has_seen(&seen.positions, lane, *end);
         let table = &self.table;
         self.sweeps.retain(|(order, ends)| {
             let is_complete = ends.iter().all(is_seen);
@@ -245,17 +238,10 @@ impl Follower {
 
     /// Where the source's partitions end in Kafka; `None` while that is not known.
     fn ends(&self) -> Option<Positions> {
-        let (mut ends, mut is_known) = (Positions::new(), !self.is_fed);
-        for (topic, (incarnation, status)) in self.catalog.readers.read().iter() {
-            let status = status();
-            let Some(reader) = status.of(&self.source) else { continue };
-            is_known |= !reader.partitions.is_empty();
-            for (partition, status) in &reader.partitions {
-                let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
-                ends.insert(TopicPartition { topic, incarnation, partition }, status.high_watermark?);
-            }
-        }
-        is_known.then_some(ends)
+        let lanes = self.catalog.lanes(&self.source);
+        let is_known = !self.is_fed || !lanes.is_empty();
+        let end = |(lane, status, _): (TopicPartition, PartitionStatus, _)| Some((lane, status.high_watermark?));
+        is_known.then(|| lanes.into_iter().map(end).collect()).flatten()
     }
 
     /// Gives the state the columns that its table has by now; false if the table has no key yet.
@@ -323,21 +309,8 @@ impl Follower {
         let columns: Vec<String> = columns.map(|column| quoted_name(&column.name)).collect();
         let mut sql = format!("SELECT {} FROM {table}", columns.join(", "));
         if let (Some(lanes), Some(seen)) = (lanes, &self.seen) {
-            let lane = |lane: &TopicPartition| {
-                format!(
-                    "({} = {} AND {} = {} AND {} = {} AND {} >= {})",
-                    fixed::TOPIC,
-                    literal(&lane.topic),
-                    fixed::INCARNATION,
-                    lane.incarnation,
-                    fixed::PARTITION,
-                    lane.partition,
-                    fixed::OFFSET,
-                    seen.positions.get(lane).copied().unwrap_or(0)
-                )
-            };
             sql.push_str(" WHERE ");
-            sql.push_str(&lanes.iter().map(lane).collect::<Vec<_>>().join(" OR "));
+            sql.push_str(&between(&lanes, &seen.positions, &Positions::new()));
         }
         let mut rows = session.query(&sql).await?.run().await?;
         while let Some(batch) = rows.try_next().await? {

@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use self::lookup::lookup;
 
-use self::follower::{Follower, Known, Seen, StateRecord};
+pub use self::follower::Seen;
+
+use self::follower::{Follower, Known, StateRecord};
 use self::writer::{Flushed, Source, StatesManifest, Writer};
 use super::catalog::EngineCatalog;
+use super::lanes::has_seen;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Lake, LatestFiles, SourceState};
 use crate::latest::{LatestError, LatestTable, Merged, Part, Relation, Rows, Wanted};
@@ -73,22 +76,49 @@ pub struct Kept {
 struct State {
     table: Arc<LatestTable>,
     source: String,
-    seen: Arc<Mutex<Option<Seen>>>,
+    /// The columns of that table that name keys of the rows.
+    key: Vec<String>,
+    seen: Shown,
+}
+
+/// How far a state has come, for those who wait.
+type Shown = Arc<watch::Sender<Option<Seen>>>;
+
+/// A table that rows are kept from.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Its name.
+    pub source: String,
+    /// Its columns that name keys of the rows.
+    pub key: Vec<String>,
+    seen: Shown,
+}
+
+impl Followed {
+    /// Up to where its records are in the rows; `None` until all that was there is read.
+    pub fn taken_in(&self) -> Option<Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// Tells when more is.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Seen>> {
+        self.seen.subscribe()
+    }
 }
 
 impl State {
-    fn new(table: &Arc<LatestTable>, source: &str) -> Self {
-        Self { table: Arc::clone(table), source: source.to_owned(), seen: Arc::default() }
+    fn new(table: &Arc<LatestTable>, source: &str, key: &[String]) -> Self {
+        let (table, source, key) = (Arc::clone(table), source.to_owned(), key.to_vec());
+        Self { table, source, key, seen: Arc::new(watch::Sender::new(None)) }
     }
 
     /// Whether all is taken in that its table has.
     fn is_up_to_date(&self, catalog: &EngineCatalog) -> bool {
         let Some(view) = catalog.fed().tables.get(&self.source).map(|live| live.pin()) else { return true };
-        let seen = self.seen.lock();
+        let seen = self.seen.borrow();
         let Some(seen) = seen.as_ref() else { return false };
-        let is_seen = |lane, end: i64| seen.positions.get(lane).is_some_and(|seen| *seen >= end);
-        view.positions.iter().all(|(lane, end)| is_seen(lane, *end))
-            && view.hot.iter().all(|hot| is_seen(&hot.lane, hot.end))
+        view.positions.iter().all(|(lane, end)| has_seen(&seen.positions, lane, *end))
+            && view.hot.iter().all(|hot| has_seen(&seen.positions, &hot.lane, hot.end))
     }
 
     /// What was written down of it, if it is kept from the same table in the same way.
@@ -101,7 +131,7 @@ impl State {
     }
 
     fn is_seen(&self, topic: &str, partition: i32, offset: i64) -> bool {
-        let seen = self.seen.lock();
+        let seen = self.seen.borrow();
         let positions = seen.iter().flat_map(|seen| &seen.positions);
         let lanes = positions.filter(|(lane, _)| *lane.topic == *topic && lane.partition == partition);
         lanes.max_by_key(|(lane, _)| lane.incarnation).is_some_and(|(_, end)| *end > offset)
@@ -140,6 +170,16 @@ impl Kept {
         }
     }
 
+    /// The tables that its rows are kept from.
+    pub fn followed(&self) -> Vec<Followed> {
+        let followed = |State { source, key, seen, .. }: &State| Followed {
+            source: source.clone(),
+            key: key.clone(),
+            seen: Arc::clone(seen),
+        };
+        self.states.iter().map(followed).collect()
+    }
+
     /// What it is, in a word.
     pub fn kind(&self) -> &'static str {
         match self.declared {
@@ -150,7 +190,7 @@ impl Kept {
 
     fn mirror(name: &str, source: &str, key: &[String]) -> Self {
         let table = Arc::new(LatestTable::new(name, Wanted::mirror(key)));
-        let states = vec![State::new(&table, source)];
+        let states = vec![State::new(&table, source, key)];
         Self::new(table, Declared::Mirror { key: key.to_vec() }, states)
     }
 
@@ -172,7 +212,7 @@ impl Kept {
                 ignores_deletes: source.on_delete == OnDelete::Ignore,
             };
             let table = Arc::new(LatestTable::new(&spec.table, wanted));
-            states.push(State::new(&table, &contract.table));
+            states.push(State::new(&table, &contract.table, &source.key));
             parts.push(Part {
                 table,
                 key: source.key.clone(),

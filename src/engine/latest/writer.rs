@@ -185,7 +185,7 @@ impl Writer {
         let mut touched: Vec<Vec<ArrayRef>> = Vec::new();
         let (mut changed, mut bytes) = (false, 0);
         // All of them before the first is asked: what that gives counts as written from then on.
-        let seen: Option<Vec<Seen>> = self.source.states.iter().map(|state| state.seen.lock().clone()).collect();
+        let seen: Option<Vec<Seen>> = self.source.states.iter().map(|state| state.seen.borrow().clone()).collect();
         let Some(seen) = seen else { return Ok(None) };
         // A column that is derived may need those of any of them.
         if self.source.derived.is_some() && !self.source.states.iter().all(|state| state.table.has_key()) {

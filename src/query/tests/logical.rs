@@ -101,7 +101,16 @@ impl Fed {
         let lane = TopicPartition { topic: "fleet".into(), incarnation: 1, partition: 0 };
         let charge = self.budget.charge(1);
         let (start, end, beside) = (records.start, records.end, Vec::new());
-        self.live.push(Arc::new(HotBatch { lane, start, end, rows, dead: None, beside, charge }));
+        self.live.push(Arc::new(HotBatch {
+            lane,
+            start,
+            end,
+            rows,
+            dead: None,
+            beside,
+            charge,
+            received_at: std::time::Instant::now(),
+        }));
         self.position = records.end;
     }
 

@@ -109,6 +109,17 @@ impl Project {
         self
     }
 
+    /// `queries/<name>.sql`.
+    pub fn query(self, name: &str, text: &str) -> Self {
+        self.write_query(name, text);
+        self
+    }
+
+    /// The same while the process runs.
+    pub fn write_query(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.join("queries").join(format!("{name}.sql")), text).unwrap();
+    }
+
     /// An events table of JSON records, fed from the start of `topic`, with `more` options.
     pub fn events(self, table: &str, topic: &str, more: &str) -> Self {
         self.schema(table, &format!("kind = \"events\"\ntopic = \"{topic}\"\nformat = \"json\"\n{more}\n"))

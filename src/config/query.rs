@@ -3,11 +3,25 @@
 use std::cell::RefCell;
 
 use super::{
+    alert,
     problem::{Complaint, Problems},
     section::Section,
     tree::{Place, Table},
-    words::view,
+    words,
 };
+use crate::stream::Rule;
+
+/// What a file of `queries/` makes.
+pub(super) enum Query {
+    View(View),
+    Alert(Rule),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum QueryKind {
+    View,
+    Alert,
+}
 
 /// A query of `kind = "view"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,20 +34,25 @@ pub struct View {
     pub file: String,
 }
 
-/// Reads one file. `None` only if problems were reported.
-pub(super) fn read(name: &str, file: &str, text: &str, problems: &RefCell<Problems>) -> Option<View> {
+/// Reads one file; `sinks` are the names there are. `None` only if problems were reported.
+pub(super) fn read(name: &str, file: &str, text: &str, sinks: &[&str], problems: &RefCell<Problems>) -> Option<Query> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (head, sql) = split(text, file, problems);
     let tree = Table::parse(file, &head, None, &mut problems.borrow_mut())?;
     let root = Section::peek(&tree, file, problems);
     root.require("kind", "the file begins with the line: --! kind = \"view\"");
-    root.choice("kind", &[("view", ())], view::KINDS_LATER)?;
-    Section::root(&tree, file, &view::ROOT, problems);
+    let kinds = [("view", QueryKind::View), ("alert", QueryKind::Alert)];
+    let kind = root.choice("kind", &kinds, words::query::KINDS_LATER);
+    let known = if kind == Some(QueryKind::Alert) { &words::alert::ROOT } else { &words::view::ROOT };
+    let root = Section::root(&tree, file, known, problems);
     if !has_statement(&sql) {
         problems.borrow_mut().push(Place::whole(file).problem("", Complaint::new("holds no SQL")));
         return None;
     }
-    Some(View { name: name.to_owned(), sql, file: file.to_owned() })
+    match kind? {
+        QueryKind::View => Some(Query::View(View { name: name.to_owned(), sql, file: file.to_owned() })),
+        QueryKind::Alert => alert::read(name, file, sql, text, &root, sinks).map(Query::Alert),
+    }
 }
 
 /// Head and body, each with the lines of the other left empty: both keep the file's lines and columns.

@@ -1,0 +1,41 @@
+//! How far a table was followed, and the SQL of what lies between.
+
+use super::dead_letters::literal;
+use crate::lake::{Positions, TopicPartition, View};
+use crate::schema::fixed;
+
+/// Whether what lies below `end` was seen.
+pub fn has_seen(seen: &Positions, lane: &TopicPartition, end: i64) -> bool {
+    seen.get(lane).is_some_and(|seen| *seen >= end)
+}
+
+/// All below `end` is seen.
+pub fn see(seen: &mut Positions, lane: &TopicPartition, end: i64) {
+    let at = seen.entry(lane.clone()).or_insert(end);
+    *at = end.max(*at);
+}
+
+/// Where more is committed than was seen.
+pub fn behind(seen: &Positions, view: &View) -> Vec<TopicPartition> {
+    let positions = view.positions.iter();
+    positions.filter(|(lane, end)| !has_seen(seen, lane, **end)).map(|(lane, _)| lane.clone()).collect()
+}
+
+/// SQL that is true of rows of these lanes from where `from` ends, up to where `to` does, if it says.
+pub fn between(lanes: &[TopicPartition], from: &Positions, to: &Positions) -> String {
+    let lane = |lane: &TopicPartition| {
+        let end = to.get(lane).map(|end| format!(" AND {} < {end}", fixed::OFFSET)).unwrap_or_default();
+        format!(
+            "({} = {} AND {} = {} AND {} = {} AND {} >= {}{end})",
+            fixed::TOPIC,
+            literal(&lane.topic),
+            fixed::INCARNATION,
+            lane.incarnation,
+            fixed::PARTITION,
+            lane.partition,
+            fixed::OFFSET,
+            from.get(lane).copied().unwrap_or(0)
+        )
+    };
+    lanes.iter().map(lane).collect::<Vec<_>>().join(" OR ")
+}

@@ -1,0 +1,208 @@
+//! What people ask of rules: why one fires for a key, or why it does not; and quiet for a while.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Streams;
+use super::work::Work;
+use crate::engine::dead_letters::literal;
+use crate::error::{Error, Kind, Result};
+pub use crate::query::Explained;
+use crate::query::Service;
+use crate::schema::{fixed, quoted_name};
+use crate::stream::{KeyPart, Micros, Phase, Plan, Rule, Silence, rows_as_json};
+
+/// Something that is asked of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The rule.
+    pub rule: String,
+    /// The key, as far as it is given: `COLUMN=VALUE`, or the value of the only column.
+    pub key: Vec<String>,
+    /// What is to be done.
+    pub act: Act,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// Tell what the rule says of the key.
+    Explain,
+    /// Tell nobody for so many seconds; 0 ends a silence.
+    Silence {
+        /// For how long.
+        seconds: u64,
+    },
+}
+
+impl Request {
+    /// Name of the admin action.
+    pub const ACTION: &str = "millpond.alert";
+}
+
+/// Why a rule fires for a key, or why it does not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The table that the rule reads.
+    pub stream: String,
+    /// How it is run.
+    pub class: String,
+    /// Why it does not run.
+    pub error: Option<String>,
+    /// How far the time of its stream has come.
+    pub clock: Option<String>,
+    /// The newest row of the stream that speaks of the key, as JSON.
+    pub row: Option<String>,
+    /// What becomes of it, step by step.
+    pub explained: Vec<Explained>,
+    /// What is known of the keys that are meant.
+    pub keys: Vec<KeyState>,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyState {
+    /// The key, as JSON.
+    pub key: String,
+    /// `quiet`, `pending` or `firing`.
+    pub state: String,
+    /// Since when its condition holds.
+    pub since: Option<String>,
+    /// When it fires, if its condition goes on to hold.
+    pub due: Option<String>,
+    /// When it fired.
+    pub fired_at: Option<String>,
+    /// No alert before then.
+    pub quiet_until: Option<String>,
+    /// The alert.
+    pub alert_id: Option<String>,
+}
+
+/// What a key must say, of what a request gives.
+fn parts(rule: &Rule, given: &[String]) -> Result<Vec<KeyPart>> {
+    let part = |text: &String| match (text.split_once('='), &rule.key[..]) {
+        (Some((column, value)), _) if rule.key.iter().any(|name| name == column) => {
+            Ok(KeyPart { column: column.to_owned(), value: value.to_owned() })
+        }
+        (_, [column]) => Ok(KeyPart { column: column.clone(), value: text.clone() }),
+        _ => {
+            let message = format!("`{text}` is not a part of the key of {}", rule.name);
+            let columns: Vec<String> = rule.key.iter().map(|column| format!("{column}=…")).collect();
+            Err(Error::new(Kind::Usage, message).hint(columns.join(" ")))
+        }
+    };
+    given.iter().map(part).collect()
+}
+
+fn rule_of(streams: &Streams, name: &str) -> Result<Arc<Rule>> {
+    let work = streams.work.lock();
+    work.get(name).map(|work| Arc::clone(work.evaluation.rule())).ok_or_else(|| {
+        let error = Error::new(Kind::NotFound, format!("there is no rule `{name}`"));
+        let nearest =
+            crate::config::nearest(name, work.keys().map(String::as_str)).map(|name| format!("did you mean `{name}`?"));
+        match nearest {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
+}
+
+/// Tells nobody of a rule, or of one of its keys, for so many seconds; 0 ends that.
+pub fn silence(streams: &Streams, request: &Request, seconds: u64) -> Result<()> {
+    let rule = rule_of(streams, &request.rule)?;
+    let key = parts(&rule, &request.key)?;
+    let until = Utc::now() + TimeDelta::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000_000));
+    let mut silences = streams.silences.lock();
+    silences.retain(|silence| !(silence.rule == rule.name && silence.key == key) && silence.until > Utc::now());
+    if seconds > 0 {
+        silences.push(Silence { rule: rule.name.clone(), key, until });
+    }
+    Ok(())
+}
+
+/// Why a rule fires for a key, or why it does not.
+pub async fn explain(streams: &Streams, service: &Service, request: &Request) -> Result<Explanation> {
+    let rule = rule_of(streams, &request.rule)?;
+    let parts = parts(&rule, &request.key)?;
+    let (mut explanation, plan) = {
+        let work = streams.work.lock();
+        let Some(work) = work.get(&rule.name) else { return Ok(Explanation::default()) };
+        (of_work(work, &parts), work.evaluation.plan().ok().cloned())
+    };
+    let Some(plan) = plan else { return Ok(explanation) };
+    let feed = (plan.query().stream().to_owned(), plan.ordered());
+    let clock = streams.progress.lock().get(&feed).map(|progress| progress.clock);
+    explanation.clock = clock.filter(|clock| *clock > Micros::MIN).and_then(time);
+    if let Some(row) = newest(service, &plan, &parts).await? {
+        explanation.row = rows_as_json(&row).first().cloned();
+        explanation.explained = plan.query().explain(&row)?;
+    }
+    Ok(explanation)
+}
+
+fn of_work(work: &Work, parts: &[KeyPart]) -> Explanation {
+    let evaluation = &work.evaluation;
+    let rule = evaluation.rule();
+    let mut keys = Vec::new();
+    for (key, instance) in evaluation.life().instances().filter(|(key, _)| parts.iter().all(|part| part.is_of(key))) {
+        let quiet = KeyState {
+            key: key.to_string(),
+            state: "quiet".to_owned(),
+            since: None,
+            due: None,
+            fired_at: None,
+            quiet_until: Some(instance.quiet_until).filter(|until| *until > Micros::MIN).and_then(time),
+            alert_id: None,
+        };
+        keys.push(match &instance.phase {
+            Phase::Quiet => quiet,
+            Phase::Pending { since, .. } => {
+                let (state, due) = ("pending".to_owned(), evaluation.life().timer(key).and_then(time));
+                KeyState { state, since: time(*since), due, ..quiet }
+            }
+            Phase::Firing(alert) => KeyState {
+                state: "firing".to_owned(),
+                since: time(alert.starts_at),
+                fired_at: time(alert.fired_at),
+                alert_id: Some(alert.id.clone()),
+                ..quiet
+            },
+        });
+    }
+    keys.sort_by(|one, other| one.key.cmp(&other.key));
+    let (stream, class, error) = match evaluation.plan() {
+        Ok(plan) => (plan.query().stream().to_owned(), plan.class(rule).to_owned(), None),
+        Err(error) => (work.stream.clone().unwrap_or_default(), String::new(), Some(error.message().to_owned())),
+    };
+    Explanation { stream, class, error, keys, ..Explanation::default() }
+}
+
+/// The newest row of the stream that speaks of a key.
+async fn newest(service: &Service, plan: &Plan, parts: &[KeyPart]) -> Result<Option<RecordBatch>> {
+    let query = plan.query();
+    let equal = |part: &KeyPart| {
+        let column = query.stream_column(&part.column)?;
+        Some(format!("CAST({} AS VARCHAR) = {}", quoted_name(column), literal(&part.value)))
+    };
+    let conditions: Vec<String> = parts.iter().filter_map(equal).collect();
+    if conditions.is_empty() {
+        return Ok(None);
+    }
+    let order = match plan.of_keys() {
+        true => String::new(),
+        false => format!(" ORDER BY {} DESC, {} DESC", fixed::TIMESTAMP, fixed::OFFSET),
+    };
+    let (table, condition) = (quoted_name(query.stream()), conditions.join(" AND "));
+    let sql = format!("SELECT * FROM public.{table} WHERE {condition}{order} LIMIT 1");
+    let rows = service.session().query(&sql).await?.run().await?.collect().await?;
+    Ok(rows.into_iter().find(|rows| rows.num_rows() > 0))
+}
+
+fn time(micros: Micros) -> Option<String> {
+    Some(DateTime::from_timestamp_micros(micros)?.to_rfc3339_opts(SecondsFormat::Micros, true))
+}

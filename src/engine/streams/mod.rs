@@ -1,0 +1,106 @@
+//! Runs the project's rules: follows the tables that they read (`source`), evaluates them (`runner`), and hands what they
+//! raise to the sinks. One task for all of them; nothing of it waits for a commit.
+//!
+//! A rule that cannot be planned waits until it can: it is tried again when a table has other columns, or comes. What is
+//! known of its keys it keeps meanwhile. Every few seconds all that is known is written down (`state`), and what is told
+//! at once (`journal`), so that a restart (`restore`) goes on where this process was.
+
+mod ask;
+mod journal;
+mod restore;
+mod runner;
+mod source;
+mod state;
+mod status;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use chrono::{DateTime, Utc};
+use deltalake_core::kernel::EagerSnapshot;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use self::ask::{Act, Explained, Explanation, Request, explain, silence};
+pub use self::journal::{ALERTS, alerts_schema};
+pub use self::runner::Runner;
+pub use self::status::{active, active_schema, queries, queries_schema};
+
+use self::journal::Journal;
+use self::work::{Feed, Progress, Work};
+use super::catalog::EngineCatalog;
+use crate::deliver::Message;
+use crate::error::{Error, Kind, Result};
+use crate::query::Service;
+use crate::stream::{Key, Plan, Rule, Silence};
+
+/// The rules of a running project.
+#[derive(Default)]
+pub struct Streams {
+    rules: watch::Sender<Vec<Rule>>,
+    /// By name.
+    work: Mutex<BTreeMap<String, Work>>,
+    /// How each stream gets on.
+    progress: Mutex<BTreeMap<Feed, Progress>>,
+    silences: Mutex<Vec<Silence>>,
+    journal: OnceLock<Arc<Journal>>,
+    /// What was committed of `system.alerts`, where no rule runs.
+    committed: OnceLock<Arc<EagerSnapshot>>,
+}
+
+/// A committed part of `system.alerts`, and the rows above it.
+type Shown = (Option<Arc<EagerSnapshot>>, std::result::Result<RecordBatch, ArrowError>);
+
+impl Streams {
+    /// These are the rules from now on.
+    pub fn take_over(&self, rules: Vec<Rule>) {
+        self.rules.send_if_modified(|now| {
+            let is_other = *now != rules;
+            *now = rules;
+            is_other
+        });
+    }
+
+    /// `system.alerts`; nothing if there is no such table yet.
+    pub fn alerts(&self) -> Option<Shown> {
+        let committed = || Some((Some(self.committed.get()?.clone()), Ok(RecordBatch::new_empty(alerts_schema()))));
+        self.journal.get().map(|journal| journal.shown()).or_else(committed)
+    }
+
+    /// The newest messages about alerts, the newest first.
+    pub fn recent(&self) -> Vec<Message> {
+        self.journal.get().map(|journal| journal.recent()).unwrap_or_default()
+    }
+
+    /// Until when nobody is told of a key of a rule.
+    fn silenced_until(&self, rule: &str, key: &Key) -> Option<DateTime<Utc>> {
+        let silences = self.silences.lock();
+        let silences = silences.iter().filter(|silence| silence.is_of(rule, key)).map(|silence| silence.until);
+        silences.max().filter(|until| *until > Utc::now())
+    }
+
+    /// No rule runs here; this is what was committed of `system.alerts`.
+    pub fn show(&self, committed: Arc<EagerSnapshot>) {
+        let _ = self.committed.set(committed);
+    }
+}
+
+/// How `rule` is run, or why it cannot be.
+pub async fn plan(rule: &Rule, service: &Service, catalog: &EngineCatalog) -> Result<Plan> {
+    let query = service.session().continuous(&rule.sql, rule.resolve_when.as_deref()).await?;
+    let (kept, fed) = (catalog.kept.load(), catalog.fed());
+    let stream = query.stream();
+    let kept = kept.values().find(|kept| kept.rows.name() == stream);
+    if kept.is_none() && !fed.tables.contains_key(stream) {
+        let hint =
+            "the first table of FROM is the stream: an events table, a __changes table, a mirror or a latest table";
+        return Err(Error::new(Kind::Query, format!("{stream} is no stream")).hint(hint));
+    }
+    let key = kept.map(|kept| kept.rows.key().to_vec());
+    let contract = fed.contracts.iter().find(|contract| contract.table == stream);
+    let known = contract.map_or_else(Vec::new, |contract| contract.key.clone());
+    Plan::of(rule, query, key.as_deref(), &known)
+}

@@ -1,0 +1,386 @@
+//! The new rows of one table that rules read, and its time.
+//!
+//! A table that keeps every record is followed through its View: hot batches that were not seen yet, and with SQL what was
+//! committed before it was. Of a table with one row per key the new rows are those of the keys that new records name, once
+//! the records are in it; at first, and where that is not known, all rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use futures::TryStreamExt;
+use futures::future::select_all;
+use tokio::sync::watch;
+
+use crate::engine::catalog::EngineCatalog;
+use crate::engine::lanes::{behind, between, has_seen, see};
+use crate::engine::latest::{Followed, Kept, Seen};
+use crate::error::{Error, Kind, Result};
+use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
+use crate::query::Service;
+use crate::schema::{LogicalColumn, change, fixed, quoted_name};
+use crate::source::ReaderState;
+use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
+
+/// How far the time of a stream is behind its newest events.
+const LATENESS: Micros = 2_000_000;
+
+/// One stream.
+pub(super) struct Source {
+    tables: Vec<Table>,
+    rows: NewRows,
+    clock: Clock<TopicPartition>,
+}
+
+/// A table that keeps every record, and how far it was read.
+struct Table {
+    name: String,
+    live: Arc<LiveView>,
+    /// Nothing before the first time.
+    seen: Option<Positions>,
+    retries: u64,
+    changes: Changes,
+}
+
+/// Tells that rows may have come.
+enum Changes {
+    /// To a table that keeps every record.
+    OfTable(watch::Receiver<()>),
+    /// To the rows that are kept from it.
+    OfRows(watch::Receiver<Option<Seen>>),
+}
+
+enum NewRows {
+    /// Those of the records.
+    OfRecords,
+    /// Those of the keys that the records of each table name.
+    OfKeys { kept: Kept, followed: Vec<Followed> },
+}
+
+/// What has come since the last time.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub batches: Vec<Batch>,
+    /// They are all that there are.
+    pub is_whole: bool,
+    /// When the first record that they come from came from Kafka.
+    pub received_at: Option<Instant>,
+}
+
+impl Table {
+    fn new(name: &str, live: &Arc<LiveView>, changes: Changes) -> Self {
+        Self { name: name.to_owned(), live: Arc::clone(live), seen: None, retries: 0, changes }
+    }
+
+    async fn changed(&mut self) {
+        let changed = match &mut self.changes {
+            Changes::OfTable(changes) => changes.changed().await,
+            Changes::OfRows(changes) => changes.changed().await,
+        };
+        if changed.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Source {
+    /// A table that keeps every record: those that come from now on, or after `seen`.
+    pub fn of_records(name: &str, live: &Arc<LiveView>, seen: Option<Positions>) -> Self {
+        let table = Table { seen, ..Table::new(name, live, Changes::OfTable(live.subscribe())) };
+        Self { tables: vec![table], rows: NewRows::OfRecords, clock: Clock::new(LATENESS) }
+    }
+
+    /// A table with one row per key: all its rows, and then those that change. `None` while a table that it is kept
+    /// from is not there.
+    pub fn of_keys(kept: &Kept, catalog: &EngineCatalog) -> Option<Self> {
+        let (followed, fed) = (kept.followed(), catalog.fed());
+        let table = |followed: &Followed| {
+            let (name, changes) = (&followed.source, Changes::OfRows(followed.subscribe()));
+            Some(Table::new(name, fed.tables.get(name)?, changes))
+        };
+        let tables = followed.iter().map(table).collect::<Option<_>>()?;
+        Some(Self { tables, rows: NewRows::OfKeys { kept: kept.clone(), followed }, clock: Clock::new(LATENESS) })
+    }
+
+    /// Whether it is of this table as it is now: of rows that are kept, or else of what is fed.
+    pub fn is_of(&self, kept: Option<&Kept>, fed: Option<&Arc<LiveView>>) -> bool {
+        match (&self.rows, kept, fed) {
+            (NewRows::OfRecords, None, Some(fed)) => self.tables.iter().all(|table| Arc::ptr_eq(&table.live, fed)),
+            (NewRows::OfKeys { kept, .. }, Some(now), _) => Arc::ptr_eq(&kept.rows, &now.rows),
+            _ => false,
+        }
+    }
+
+    /// The schema version of the table that is fed from a topic; of the newest one, if it is not known which that is.
+    pub fn schema_version(&self, topic: &str) -> u32 {
+        let views: Vec<Arc<View>> = self.tables.iter().map(|table| table.live.pin()).collect();
+        let is_fed = |view: &&Arc<View>| {
+            view.positions.keys().chain(view.hot.iter().map(|hot| &hot.lane)).any(|lane| *lane.topic == *topic)
+        };
+        let newest = |views: &mut dyn Iterator<Item = &Arc<View>>| views.map(|view| view.schema_version).max();
+        newest(&mut views.iter().filter(is_fed)).or_else(|| newest(&mut views.iter())).unwrap_or(0)
+    }
+
+    /// Up to where a table that keeps every record was read; nothing before the first time, or if it is another table.
+    pub fn seen(&self) -> Option<&Positions> {
+        match (&self.rows, self.tables.first()) {
+            (NewRows::OfRecords, Some(table)) => table.seen.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Waits until rows may have come.
+    pub async fn changed(&mut self) {
+        let waits: Vec<_> = self.tables.iter_mut().map(|table| Box::pin(table.changed())).collect();
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(waits).await;
+    }
+
+    /// The rows that have come since the last time.
+    pub async fn take(&mut self, service: &Service) -> Result<Taken> {
+        match &self.rows {
+            NewRows::OfRecords => self.take_records(service).await,
+            NewRows::OfKeys { .. } => self.take_keys(),
+        }
+    }
+
+    /// All rows, if it has one per key.
+    pub fn whole(&self) -> Result<Option<Batch>> {
+        let NewRows::OfKeys { kept, followed } = &self.rows else { return Ok(None) };
+        let rows = kept.rows.scan().map_err(Error::from)?;
+        let mut named = Named::new();
+        for (table, followed) in self.tables.iter().zip(followed) {
+            let view = table.live.pin();
+            for hot in view.hot.iter().filter(|hot| hot.rows.num_rows() > 0) {
+                name(&mut named, &records(hot, &view)?, followed, kept)?;
+            }
+        }
+        of_keys(kept, rows, &named).map(Some)
+    }
+
+    /// The rows that have come after `from`, as far as it has read, if it keeps every record.
+    pub async fn since(&self, service: &Service, from: &Positions) -> Result<Vec<Batch>> {
+        let (NewRows::OfRecords, Some(table)) = (&self.rows, self.tables.first()) else { return Ok(Vec::new()) };
+        let (view, Some(seen)) = (table.live.pin(), &table.seen) else { return Ok(Vec::new()) };
+        let lanes: Vec<_> =
+            seen.iter().filter(|(lane, end)| !has_seen(from, lane, **end)).map(|(lane, _)| lane.clone()).collect();
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = read(service, &table.name, &between(&lanes, from, seen)).await?;
+        let rows = rows.into_iter().filter(|rows| rows.num_rows() > 0);
+        rows.map(|rows| Batch::of_records(rows, time(&view)).map_err(broken)).collect()
+    }
+
+    /// How far time has come. It follows the wall where all is read that the brokers had a moment ago.
+    pub fn now(&mut self, catalog: &EngineCatalog) -> Micros {
+        let mut lanes = Vec::new();
+        for table in &self.tables {
+            let seen = table.seen.as_ref();
+            for (lane, at, state) in catalog.lanes(&table.name) {
+                let is_seen = at.position == at.start || seen.is_some_and(|seen| has_seen(seen, &lane, at.position));
+                let is_at_end = at.high_watermark.is_some_and(|high| high <= at.position);
+                if let Some(asked_at_us) = at.asked_at_us.filter(|_| is_seen && is_at_end)
+                    && state == ReaderState::Reading
+                {
+                    self.clock.reach(&lane, asked_at_us);
+                }
+                lanes.push(lane);
+            }
+        }
+        self.clock.now(&lanes)
+    }
+
+    async fn take_records(&mut self, service: &Service) -> Result<Taken> {
+        let mut taken = Taken::default();
+        for table in &mut self.tables {
+            let view = table.live.pin();
+            let Some(seen) = &mut table.seen else {
+                table.seen = Some(end(&view));
+                continue;
+            };
+            let mut rows = Vec::new();
+            let behind = behind(seen, &view);
+            if !behind.is_empty() {
+                rows = read(service, &table.name, &between(&behind, seen, &view.positions)).await?;
+                view.positions.iter().for_each(|(lane, end)| see(seen, lane, *end));
+            }
+            for hot in &view.hot {
+                if !has_seen(seen, &hot.lane, hot.end) {
+                    see(seen, &hot.lane, hot.end);
+                    taken.received_at = taken.received_at.or(Some(hot.received_at));
+                    if hot.rows.num_rows() > 0 {
+                        rows.push(logical(&hot.rows, &view).map_err(broken)?);
+                    }
+                }
+            }
+            for rows in rows.into_iter().filter(|rows| rows.num_rows() > 0) {
+                let batch = Batch::of_records(rows, time(&view)).map_err(broken)?;
+                note(&mut self.clock, &view, &batch);
+                taken.batches.push(batch);
+            }
+        }
+        Ok(taken)
+    }
+
+    fn take_keys(&mut self) -> Result<Taken> {
+        let NewRows::OfKeys { kept, followed } = &self.rows else { return Ok(Taken::default()) };
+        if kept.rows.is_loading() || kept.rows.stopped().is_some() {
+            return Ok(Taken::default());
+        }
+        let mut taken = Taken::default();
+        let mut named = Named::new();
+        let mut sought: Vec<RecordBatch> = Vec::new();
+        for (table, followed) in self.tables.iter_mut().zip(followed) {
+            let view = table.live.pin();
+            let Some(taken_in) = followed.taken_in() else { continue };
+            // What was committed before it was seen hot, or tried again, may be of any key.
+            taken.is_whole |= table.seen.is_none();
+            let seen = table.seen.get_or_insert_default();
+            if view.retries > table.retries && taken_in.retries >= view.retries {
+                taken.is_whole = true;
+                table.retries = view.retries;
+            }
+            for lane in behind(seen, &view) {
+                let end = view.positions.get(&lane).copied().unwrap_or_default();
+                if has_seen(&taken_in.positions, &lane, end) {
+                    taken.is_whole = true;
+                    see(seen, &lane, end);
+                }
+            }
+            for hot in &view.hot {
+                if has_seen(seen, &hot.lane, hot.end) || !has_seen(&taken_in.positions, &hot.lane, hot.end) {
+                    continue;
+                }
+                see(seen, &hot.lane, hot.end);
+                if hot.rows.num_rows() == 0 {
+                    continue;
+                }
+                taken.received_at = taken.received_at.or(Some(hot.received_at));
+                let batch = records(hot, &view)?;
+                note(&mut self.clock, &view, &batch);
+                sought.extend(name(&mut named, &batch, followed, kept)?);
+            }
+        }
+        let rows = if taken.is_whole {
+            kept.rows.scan().map_err(Error::from)?
+        } else if let Some(first) = sought.first() {
+            let sought = concat_batches(&first.schema(), &sought).map_err(broken)?;
+            kept.rows.get(sought.columns()).map_err(Error::from)?.into_iter().collect()
+        } else {
+            return Ok(taken);
+        };
+        taken.batches.push(of_keys(kept, rows, &named)?);
+        Ok(taken)
+    }
+}
+
+/// The record that named each key last, and when that was.
+type Named = BTreeMap<Key, (Micros, Cause)>;
+
+/// Hot rows of a table that keeps every record.
+fn records(hot: &HotBatch, view: &View) -> Result<Batch> {
+    logical(&hot.rows, view).and_then(|rows| Batch::of_records(rows, time(view))).map_err(broken)
+}
+
+/// Notes the keys that records name, and gives them as key columns; nothing while the columns are not there.
+fn name(named: &mut Named, batch: &Batch, followed: &Followed, kept: &Kept) -> Result<Option<RecordBatch>> {
+    let names = kept.rows.key();
+    let Some(keys_of) = as_keys(&batch.rows, &followed.key, names, &kept.rows.schema()) else { return Ok(None) };
+    for (row, key) in keys(&keys_of, names).into_iter().enumerate() {
+        named.insert(key, (batch.times[row], batch.causes[row].clone()));
+    }
+    Ok(Some(keys_of))
+}
+
+/// What comes next of a table.
+pub(super) fn end(view: &View) -> Positions {
+    let mut end = view.positions.clone();
+    view.hot.iter().for_each(|hot| see(&mut end, &hot.lane, hot.end));
+    end
+}
+
+/// Rows of keys, with the record that `named` each and when that was, if that is known.
+fn of_keys(kept: &Kept, rows: Vec<RecordBatch>, named: &Named) -> Result<Batch> {
+    let rows = match rows.first() {
+        Some(first) => concat_batches(&first.schema(), &rows).map_err(broken)?,
+        None => RecordBatch::new_empty(kept.rows.schema()),
+    };
+    let entities = keys(&rows, kept.rows.key());
+    let found: BTreeSet<&Key> = entities.iter().collect();
+    let gone = named.iter().filter(|(key, _)| !found.contains(key));
+    let gone = gone.map(|(key, (at, cause))| (Arc::clone(key), *at, cause.clone())).collect();
+    // Of all rows together it is not known which record made each what it is.
+    let unnamed = Cause { topic: kept.rows.name().into(), partition: -1, offset: -1 };
+    let cause = |key: &Key| named.get(key).map_or_else(|| unnamed.clone(), |(_, cause)| cause.clone());
+    let causes = entities.iter().map(cause).collect();
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let own = rows.column_by_name(fixed::EVENT_TIME).and_then(|column| cast(column, &micros).ok());
+    let own = own.as_ref().map(|column| column.as_primitive::<TimestampMicrosecondType>());
+    let now = chrono::Utc::now().timestamp_micros();
+    let time = |(row, key): (usize, &Key)| {
+        let own = || own.filter(|own| own.is_valid(row)).map(|own| own.value(row));
+        named.get(key).map(|(at, _)| *at).or_else(own).unwrap_or(now)
+    };
+    let times = entities.iter().enumerate().map(time).collect();
+    Ok(Batch::new(rows, times, causes, gone))
+}
+
+/// The column that says when a row of a table happened.
+fn time(view: &View) -> &'static str {
+    if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
+}
+
+/// Rows with the columns that people see.
+fn logical(rows: &RecordBatch, view: &View) -> std::result::Result<RecordBatch, ArrowError> {
+    let columns = LogicalColumn::all(&view.schema).into_iter();
+    let columns = columns.map(|column| Ok((column.name.clone(), column.of_batch(rows)?, true)));
+    RecordBatch::try_from_iter_with_nullable(columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?)
+}
+
+/// What rows say of the time.
+fn note(clock: &mut Clock<TopicPartition>, view: &View, batch: &Batch) {
+    let mut newest: BTreeMap<(&str, i32), Micros> = BTreeMap::new();
+    for (at, cause) in batch.times.iter().zip(&batch.causes) {
+        let known = newest.entry((&cause.topic, cause.partition)).or_insert(*at);
+        *known = (*known).max(*at);
+    }
+    for ((topic, partition), at) in newest {
+        let is_lane = |lane: &&TopicPartition| *lane.topic == *topic && lane.partition == partition;
+        let lanes = view.positions.keys().chain(view.hot.iter().map(|hot| &hot.lane));
+        if let Some(lane) = lanes.filter(is_lane).max_by_key(|lane| lane.incarnation) {
+            clock.reach(lane, at);
+        }
+    }
+}
+
+/// The keys that records name, as key columns; `None` while the columns are not there.
+fn as_keys(rows: &RecordBatch, columns: &[String], names: &[String], schema: &SchemaRef) -> Option<RecordBatch> {
+    let mut fields = Vec::new();
+    let mut arrays: Vec<ArrayRef> = Vec::new();
+    for (column, name) in columns.iter().zip(names) {
+        let kind = schema.field_with_name(name).ok()?.data_type();
+        arrays.push(cast(rows.column_by_name(column)?, kind).ok()?);
+        fields.push(Field::new(name, kind.clone(), true));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()
+}
+
+/// Rows of a table of which `condition` is true, in the order of their records.
+async fn read(service: &Service, table: &str, condition: &str) -> Result<Vec<RecordBatch>> {
+    let session = service.session();
+    session.set("statement_timeout", "0")?;
+    let (table, order) = (quoted_name(table), [fixed::TOPIC, fixed::PARTITION, fixed::OFFSET].join(", "));
+    let sql = format!("SELECT * FROM public.{table} WHERE {condition} ORDER BY {order}");
+    session.query(&sql).await?.run().await?.try_collect().await
+}
+
+fn broken(error: ArrowError) -> Error {
+    Error::new(Kind::Internal, "new rows cannot be read").because(error)
+}

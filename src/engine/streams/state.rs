@@ -1,0 +1,125 @@
+//! All that is known at one moment, as it is written down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::Streams;
+use super::journal::{Journal, rival};
+use super::work::{Feed, Stream, Work};
+use crate::error::Error;
+use crate::lake::{self, Positions, TopicPartition};
+use crate::stream::{PositionState, RuleState, State, StreamState};
+use crate::task::{Shutdown, failpoint};
+
+/// Pause before the store is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What is known now; `number` is that of the last transition.
+pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u64, is_last: bool) -> State {
+    let rules = streams.work.lock();
+    let rule = |(name, work): (&String, &Work)| {
+        let instances = work.evaluation.life().instances();
+        let instances = instances.map(|(key, instance)| (Arc::clone(key), instance.clone())).collect();
+        let (key, stream) = (work.evaluation.rule().key.clone(), work.stream.clone());
+        let since = work
+            .since
+            .as_ref()
+            .map(|since| since.iter().map(|(table, positions)| (table.clone(), position_states(positions))).collect());
+        (name.clone(), RuleState { key, stream, since, instances })
+    };
+    State {
+        written_at: Utc::now(),
+        number,
+        is_last,
+        silences: streams.silences.lock().iter().filter(|silence| silence.until > Utc::now()).cloned().collect(),
+        streams: feeds.iter().filter_map(|(feed, stream)| stream_state(feed, stream)).collect(),
+        rules: rules.iter().map(rule).collect(),
+    }
+}
+
+fn stream_state((table, ordered): &Feed, stream: &Stream) -> Option<StreamState> {
+    let mut next = stream.source.seen()?.clone();
+    // Rows that wait are read again; those that were handed out are not newer than `passed`.
+    for cause in stream.order.causes() {
+        let lanes =
+            next.iter_mut().filter(|(lane, _)| *lane.topic == *cause.topic && lane.partition == cause.partition);
+        if let Some((_, next)) = lanes.max_by_key(|(lane, _)| lane.incarnation) {
+            *next = cause.offset.min(*next);
+        }
+    }
+    let newest = stream
+        .newest
+        .iter()
+        .map(|(columns, newest)| (columns.clone(), newest.iter().map(|(key, at)| (Arc::clone(key), *at)).collect()));
+    Some(StreamState {
+        table: table.clone(),
+        ordered: *ordered,
+        passed: stream.order.passed(),
+        positions: position_states(&next),
+        newest: newest.collect(),
+    })
+}
+
+fn position_states(positions: &Positions) -> Vec<PositionState> {
+    let position = |(lane, next): (&TopicPartition, &i64)| {
+        let TopicPartition { topic, incarnation, partition } = lane;
+        PositionState { topic: topic.to_string(), incarnation: *incarnation, partition: *partition, next: *next }
+    };
+    positions.iter().map(position).collect()
+}
+
+/// The positions that a state says.
+pub(super) fn positions(states: &[PositionState]) -> Positions {
+    let position = |position: &PositionState| {
+        let PositionState { topic, incarnation, partition, next } = position;
+        (TopicPartition { topic: topic.as_str().into(), incarnation: *incarnation, partition: *partition }, *next)
+    };
+    states.iter().map(position).collect()
+}
+
+/// Writes `state` down once the journal has all that it knows of, and deletes what nobody needs any more: `covered` are
+/// the transitions that the state before it knew. Returns those that this one knows.
+pub(super) async fn write(
+    state: State,
+    epoch: u64,
+    covered: u64,
+    journal: &Journal,
+    abort: &Shutdown,
+    failed: &mpsc::Sender<Error>,
+) -> u64 {
+    let bytes = match tokio::task::block_in_place(|| state.to_bytes()) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) => {
+            error!(error = %error, "state of alerts cannot be written down");
+            return covered;
+        }
+    };
+    if abort.run_until_cancelled(journal.until_written(state.number)).await.is_none() {
+        return covered;
+    }
+    loop {
+        failpoint::hit("alerts_before_state");
+        match journal.files().write_state(epoch, bytes.clone()).await {
+            Ok(true) => break,
+            Ok(false) => {
+                let _ = failed.send(rival()).await;
+                return covered;
+            }
+            Err(error) => warn!(error = lake::reason(&error), "state of alerts not written down, trying again"),
+        }
+        if abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return covered;
+        }
+    }
+    failpoint::hit("alerts_after_state");
+    if let Err(error) = journal.files().tidy(covered.min(journal.logged()) + 1).await {
+        warn!(error = lake::reason(&error), "old states of alerts not deleted, trying again later");
+    }
+    state.number
+}

@@ -1,0 +1,201 @@
+//! What a rule has at hand while it runs, and what a stream has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use hdrhistogram::Histogram;
+
+use super::source::Source;
+use crate::engine::catalog::EngineCatalog;
+use crate::error::{Error, Kind};
+use crate::lake::{LiveView, Positions};
+use crate::stream::{Batch, Evaluation, Instance, Key, Micros, Order, Row, Rule, Storm, Told};
+
+/// Times of so long ago at least are forgotten.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// A rule at work.
+pub(super) struct Work {
+    pub evaluation: Evaluation,
+    /// The table that what is known of its keys comes from.
+    pub stream: Option<String>,
+    /// What was told before the start, until the rule is planned.
+    pub told: Vec<Told>,
+    /// Fingerprints of the tables that it was planned with, see [`fingerprints`].
+    pub planned_with: u64,
+    /// What it has raised lately.
+    pub storm: Storm,
+    /// When the keys that it expects were asked for last.
+    pub expected_at: Option<Instant>,
+    /// It has not seen all rows of its stream yet.
+    pub is_new: bool,
+    /// Where tables stood when it came, or could not be planned any more, until it has looked at what came since.
+    pub since: Option<Arc<Ends>>,
+}
+
+/// What comes next of each table.
+pub(super) type Ends = BTreeMap<String, Positions>;
+
+/// A table that rules read, and whether they look at its rows in the order of their times.
+pub(super) type Feed = (String, bool);
+
+impl Work {
+    /// A rule that is to be planned, of whose keys this is known, from that stream.
+    pub fn new(rule: Rule, known: impl IntoIterator<Item = (Key, Instance<Row>)>, stream: Option<String>) -> Self {
+        let unplanned = Error::new(Kind::Unavailable, "the rule is not planned yet");
+        let mut evaluation = Evaluation::new(Arc::new(rule), Err(unplanned));
+        evaluation.restore(known);
+        Self {
+            evaluation,
+            stream,
+            told: Vec::new(),
+            planned_with: 0,
+            storm: Storm::default(),
+            expected_at: None,
+            is_new: true,
+            since: None,
+        }
+    }
+
+    /// The stream that it reads, if it can be planned.
+    pub fn feed(&self) -> Option<Feed> {
+        let plan = self.evaluation.plan().ok()?;
+        Some((plan.query().stream().to_owned(), plan.ordered()))
+    }
+
+    /// The fingerprint of the tables that it reads: of all, if it cannot be planned.
+    pub fn tables(&self, all: &BTreeMap<String, u64>) -> u64 {
+        let mut hash = DefaultHasher::new();
+        match self.evaluation.plan() {
+            Ok(plan) => {
+                let look_ups = plan.query().look_ups().into_iter().map(|(table, _)| table);
+                let names = look_ups.chain([plan.query().stream().to_owned(), VIEWS.to_owned()]);
+                names.for_each(|name| all.get(&name).hash(&mut hash));
+            }
+            Err(_) => all.hash(&mut hash),
+        }
+        hash.finish()
+    }
+}
+
+/// How a stream gets on, for who watches.
+pub(super) struct Progress {
+    /// How far its time has come.
+    pub clock: Micros,
+    /// From Kafka to where all rules had looked at a batch, in microseconds: of this minute, and of the one before.
+    now: Option<Histogram<u64>>,
+    before: Option<Histogram<u64>>,
+    since: Instant,
+}
+
+impl Progress {
+    /// Rules had looked at a batch so long after it came from Kafka.
+    pub fn took(&mut self, time: Duration) {
+        if self.since.elapsed() >= RECENT {
+            self.since = Instant::now();
+            self.before = std::mem::replace(&mut self.now, histogram());
+        }
+        if let Some(now) = &mut self.now {
+            now.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The longest time of this share of the newest batches.
+    pub fn quantile_us(&self, share: f64) -> Option<u64> {
+        let mut all = self.now.clone()?;
+        if let Some(before) = &self.before {
+            all.add(before).ok()?;
+        }
+        (!all.is_empty()).then(|| all.value_at_quantile(share))
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { clock: Micros::MIN, now: histogram(), before: None, since: Instant::now() }
+    }
+}
+
+/// Of times in microseconds, within one percent.
+fn histogram() -> Option<Histogram<u64>> {
+    Histogram::new(2).ok()
+}
+
+/// A table that rules read.
+pub(super) struct Stream {
+    pub source: Source,
+    /// Rows that wait until nothing older can come.
+    pub order: Order,
+    /// By columns that say whose a row is: when each was heard of last.
+    pub newest: BTreeMap<Vec<String>, HashMap<Key, Micros>>,
+    /// Its columns when rules were planned.
+    pub schema: SchemaRef,
+    /// How far its time has come.
+    pub clock: Micros,
+    /// Why no rows could be read, and when that was.
+    pub trouble: Option<(String, Instant)>,
+}
+
+impl Stream {
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            order: Order::default(),
+            newest: BTreeMap::new(),
+            schema: Arc::new(Schema::empty()),
+            clock: Micros::MIN,
+            trouble: None,
+        }
+    }
+
+    /// The rows that are not older than what was heard of the same before; from now on they are what was heard.
+    pub fn fresh(&mut self, batch: &Batch, entity: &[String]) -> Vec<u32> {
+        let newest = self.newest.entry(entity.to_vec()).or_default();
+        let entities = batch.entities(entity);
+        let mut is_fresh = |row: &u32| {
+            let (key, at) = (&entities[*row as usize], batch.times[*row as usize]);
+            match newest.get_mut(key) {
+                Some(newest) if at < *newest => false,
+                Some(newest) => {
+                    *newest = at;
+                    true
+                }
+                None => {
+                    newest.insert(Arc::clone(key), at);
+                    true
+                }
+            }
+        };
+        (0..batch.len() as u32).filter(|row| is_fresh(row)).collect()
+    }
+}
+
+/// Where all tables stand now.
+pub(super) fn ends(catalog: &EngineCatalog) -> Ends {
+    let end = |(name, live): (&String, &Arc<LiveView>)| (name.clone(), super::source::end(&live.pin()));
+    catalog.fed().tables.iter().map(end).collect()
+}
+
+/// What stands for the texts of views among tables.
+const VIEWS: &str = "";
+
+/// Tells the tables that queries may read apart from what they were: their columns, and what keeps their rows.
+pub(super) fn fingerprints(catalog: &EngineCatalog) -> BTreeMap<String, u64> {
+    let of = |schema: &Schema, rows: Option<*const ()>| {
+        let mut hash = DefaultHasher::new();
+        (schema.fields(), rows).hash(&mut hash);
+        hash.finish()
+    };
+    let (fed, kept) = (catalog.fed(), catalog.kept.load());
+    let tables = fed.tables.iter().map(|(name, live)| (name.clone(), of(&live.pin().schema, None)));
+    let rows = kept.values().map(|kept| {
+        let address = Arc::as_ptr(&kept.rows).cast::<()>();
+        (kept.rows.name().to_owned(), of(&kept.rows.schema(), Some(address)))
+    });
+    let mut views = DefaultHasher::new();
+    catalog.views.read().hash(&mut views);
+    tables.chain(rows).chain([(VIEWS.to_owned(), views.finish())]).collect()
+}

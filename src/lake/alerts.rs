@@ -1,0 +1,245 @@
+//! What is written down of alerts.
+//!
+//! ```text
+//! _millpond/alerts/journal/<number>.json   transitions from that number on, as soon as they are told
+//! _millpond/alerts/state/<epoch>.json      all that is known of keys, every few seconds; the newest counts
+//! system/alerts                            the transitions as a Delta table; txn `alerts` = the number of the last one
+//! ```
+//! A journal object is deleted once a state and the Delta table have what it says. What the objects hold is the business
+//! of whoever writes them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use parking_lot::Mutex;
+
+use super::commit::machine::Outcome;
+use super::commit::{self, CommitError};
+use super::flush;
+use super::table::{CHECKPOINT_EVERY, Table};
+use crate::task::Shutdown;
+
+const STATES: &str = "_millpond/alerts/state";
+const JOURNAL: &str = "_millpond/alerts/journal";
+/// States that are kept: the newest, and the one before it.
+const KEPT: usize = 2;
+/// Requests under way at once.
+const REQUESTS: usize = 8;
+/// The number of the last transition in `system.alerts`.
+const TXN: &str = "alerts";
+
+/// The objects.
+pub struct AlertFiles {
+    store: Arc<dyn ObjectStore>,
+    /// Numbers of the objects that are there, or may be.
+    states: Mutex<BTreeSet<u64>>,
+    journal: Mutex<BTreeSet<u64>>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct FoundAlerts {
+    /// The newest state and its epoch.
+    pub state: Option<(u64, Bytes)>,
+    /// The journal, in its order.
+    pub journal: Vec<Bytes>,
+}
+
+impl AlertFiles {
+    /// Reads what is there.
+    pub async fn open(store: &Arc<dyn ObjectStore>) -> Result<(Self, FoundAlerts), StoreError> {
+        let (states, journal) = (numbers(store, STATES).await?, numbers(store, JOURNAL).await?);
+        let mut found = FoundAlerts::default();
+        if let Some(epoch) = states.last() {
+            found.state = Some((*epoch, store.get(&path(STATES, *epoch)).await?.bytes().await?));
+        }
+        let read = stream::iter(journal.clone())
+            .map(|number| async move { store.get(&path(JOURNAL, number)).await?.bytes().await });
+        found.journal = read.buffered(REQUESTS).try_collect().await?;
+        let files = Self { store: Arc::clone(store), states: Mutex::new(states), journal: Mutex::new(journal) };
+        Ok((files, found))
+    }
+
+    /// Writes the state of `epoch`. False if somebody else has written one.
+    pub async fn write_state(&self, epoch: u64, bytes: Bytes) -> Result<bool, StoreError> {
+        self.states.lock().insert(epoch);
+        self.create(&path(STATES, epoch), bytes).await
+    }
+
+    /// Writes transitions from `number` on. False if somebody else has.
+    pub async fn write_journal(&self, number: u64, bytes: Bytes) -> Result<bool, StoreError> {
+        self.journal.lock().insert(number);
+        self.create(&path(JOURNAL, number), bytes).await
+    }
+
+    async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool, StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(path, bytes.clone().into(), options).await {
+            Ok(_) => Ok(true),
+            // A lost answer makes our own look like another's, so it is read back.
+            Err(StoreError::AlreadyExists { .. }) => Ok(self.store.get(path).await?.bytes().await? == bytes),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes states but the newest ones, and journal objects all of whose transitions are before `number`.
+    pub async fn tidy(&self, number: u64) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        {
+            let states = self.states.lock();
+            gone.extend(states.iter().rev().skip(KEPT).map(|epoch| (STATES, *epoch)));
+            let journal: Vec<u64> = self.journal.lock().iter().copied().collect();
+            // One ends where the next begins.
+            gone.extend(journal.windows(2).filter(|two| two[1] <= number).map(|two| (JOURNAL, two[0])));
+        }
+        for (folder, number) in gone {
+            match self.store.delete(&path(folder, number)).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let of = if folder == STATES { &self.states } else { &self.journal };
+            of.lock().remove(&number);
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of the objects in a folder.
+async fn numbers(store: &Arc<dyn ObjectStore>, folder: &str) -> Result<BTreeSet<u64>, StoreError> {
+    let listed: Vec<_> = store.list(Some(&Path::from(folder))).try_collect().await?;
+    let number = |name: &str| name.strip_suffix(".json")?.parse().ok();
+    Ok(listed.iter().filter_map(|object| number(object.location.filename()?)).collect())
+}
+
+fn path(folder: &str, number: u64) -> Path {
+    // Twenty digits, so that names sort like numbers.
+    Path::from(folder).join(format!("{number:020}.json"))
+}
+
+/// `system.alerts`: the transitions, each once.
+pub struct AlertLog {
+    table: Table,
+}
+
+impl AlertLog {
+    /// Over the opened Delta table.
+    pub fn new(table: Table) -> Self {
+        Self { table }
+    }
+
+    /// The number of the last transition in it.
+    pub fn last(&self) -> u64 {
+        self.table.number(TXN).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Writes a checkpoint when one is due since the version `last`. What fails is tried again later.
+    pub async fn checkpoint(&mut self, last: &mut u64) {
+        if self.table.version() < *last + CHECKPOINT_EVERY {
+            return;
+        }
+        *last = self.table.version();
+        let written = match self.table.checkpoint().await {
+            Ok(()) => self.table.reopen().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            self.table.warn("checkpoint not written, trying again later", &error);
+        }
+    }
+
+    /// Appends transitions behind the last one, up to number `last`, however long the store is away. False if another
+    /// writer has.
+    pub async fn append(&mut self, last: u64, rows: RecordBatch, stop: &Shutdown) -> Result<bool, CommitError> {
+        let schema = rows.schema();
+        let adds = loop {
+            match self.table.stage(std::slice::from_ref(&rows), &schema).await {
+                Ok(adds) => break adds,
+                Err(error) => self.table.warn("transitions of alerts not written, trying again", &error),
+            }
+            flush::pause(stop).await?;
+        };
+        let (before, last) = (self.last().cast_signed(), last.cast_signed());
+        let outcome = commit::commit_number(&mut self.table, TXN, &adds, before, last, stop).await?;
+        // Whoever moves the number to where we wanted it is ourselves, and the answer was lost: there is one writer.
+        Ok(matches!(outcome, Outcome::Landed | Outcome::Adopted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+    use crate::lake::store::testing::{Moody, stores};
+    use crate::lake::{Lake, Positions, SYSTEM};
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::from(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_newest_state_and_the_journal_are_found_and_what_nobody_needs_is_deleted() {
+        let moody = Arc::new(Moody::default());
+        let store: Arc<dyn ObjectStore> = moody.clone();
+        let (files, found) = AlertFiles::open(&store).await.unwrap();
+        assert!(found.state.is_none() && found.journal.is_empty());
+        moody.lose_next_answer.store(true, Ordering::SeqCst);
+        assert!(files.write_state(1, bytes("one")).await.unwrap(), "a lost answer is no rival");
+        for epoch in 2..5 {
+            assert!(files.write_state(epoch, bytes(&format!("state {epoch}"))).await.unwrap());
+        }
+        for number in [1, 4, 9, 10] {
+            assert!(files.write_journal(number, bytes(&format!("from {number}"))).await.unwrap());
+        }
+        // Somebody who did not see them is another process.
+        let other = AlertFiles { store: store.clone(), states: Mutex::default(), journal: Mutex::default() };
+        assert!(!other.write_state(4, bytes("mine")).await.unwrap());
+        assert!(!other.write_journal(9, bytes("mine")).await.unwrap());
+
+        // All before 9 are kept elsewhere: the object from 9 on may hold some that are not.
+        files.tidy(9).await.unwrap();
+        let (files, found) = AlertFiles::open(&store).await.unwrap();
+        assert_eq!(found.state, Some((4, bytes("state 4"))));
+        assert_eq!(found.journal, [bytes("from 9"), bytes("from 10")]);
+        assert_eq!(numbers(&store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
+        files.tidy(1_000).await.unwrap();
+        assert_eq!(
+            numbers(&store, JOURNAL).await.unwrap(),
+            BTreeSet::from([10]),
+            "nobody knows where the last one ends"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_transition_is_in_the_log_once() {
+        let moody = Arc::new(Moody::default());
+        let lake = Lake::new(stores(moody.clone()));
+        let rows = |numbers: &[i64]| {
+            let numbers: ArrayRef = Arc::new(Int64Array::from(numbers.to_vec()));
+            RecordBatch::try_from_iter_with_nullable([("number", numbers, true)]).unwrap()
+        };
+        let (log, data) = lake.table_stores(SYSTEM, "alerts").unwrap();
+        let schema = rows(&[]).schema();
+        let table = commit::create("alerts", log, data, &schema, &[], 0, &Positions::new()).await.unwrap();
+        let (mut log, stop) = (AlertLog::new(table), Shutdown::new());
+        assert_eq!(log.last(), 0);
+        assert!(log.append(3, rows(&[1, 2, 3]), &stop).await.unwrap());
+        moody.lose_next_answer.store(true, Ordering::SeqCst);
+        assert!(log.append(5, rows(&[4, 5]), &stop).await.unwrap(), "it is there, and the answer was lost");
+        assert_eq!(log.last(), 5);
+        let again = AlertLog::new(lake.open(SYSTEM, "alerts").await.unwrap().unwrap());
+        assert_eq!((again.last(), again.table().files()), (5, 2));
+    }
+}

@@ -1,0 +1,127 @@
+//! Puts rows that came out of order into the order of their times, as far as they may be late.
+
+use std::borrow::Cow;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+
+use super::batch::Batch;
+use super::life::{Cause, Micros};
+use crate::schema::conform;
+
+/// Rows that wait until nothing older can come.
+#[derive(Debug, Default)]
+pub struct Order {
+    waiting: Vec<Batch>,
+    /// Until when rows were handed out.
+    passed: Option<Micros>,
+    /// Rows that came too late.
+    late: u64,
+}
+
+impl Order {
+    /// Rows have come.
+    pub fn add(&mut self, batch: &Batch) -> Result<(), ArrowError> {
+        let passed = self.passed.unwrap_or(Micros::MIN);
+        let in_time: Vec<u32> = (0..batch.len() as u32).filter(|row| batch.times[*row as usize] > passed).collect();
+        self.late += (batch.len() - in_time.len()) as u64;
+        if !in_time.is_empty() {
+            self.waiting.push(batch.only(&in_time)?.into_owned());
+        }
+        Ok(())
+    }
+
+    /// Those that happened until `clock`, in order; `None` if there are none. From now on whatever is older is too late.
+    pub fn pass(&mut self, clock: Micros) -> Result<Option<Batch>, ArrowError> {
+        self.passed = self.passed.max(Some(clock));
+        let (mut due, mut rest): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
+        for batch in std::mem::take(&mut self.waiting) {
+            let (now, later): (Vec<u32>, Vec<u32>) =
+                (0..batch.len() as u32).partition(|row| batch.times[*row as usize] <= clock);
+            due.extend((!now.is_empty()).then(|| batch.only(&now).map(Cow::into_owned)).transpose()?);
+            rest.extend((!later.is_empty()).then(|| batch.only(&later).map(Cow::into_owned)).transpose()?);
+        }
+        self.waiting = rest;
+        let Some(newest) = due.last() else { return Ok(None) };
+        // All in the columns of the newest.
+        let schema = newest.rows.schema();
+        let rows = due.iter().map(|batch| conform(&batch.rows, &schema)).collect::<Result<Vec<RecordBatch>, _>>()?;
+        let times = due.iter().flat_map(|batch| batch.times.iter().copied()).collect();
+        let causes = due.iter().flat_map(|batch| batch.causes.iter().cloned()).collect();
+        let all = Batch::new(concat_batches(&schema, &rows)?, times, causes, Vec::new());
+        let place = |row: &u32| {
+            let cause = &all.causes[*row as usize];
+            (all.times[*row as usize], cause.topic.clone(), cause.partition, cause.offset, *row)
+        };
+        let mut order: Vec<u32> = (0..all.len() as u32).collect();
+        order.sort_by_cached_key(place);
+        Ok(Some(all.only(&order)?.into_owned()))
+    }
+
+    /// Goes on behind rows that happened until `passed`.
+    pub fn after(passed: Option<Micros>) -> Self {
+        Self { passed, ..Self::default() }
+    }
+
+    /// Until when rows were handed out.
+    pub fn passed(&self) -> Option<Micros> {
+        self.passed
+    }
+
+    /// The records of the rows that wait.
+    pub fn causes(&self) -> impl Iterator<Item = &Cause> {
+        self.waiting.iter().flat_map(|batch| &batch.causes)
+    }
+
+    /// Rows that came too late.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Rows that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.iter().map(Batch::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(times: &[Micros], first_offset: i64) -> Batch {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(times.to_vec()));
+        let cause = |at: usize| Cause { topic: "t".into(), partition: 0, offset: first_offset + at as i64 };
+        let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        Batch::new(rows, times.to_vec(), (0..times.len()).map(cause).collect(), Vec::new())
+    }
+
+    proptest! {
+        /// Whatever comes in time is handed out once and in order; what does not is counted.
+        #[test]
+        fn rows_come_out_in_the_order_of_their_times(
+            steps in prop::collection::vec((prop::collection::vec(0i64..100, 0..6), 0i64..100), 0..12),
+        ) {
+            let (mut order, mut clock, mut offset) = (Order::default(), Micros::MIN, 0);
+            let (mut sent, mut got) = (0, Vec::new());
+            for (times, next) in steps {
+                order.add(&batch(&times, offset)).unwrap();
+                (offset, sent) = (offset + times.len() as i64, sent + times.len());
+                clock = clock.max(next);
+                if let Some(batch) = order.pass(clock).unwrap() {
+                    prop_assert!(batch.times.iter().all(|at| *at <= clock));
+                    let numbers = batch.rows.column(0).to_data();
+                    prop_assert_eq!(numbers.buffers()[0].typed_data::<i64>(), &batch.times[..]);
+                    got.extend(batch.times.iter().copied().zip(batch.causes.iter().map(|cause| cause.offset)));
+                }
+            }
+            prop_assert!(got.is_sorted(), "{:?}", got);
+            prop_assert_eq!(got.len() + order.waiting() + order.late() as usize, sent);
+        }
+    }
+}

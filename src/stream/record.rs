@@ -1,0 +1,307 @@
+//! What is written down of rules, so that a restart goes on: transitions that were told, and what is known of keys. The
+//! forms are frozen.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::evaluation::Row;
+use super::life::{Alert, Became, Cause, Instance, Key, Micros, Transition};
+use crate::deliver::Message;
+
+/// The forms that this program writes.
+const FORMAT: u32 = 1;
+
+/// A transition that was told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// All transitions of a lake are counted in their order, from 1.
+    pub number: u64,
+    /// The entity of the stream whose rows speak of the key.
+    pub entity: Key,
+    /// What was told.
+    pub message: Message,
+}
+
+/// All that is known at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// When it was written.
+    pub written_at: DateTime<Utc>,
+    /// The number of the last transition.
+    pub number: u64,
+    /// It is the last word of a process that ended in order: all that was to be told is told, or waits in a backlog.
+    pub is_last: bool,
+    /// How far streams were read that keep every record.
+    pub streams: Vec<StreamState>,
+    /// Who is not to be told of what.
+    pub silences: Vec<Silence>,
+    /// Keys that are not quiet, or were not long ago, by rule.
+    pub rules: BTreeMap<String, RuleState>,
+}
+
+/// Nobody is told of a rule, or of some of its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// The rule.
+    pub rule: String,
+    /// What must be true of a key.
+    pub key: Vec<KeyPart>,
+    /// Until when.
+    pub until: DateTime<Utc>,
+}
+
+impl Silence {
+    /// Whether it is about a key of a rule.
+    pub fn is_of(&self, rule: &str, key: &Key) -> bool {
+        self.rule == rule && self.key.iter().all(|part| part.is_of(key))
+    }
+}
+
+/// What one column of a key must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// The column.
+    pub column: String,
+    /// Its value, as text.
+    pub value: String,
+}
+
+impl KeyPart {
+    /// Whether it is true of a key.
+    pub fn is_of(&self, key: &Key) -> bool {
+        let key: Option<Row> = serde_json::from_str(key).ok();
+        match key.as_ref().and_then(|key| key.get(&self.column)) {
+            Some(Value::String(text)) => *text == self.value,
+            Some(value) => value.to_string() == self.value,
+            None => false,
+        }
+    }
+}
+
+/// How far a stream was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamState {
+    /// The table.
+    pub table: String,
+    /// Its rows were looked at in the order of their times.
+    pub ordered: bool,
+    /// Until when they were.
+    pub passed: Option<Micros>,
+    /// What comes next.
+    pub positions: Vec<PositionState>,
+    /// By columns that say whose a row is: when each was heard of last.
+    pub newest: Vec<(Vec<String>, Vec<(Key, Micros)>)>,
+}
+
+/// The next offset of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionState {
+    /// Its topic.
+    pub topic: String,
+    /// The life of the topic.
+    pub incarnation: u32,
+    /// Its number.
+    pub partition: i32,
+    /// The next offset.
+    pub next: i64,
+}
+
+/// What is known of a rule's keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleState {
+    /// The columns that tell them apart.
+    pub key: Vec<String>,
+    /// The stream that speaks of them; unknown if the rule could not be planned.
+    pub stream: Option<String>,
+    /// What comes next of each table, if the rule has not looked at what came since.
+    pub since: Option<BTreeMap<String, Vec<PositionState>>>,
+    /// The keys.
+    pub instances: Vec<(Key, Instance<Row>)>,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not JSON, or not of this form.
+    #[error("it is no record of alerts: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a later program.
+    #[error("it is of form {0}, this program knows form {FORMAT}")]
+    Newer(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    format: u32,
+    record: T,
+}
+
+fn write<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
+    Ok(serde_json::to_vec(&Versioned { format: FORMAT, record })?)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    match serde_json::from_slice::<Versioned<Value>>(bytes)? {
+        Versioned { format: FORMAT, record } => Ok(serde_json::from_value(record)?),
+        Versioned { format, .. } => Err(RecordError::Newer(format)),
+    }
+}
+
+impl State {
+    /// Its bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
+        write(self)
+    }
+
+    /// Reads [`Self::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        read(bytes)
+    }
+}
+
+impl Told {
+    /// The bytes of several.
+    pub fn to_bytes(told: &[&Self]) -> Result<Vec<u8>, RecordError> {
+        write(&told)
+    }
+
+    /// Reads [`Self::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Vec<Self>, RecordError> {
+        read(bytes)
+    }
+
+    /// What a message about an alert tells, if it is one; `number` is what it gets.
+    pub fn of_message(number: u64, message: Message) -> Option<Self> {
+        let key = message.key.strip_prefix(message.payload.get("rule")?.as_str()?)?.strip_prefix(':')?;
+        let told = Self { number, entity: key.into(), message };
+        told.transition().is_some().then_some(told)
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &str {
+        self.text("rule").unwrap_or_default()
+    }
+
+    /// What was told.
+    pub fn transition(&self) -> Option<Transition<Row>> {
+        let key = self.message.key.strip_prefix(self.rule())?.strip_prefix(':')?;
+        let (starts_at, fired_at) = (self.time("starts_at")?, self.time("fired_at")?);
+        let (became, at) = match self.text("state")? {
+            "resolved" => (Became::Resolved, self.time("ends_at")?),
+            _ => match self.message.id.rsplit_once("/repeated/") {
+                Some((_, at)) => (Became::Repeated, at.parse().ok()?),
+                None => (Became::Firing, fired_at),
+            },
+        };
+        let cause: Cause = serde_json::from_value(self.message.payload.get("cause")?.clone()).ok()?;
+        let row = self.message.payload.get("values")?.as_object()?.clone();
+        let alert = Alert { id: self.text("alert_id")?.to_owned(), starts_at, fired_at, cause, row };
+        Some(Transition { key: key.into(), entity: self.entity.clone(), became, at, alert })
+    }
+
+    /// A text of the message.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.message.payload.get(field)?.as_str()
+    }
+
+    /// A time of the message.
+    pub fn time(&self, field: &str) -> Option<Micros> {
+        Some(DateTime::parse_from_rfc3339(self.text(field)?).ok()?.timestamp_micros())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::deliver::Template;
+    use crate::stream::{Phase, Proof, Rule, message};
+
+    fn rule() -> Rule {
+        let message = Template::parse("{plate}: on").unwrap();
+        Rule { hash: "0011".into(), message, ..Rule::gone("lights") }
+    }
+
+    fn transition(became: Became, at: Micros) -> Transition<Row> {
+        let cause = Cause { topic: "fleet".into(), partition: 3, offset: 17 };
+        let row = json!({"car": 1, "plate": "12가3456", "speed": 0.5}).as_object().unwrap().clone();
+        let alert =
+            Alert { id: "a1".into(), starts_at: 1_795_348_800_000_001, fired_at: 1_795_348_830_000_001, cause, row };
+        Transition { key: r#"{"car":1}"#.into(), entity: r#"{"car":1,"x":2}"#.into(), became, at, alert }
+    }
+
+    fn told(became: Became, at: Micros) -> (Told, Transition<Row>) {
+        let transition = transition(became, at);
+        let now = DateTime::from_timestamp_micros(1_795_348_830_000_777).unwrap();
+        let message = message(&rule(), &transition, &Proof { schema_version: 4, now, reason: None });
+        (Told { number: 9, entity: Arc::clone(&transition.entity), message }, transition)
+    }
+
+    #[test]
+    fn what_was_told_is_read_from_its_message() {
+        for (became, at) in [
+            (Became::Firing, 1_795_348_830_000_001),
+            (Became::Repeated, 1_795_348_890_000_001),
+            (Became::Resolved, 1_795_348_900_000_000),
+        ] {
+            let (told, transition) = told(became, at);
+            assert_eq!(told.transition().as_ref(), Some(&transition));
+            // Of a topic it is not known whose rows spoke of the key.
+            let again = Told::of_message(9, told.message.clone()).unwrap();
+            assert_eq!(again.transition().unwrap(), Transition { entity: transition.key.clone(), ..transition });
+        }
+        let (Told { message, .. }, _) = told(Became::Firing, 0);
+        assert_eq!(Told::of_message(1, Message { key: "other:{}".into(), ..message }), None);
+    }
+
+    #[test]
+    fn the_forms_are_frozen() {
+        let stored = r#"{"format":1,"record":[{"number":9,"entity":"{\"car\":1,\"x\":2}","message":{"id":"a1/resolved","kind":"alert","key":"lights:{\"car\":1}","at":"2026-11-22T12:00:30.000777Z","payload":{"alert_id":"a1","rule":"lights","rule_hash":"0011","key":{"car":1},"state":"resolved","severity":"warning","starts_at":"2026-11-22T12:00:00.000001Z","fired_at":"2026-11-22T12:00:30.000001Z","ends_at":"2026-11-22T12:01:40.000000Z","values":{"car":1,"plate":"12가3456","speed":0.5},"message":"12가3456: on","cause":{"topic":"fleet","partition":3,"offset":17},"schema_version":4,"emitted_at":"2026-11-22T12:00:30.000777Z"}}}]}"#;
+        let (told, _) = told(Became::Resolved, 1_795_348_900_000_000);
+        assert_eq!(Told::from_bytes(stored.as_bytes()).unwrap(), [told.clone()]);
+        let same: Value = serde_json::from_slice(&Told::to_bytes(&[&told]).unwrap()).unwrap();
+        assert_eq!(same, serde_json::from_str::<Value>(stored).unwrap());
+
+        let stored = r#"{"format":1,"record":{"written_at":"2026-11-22T12:00:00.000001Z","number":5,"is_last":true,"silences":[{"rule":"lights","key":[{"column":"car","value":"1"}],"until":"2026-11-22T13:00:00Z"}],"streams":[{"table":"t","ordered":true,"passed":7,"positions":[{"topic":"f","incarnation":1,"partition":2,"next":3}],"newest":[[["car"],[["{\"car\":1}",6]]]]}],"rules":{"lights":{"key":["car"],"stream":"t","since":{"t":[{"topic":"f","incarnation":1,"partition":2,"next":3}]},"instances":[["k",{"entity":"e","phase":"quiet","quiet_until":4,"known_at":-9223372036854775808,"timer":null}],["l",{"entity":"e","phase":{"pending":{"since":8,"cause":{"topic":"f","partition":2,"offset":3},"row":{"a":1}}},"quiet_until":4,"known_at":0,"timer":9}],["m",{"entity":"e","phase":{"firing":{"id":"i","starts_at":1,"fired_at":2,"cause":{"topic":"f","partition":2,"offset":3},"row":{}}},"quiet_until":4,"known_at":0,"timer":null}]]}}}}"#;
+        let state = State::from_bytes(stored.as_bytes()).unwrap();
+        let phases: Vec<bool> =
+            state.rules["lights"].instances.iter().map(|(_, known)| matches!(known.phase, Phase::Firing(_))).collect();
+        assert_eq!(phases, [false, false, true]);
+        let same: Value = serde_json::from_slice(&state.to_bytes().unwrap()).unwrap();
+        assert_eq!(same, serde_json::from_str::<Value>(stored).unwrap());
+
+        assert!(matches!(State::from_bytes(br#"{"format":2,"record":{}}"#), Err(RecordError::Newer(2))));
+        assert!(matches!(State::from_bytes(br#"{"format":1,"record":{}}"#), Err(RecordError::Json(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn every_state_comes_back(
+            number in any::<u64>(),
+            micros in 0..4_000_000_000_000_000_i64,
+            passed in any::<Option<i64>>(),
+            next in prop::collection::vec((any::<u32>(), any::<i32>(), any::<i64>(), ".*"), 0..4),
+            heard in prop::collection::vec((".*", any::<i64>()), 0..4),
+        ) {
+            let position = |(incarnation, partition, next, topic)| PositionState { topic, incarnation, partition, next };
+            let stream = StreamState {
+                table: "t".into(),
+                ordered: passed.is_some(),
+                passed,
+                positions: next.into_iter().map(position).collect(),
+                newest: vec![(vec!["a".into()], heard.into_iter().map(|(key, at)| (key.into(), at)).collect())],
+            };
+            let written_at = DateTime::from_timestamp_micros(micros).unwrap();
+            let state = State { written_at, number, is_last: false, silences: Vec::new(), streams: vec![stream], rules: BTreeMap::new() };
+            prop_assert_eq!(State::from_bytes(&state.to_bytes().unwrap()).unwrap(), state);
+        }
+    }
+}

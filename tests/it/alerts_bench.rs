@@ -1,0 +1,219 @@
+//! The numbers of alerts: from a record in Kafka to the message about it, under an open-loop load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+
+const CARS: u64 = 10_000;
+/// One record in so many makes an alert.
+const ALARM_EVERY: u64 = 500;
+const WARM_UP: Duration = Duration::from_secs(15);
+const MEASURED: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The generator wakes so often.
+const STEP: Duration = Duration::from_millis(5);
+
+const SIGNALS: &str = r#"
+key = ["car"]
+time = { path = "sent_us", format = "unix_us" }
+[columns.alarm]
+type = "boolean"
+"#;
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+/// About 1 kB of nested JSON, as devices send it.
+fn record(number: u64, sent_us: u64) -> String {
+    let value = |n: u64| (number.wrapping_mul(2_654_435_761).wrapping_add(n * 97) % 10_000) as f64 / 10.0;
+    let tyre = |n: u64| json!({"pressure": value(n), "temperature": value(n + 1), "isLow": false});
+    json!({
+        "car": number % CARS,
+        "sent_us": sent_us,
+        "alarm": number % ALARM_EVERY == 0,
+        "firmware": "4.1.7", "vin": format!("KMHTL41MDPU{:06}", number % CARS), "seq": number,
+        "vehicle": {
+            "speed": value(1), "odometer": value(2), "isMoving": true, "state": "DRIVING",
+            "powertrain": {
+                "battery": {"voltage": value(3), "current": value(4), "nominal": 12, "capacity": 60},
+                "engine": {"speed": value(5), "torque": value(6), "coolant": {"temperature": value(7), "level": "NORMAL"},
+                           "oil": {"temperature": value(8), "pressure": value(9), "isLow": false}},
+                "fuel": {"level": value(10), "range": value(11), "consumption": value(12)}
+            },
+            "location": {"latitude": 37.0 + value(13) / 1000.0, "longitude": 127.0 + value(14) / 1000.0,
+                         "altitude": value(15), "heading": value(16), "accuracy": 2.4, "satellites": 11},
+            "doors": {"frontLeft": {"isOpen": false, "isLocked": true}, "frontRight": {"isOpen": false, "isLocked": true},
+                      "rearLeft": {"isOpen": false, "isLocked": true}, "rearRight": {"isOpen": false, "isLocked": true}},
+            "tyres": {"frontLeft": tyre(17), "frontRight": tyre(19)}
+        }
+    })
+    .to_string()
+}
+
+/// Sends `rate` records a second until told to stop, whatever becomes of them.
+fn generate(brokers: &str, topic: &str, rate: u64, stop: &AtomicBool, sent: &AtomicU64) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "1").set("queue.buffering.max.messages", "1000000");
+    config.set("acks", "1");
+    let producer: BaseProducer = config.create().unwrap();
+    let began = Instant::now();
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        for number in number..due {
+            let (key, text) = ((number % CARS).to_string(), record(number, now_us()));
+            producer.send(BaseRecord::to(topic).key(&key).payload(&text)).ok();
+        }
+        number = number.max(due);
+        sent.store(number, Ordering::Relaxed);
+        producer.poll(Duration::ZERO);
+        std::thread::park_timeout(STEP);
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+/// How long each message took from the record's sending until it is read, in microseconds, until told to stop.
+fn read(brokers: &str, topic: &str, stop: &AtomicBool, measuring: &AtomicBool) -> Vec<u64> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "bench").set("fetch.wait.max.ms", "5");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(topic, 0, Offset::End).unwrap();
+    consumer.assign(&from).unwrap();
+    let mut took = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
+        let now = now_us();
+        let told: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        if let Some(sent_us) = told["values"]["sent"].as_u64().filter(|_| measuring.load(Ordering::Relaxed)) {
+            took.push(now.saturating_sub(sent_us));
+        }
+    }
+    took
+}
+
+fn at(sorted: &[u64], share: f64) -> f64 {
+    sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
+}
+
+/// Seconds of processor time that a process has taken.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// The rules of a run; the first one's alerts are read.
+fn rules(class: &str) -> BTreeMap<String, String> {
+    const HEAD: &str = "--! kind = \"alert\"\n--! key = \"car\"\n--! once = true\n--! to = \"outlier\"\n";
+    const STATELESS: &str = "SELECT car, sent_us AS sent, vehicle_speed FROM signals WHERE alarm";
+    let mut rules = BTreeMap::new();
+    let first = match class {
+        "none" => return rules,
+        "look-up join" => {
+            "SELECT s.car, s.sent_us AS sent, c.plate FROM signals s JOIN cars c ON c.car = s.car AND c.plate <> 'x' WHERE s.alarm"
+        }
+        _ => STATELESS,
+    };
+    rules.insert("first".to_owned(), format!("{HEAD}{first}\n"));
+    if class == "1,000 rules" {
+        let columns =
+            ["vehicle_speed", "vehicle_powertrain_battery_voltage", "vehicle_location_heading", "vehicle_odometer"];
+        for number in 1..1_000 {
+            let (column, limit) = (columns[number % columns.len()], 1_000.5 + number as f64);
+            let sql = format!("SELECT car, {column} FROM signals WHERE {column} > {limit} AND NOT alarm\n");
+            rules.insert(
+                format!("rule_{number:03}"),
+                format!("{}{sql}", HEAD.replace("once = true", "cooldown = \"1m\"")),
+            );
+        }
+    }
+    rules
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a benchmark"]
+async fn bench_alerts_under_load() {
+    let rate: u64 = std::env::var("RATE").map_or(20_000, |rate| rate.parse().unwrap());
+    let kafka = Kafka::start().await;
+    println!(
+        "{rate} records/s of {} bytes, {} s after {} s",
+        record(1, now_us()).len(),
+        MEASURED.as_secs(),
+        WARM_UP.as_secs()
+    );
+    let classes = std::env::var("CLASSES").unwrap_or_else(|_| "none,stateless,look-up join,1,000 rules".to_owned());
+    for class in ["none", "stateless", "look-up join", "1,000 rules"] {
+        if classes.contains(class) {
+            run(&kafka, class, rate).await;
+        }
+    }
+}
+
+async fn run(kafka: &Kafka, class: &str, rate: u64) {
+    let (signals, cars) = (kafka.topic("signals", 2).await, kafka.topic("cars", 1).await);
+    let outlier = kafka.topic("outlier", 1).await;
+    let mut project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("5s")
+        .toml(&format!("[sinks.outlier]\ntype = \"kafka\"\ntopic = \"{outlier}\"\n"))
+        .events("signals", &signals, SIGNALS)
+        .schema("cars", &format!("kind = \"mirror\"\nformat = \"dms-json\"\nkey = [\"car\"]\ntopic = \"{cars}\"\n"));
+    for (name, text) in rules(class) {
+        project = project.query(&name, &text);
+    }
+    let row = |car: u64| {
+        let row = json!({"data": {"car": car, "plate": format!("{car}")}, "metadata": {"record-type": "data", "operation": "load"}});
+        (Some(format!("{{\"car\":{car}}}").into_bytes()), Some(row.to_string().into_bytes()))
+    };
+    kafka.send(&cars, (0..CARS).map(row));
+    let millpond = Millpond::serve(&project).await;
+    let (stop, measuring, sent) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let generator = {
+        let (brokers, stop, sent) = (kafka.brokers(), Arc::clone(&stop), Arc::clone(&sent));
+        std::thread::spawn(move || generate(&brokers, &signals, rate, &stop, &sent))
+    };
+    let reader = {
+        let (brokers, stop, measuring) = (kafka.brokers(), Arc::clone(&stop), Arc::clone(&measuring));
+        std::thread::spawn(move || read(&brokers, &outlier, &stop, &measuring))
+    };
+    if class != "none" {
+        let running = "SELECT count(*) AS n FROM system.queries WHERE state = 'running'";
+        let count = rules(class).len() as i64;
+        wait_until("all rules run", PATIENCE, async || (millpond.number(running).await == Some(count)).then_some(()))
+            .await;
+    }
+    let warm = Instant::now();
+    wait_until("it is warm", PATIENCE, async || (warm.elapsed() >= WARM_UP).then_some(())).await;
+    measuring.store(true, Ordering::Relaxed);
+    let (cpu, began, first) = (cpu_seconds(millpond.process().id()), Instant::now(), sent.load(Ordering::Relaxed));
+    wait_until("it is measured", PATIENCE, async || (began.elapsed() >= MEASURED).then_some(())).await;
+    let cores = (cpu_seconds(millpond.process().id()) - cpu) / began.elapsed().as_secs_f64();
+    let achieved = (sent.load(Ordering::Relaxed) - first) as f64 / began.elapsed().as_secs_f64();
+    let inner = millpond
+        .sql("SELECT p50_us, p99_us, p999_us, rows, fired FROM system.queries WHERE query_name = 'first'")
+        .await;
+    let lag = millpond.number("SELECT max(lag) AS n FROM system.ingest").await.unwrap_or(0);
+    stop.store(true, Ordering::Relaxed);
+    generator.join().unwrap();
+    let mut took = reader.join().unwrap();
+    took.sort_unstable();
+    println!(
+        "  {class:<14} {achieved:.0} records/s, {cores:.2} cores, lag {lag}; producer to consumer p50 {:.1} p99 {:.1} p99.9 {:.1} ms of {}; inside: {}",
+        at(&took, 0.5),
+        at(&took, 0.99),
+        at(&took, 0.999),
+        took.len(),
+        json!(inner)
+    );
+    assert_eq!(millpond.stop().await, Some(0));
+}
