@@ -157,7 +157,7 @@ impl Loader<'_> {
             }
             match query::read(&name, &file, &text, &sinks, &self.problems) {
                 Some(Query::View(view)) => views.push(view),
-                Some(Query::Alert(rule)) => alerts.push(rule),
+                Some(Query::Alert(rule)) => alerts.push(*rule),
                 None => {}
             }
         }

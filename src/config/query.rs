@@ -14,7 +14,7 @@ use crate::stream::Rule;
 /// What a file of `queries/` makes.
 pub(super) enum Query {
     View(View),
-    Alert(Rule),
+    Alert(Box<Rule>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,16 +42,16 @@ pub(super) fn read(name: &str, file: &str, text: &str, sinks: &[&str], problems:
     let root = Section::peek(&tree, file, problems);
     root.require("kind", "the file begins with the line: --! kind = \"view\"");
     let kinds = [("view", QueryKind::View), ("alert", QueryKind::Alert)];
-    let kind = root.choice("kind", &kinds, words::query::KINDS_LATER);
-    let known = if kind == Some(QueryKind::Alert) { &words::alert::ROOT } else { &words::view::ROOT };
+    let kind = root.choice("kind", &kinds, words::query::KINDS_LATER)?;
+    let known = if kind == QueryKind::Alert { &words::alert::ROOT } else { &words::view::ROOT };
     let root = Section::root(&tree, file, known, problems);
     if !has_statement(&sql) {
         problems.borrow_mut().push(Place::whole(file).problem("", Complaint::new("holds no SQL")));
         return None;
     }
-    match kind? {
+    match kind {
         QueryKind::View => Some(Query::View(View { name: name.to_owned(), sql, file: file.to_owned() })),
-        QueryKind::Alert => alert::read(name, file, sql, text, &root, sinks).map(Query::Alert),
+        QueryKind::Alert => alert::read(name, file, sql, text, &root, sinks).map(Box::new).map(Query::Alert),
     }
 }
 

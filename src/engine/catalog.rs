@@ -121,8 +121,10 @@ impl EngineCatalog {
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
         let fed = self.fed();
-        let feeds = |contract: &&Arc<Contract>| super::tables_of(contract).any(|(name, _)| name == table);
-        let consumer = fed.contracts.iter().find(feeds).map_or(table, |contract| &contract.table);
+        let is_its = |contract: &&Arc<Contract>| contract.table == table;
+        let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);
+        let contract = fed.contracts.iter().find(is_its).or_else(|| fed.contracts.iter().find(feeds));
+        let consumer = contract.map_or(table, |contract| &contract.table);
         let mut lanes = Vec::new();
         for (topic, (incarnation, status)) in self.readers.read().iter() {
             let status = status();

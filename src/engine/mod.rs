@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -121,7 +121,7 @@ pub struct Engine {
     feed: JoinHandle<Result<()>>,
     keeper: Keeper,
     failures: mpsc::Receiver<Error>,
-    streams: JoinHandle<()>,
+    streams: oneshot::Receiver<()>,
     watch: JoinHandle<()>,
     news: News,
     sinks: Sinks,
@@ -255,7 +255,8 @@ impl Engine {
             failed,
         };
         let stop_streams = Shutdown::new();
-        let streams = task::spawn("streams", runner.run(stop_streams.clone()));
+        let streams = task::spawn_thread("alerts", runner.run(stop_streams.clone()))
+            .map_err(|error| Error::new(Kind::Internal, "a thread for alerts cannot be started").because(error))?;
         let feed = task::spawn("feed", feeder.run(plan, open, planned));
         let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {

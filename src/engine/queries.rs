@@ -5,7 +5,7 @@ use tracing::warn;
 use super::catalog::EngineCatalog;
 use super::streams;
 use crate::config::{Problem, Problems, Project, View};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::query::Service;
 use crate::stream::{Plan, Rule};
 
@@ -29,8 +29,9 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
                 }
                 None => notes.push(note(rule, &plan)),
             },
-            Err(error) if !known && is_of_columns(&error) => {
-                notes.push(format!("alert {}: not planned before the first records: {}", rule.name, error.message()));
+            Err(error) if streams::waits_for_columns(&error, catalog) => {
+                let reason = first_line(error.message());
+                notes.push(format!("alert {}: waits for its columns: {reason}", rule.name));
             }
             Err(error) => problems.push(problem(&rule.file, &error)),
         }
@@ -84,10 +85,6 @@ fn unfilled(rule: &Rule, plan: &Plan) -> Option<String> {
 fn is_filled(place: &str, columns: &arrow::datatypes::Schema) -> bool {
     let first = place.split('.').next().unwrap_or(place);
     [place, first].iter().any(|name| columns.field_with_name(name).is_ok() || crate::stream::FIELDS.contains(name))
-}
-
-fn is_of_columns(error: &Error) -> bool {
-    error.kind() == Kind::Query && (error.message().contains("does not exist") || error.message().starts_with("key:"))
 }
 
 fn first_line(text: &str) -> &str {

@@ -59,6 +59,8 @@ pub use table::{CHECKPOINT_EVERY, Past, Table, TableError};
 pub use txns::TxnError;
 pub use view::{HotBatch, LiveView, View};
 
+pub use deltalake_core::kernel::EagerSnapshot as Snapshot;
+
 /// Folder of the users' tables.
 pub const PUBLIC: &str = "public";
 /// Folder of the tables Millpond keeps about itself.

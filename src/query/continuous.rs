@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{and_kleene, cast, filter, filter_record_batch, take, take_record_batch};
+use arrow::compute::{and_kleene, cast, filter, filter_record_batch, is_null, or_kleene, take, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -193,6 +193,10 @@ impl Continuous {
         let mut now = Now::of(conform(batch, &self.columns)?);
         for step in &self.steps {
             now = step.run(now, self.has_more)?;
+            if now.rows.num_rows() == 0 {
+                now.rows = RecordBatch::new_empty(Arc::clone(&self.schema));
+                break;
+            }
         }
         let Now { rows, origins, holds } = now;
         let own = rows.num_columns() - usize::from(self.has_more);
@@ -239,7 +243,10 @@ impl Step {
                     return Ok(now);
                 }
                 // Unknown is not false.
-                let may_hold: BooleanArray = now.holds.iter().map(|holds| Some(holds != Some(false))).collect();
+                let may_hold = match now.holds.null_count() {
+                    0 => now.holds.clone(),
+                    _ => or_kleene(&now.holds, &is_null(&now.holds)?)?,
+                };
                 if may_hold.true_count() == count { Ok(now) } else { now.only(&may_hold) }
             }
             Self::LookUp(look_up) => look_up.run(now),

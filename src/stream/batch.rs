@@ -28,8 +28,11 @@ pub struct Batch {
     /// Those who have no row any more.
     pub gone: Vec<(Key, Micros, Cause)>,
     /// Whose each is, by columns.
-    entities: RefCell<Vec<(Vec<String>, Arc<[Key]>)>>,
+    entities: RefCell<Vec<Entities>>,
 }
+
+/// Columns, and what they say of each row.
+type Entities = (Vec<String>, Arc<[Key]>);
 
 impl Batch {
     /// These rows.

@@ -250,13 +250,16 @@ impl Evaluation {
             }
         }
         // Those that are not found say that nothing holds, which matters if something did.
-        for row in 0..batch.len() {
+        if of_row.is_empty() && self.life.is_empty() {
+            return;
+        }
+        let entities = batch.entities(entity);
+        for (row, entity) in entities.iter().enumerate() {
             let said = of_row.remove(&(row as u32)).unwrap_or_default();
-            if said.is_empty() && self.life.is_empty() {
+            if said.is_empty() && !self.life.knows(entity) {
                 continue;
             }
             let (at, said): (Vec<usize>, Vec<Said>) = said.into_iter().unzip();
-            let entity = &batch.entities(entity)[row];
             let value = |number: usize| object(&found.rows, at[number]);
             self.life.take(entity, batch.times[row], &batch.causes[row], &said, value, told);
         }

@@ -206,6 +206,11 @@ impl<R: Clone> Life<R> {
         self.instances.iter()
     }
 
+    /// Whether rows of an entity may speak of a key that is not quiet, or was not long ago.
+    pub fn knows(&self, entity: &Key) -> bool {
+        self.of_entity.contains_key(entity)
+    }
+
     /// True if all keys are quiet, and have been for a while.
     pub fn is_empty(&self) -> bool {
         self.instances.is_empty()

@@ -27,6 +27,6 @@ pub use self::evaluation::{Counters, Evaluation, Plan, Row};
 pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Transition};
 pub use self::message::{FIELDS, Proof, message};
 pub use self::order::Order;
-pub use self::record::{KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told};
+pub use self::record::{Heard, KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told};
 pub use self::rule::{Rule, Severity};
 pub use self::storm::{Storm, StormLimit};

@@ -74,11 +74,12 @@ impl KeyPart {
     /// Whether it is true of a key.
     pub fn is_of(&self, key: &Key) -> bool {
         let key: Option<Row> = serde_json::from_str(key).ok();
-        match key.as_ref().and_then(|key| key.get(&self.column)) {
-            Some(Value::String(text)) => *text == self.value,
-            Some(value) => value.to_string() == self.value,
-            None => false,
-        }
+        let text = match key.as_ref().and_then(|key| key.get(&self.column)) {
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => return false,
+        };
+        text == self.value
     }
 }
 
@@ -93,9 +94,12 @@ pub struct StreamState {
     pub passed: Option<Micros>,
     /// What comes next.
     pub positions: Vec<PositionState>,
-    /// By columns that say whose a row is: when each was heard of last.
-    pub newest: Vec<(Vec<String>, Vec<(Key, Micros)>)>,
+    /// When each was heard of last.
+    pub newest: Vec<Heard>,
 }
+
+/// When each was heard of last, by columns that say whose a row is.
+pub type Heard = (Vec<String>, Vec<(Key, Micros)>);
 
 /// The next offset of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,7 +270,7 @@ mod tests {
     fn the_forms_are_frozen() {
         let stored = r#"{"format":1,"record":[{"number":9,"entity":"{\"car\":1,\"x\":2}","message":{"id":"a1/resolved","kind":"alert","key":"lights:{\"car\":1}","at":"2026-11-22T12:00:30.000777Z","payload":{"alert_id":"a1","rule":"lights","rule_hash":"0011","key":{"car":1},"state":"resolved","severity":"warning","starts_at":"2026-11-22T12:00:00.000001Z","fired_at":"2026-11-22T12:00:30.000001Z","ends_at":"2026-11-22T12:01:40.000000Z","values":{"car":1,"plate":"12가3456","speed":0.5},"message":"12가3456: on","cause":{"topic":"fleet","partition":3,"offset":17},"schema_version":4,"emitted_at":"2026-11-22T12:00:30.000777Z"}}}]}"#;
         let (told, _) = told(Became::Resolved, 1_795_348_900_000_000);
-        assert_eq!(Told::from_bytes(stored.as_bytes()).unwrap(), [told.clone()]);
+        assert_eq!(Told::from_bytes(stored.as_bytes()).unwrap(), std::slice::from_ref(&told));
         let same: Value = serde_json::from_slice(&Told::to_bytes(&[&told]).unwrap()).unwrap();
         assert_eq!(same, serde_json::from_str::<Value>(stored).unwrap());
 

@@ -5,5 +5,5 @@ pub mod failpoint;
 mod spawn;
 
 pub use budget::{Budget, Charge};
-pub use spawn::spawn;
+pub use spawn::{spawn, spawn_thread};
 pub use tokio_util::sync::CancellationToken as Shutdown;

@@ -482,8 +482,85 @@ async fn across_kills_each_transition_is_told_once_and_no_episode_has_two_ids() 
     let mut logged: Vec<String> =
         logged.unwrap().iter().map(|row| format!("{}/{}", text(row, "alert_id"), text(row, "transition"))).collect();
     let mut ids = ids;
-    (logged.sort(), ids.sort());
+    logged.sort();
+    ids.sort();
     assert_eq!(logged, ids, "system.alerts has each transition once");
     let posted: BTreeSet<String> = fleet.hook.posted().into_iter().map(|posted| posted.id).collect();
     assert_eq!(posted, ids.into_iter().collect(), "the web server misses none, and saw no other id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_is_explained_silenced_and_told_together_in_a_storm() {
+    let fleet = Fleet::new().await;
+    let expected = "--! kind = \"alert\"\n--! key = \"reservation_id\"\n--! absent_for = \"1s\"\n\
+                    --! expect = \"SELECT reservation_id FROM reservation WHERE status = 'RENTED'\"\n\
+                    SELECT reservation_id FROM reservation__changes\n";
+    let storm = "--! kind = \"alert\"\n--! key = \"car\"\n--! storm_limit = \"2/3s\"\n--! to = \"customer\"\n\
+                 SELECT car FROM signals WHERE speed > 100\n";
+    let project = fleet.project.clone().query("headlights_left_on", HEADLIGHTS).query("storm", storm);
+    let millpond = Millpond::serve(&project.query("expected", expected)).await;
+    fleet.reserve(7, 1, "RETURNED");
+    fleet.reserve(8, 2, "RENTED");
+    until(&millpond, "SELECT count(*) AS n FROM reservation", json!([{"n": 2}])).await;
+    fleet.signal(1, json!({"lights": true}));
+    until(&millpond, "SELECT lights FROM car_state", json!([{"lights": true}])).await;
+    let project = millpond.project();
+    let url = project.flight_sql();
+    let ask = async |arguments: &[&str]| project.run(&[arguments, &["--url", &url]].concat()).await;
+
+    // The speed is not known: nothing is said, and it is told why.
+    let explained = ask(&["alert", "explain", "headlights_left_on", "--key", "car=1"]).await;
+    let lines: Vec<&str> = explained.stdout.lines().map(str::trim_end).collect();
+    assert_eq!(lines[0], "headlights_left_on: look-up join over car_state__merged", "{explained:?}");
+    assert!(lines[1].starts_with(r#"row        {"car":1,"#), "{explained:?}");
+    assert!(lines.contains(&"TRUE       s.lights") && lines.contains(&"1 found    reservation"), "{explained:?}");
+    assert!(lines.contains(&"NULL       s.is_parked"), "{explained:?}");
+    assert!(lines.contains(&"state      quiet"), "{explained:?}");
+
+    let silenced = ask(&["alert", "silence", "headlights_left_on", "--key", "car=1", "--for", "1h"]).await;
+    assert_eq!(silenced.stdout, "nobody is told of headlights_left_on for 1h\n", "{silenced:?}");
+    fleet.signal(1, json!({"speed": 0.0}));
+    let active = "SELECT state, silenced_until IS NOT NULL AS silenced FROM system.alerts_active \
+                  WHERE rule = 'headlights_left_on'";
+    until(&millpond, active, json!([{"state": "firing", "silenced": true}])).await;
+    let explained = ask(&["alert", "explain", "headlights_left_on", "--key", "car=1"]).await;
+    assert!(explained.stdout.contains(r#"state      firing {"car":1,"reservation_id":7}"#), "{explained:?}");
+    let listed = ask(&["alert", "list", "--format", "ndjson"]).await;
+    let rules: Vec<Value> = listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rules.iter().any(|row| row["rule"] == "headlights_left_on" && row["state"] == "firing"), "{listed:?}");
+    assert!(ask(&["alert", "silence", "headlights_left_on", "--key", "car=1", "--end"]).await.code == Some(0));
+    fleet.signal(1, json!({"lights": false}));
+    assert_eq!(fleet.until_told(1).await[0]["state"], json!("resolved"), "only the end is told");
+
+    // What is wrong is said.
+    let wrong = ask(&["alert", "explain", "headlight_left_on", "--key", "1"]).await;
+    assert!(wrong.stderr.contains("did you mean `headlights_left_on`?"), "{wrong:?}");
+    let wrong = ask(&["alert", "explain", "headlights_left_on", "--key", "1"]).await;
+    assert!(wrong.stderr.contains("`1` is not a part of the key"), "{wrong:?}");
+
+    // Of ten cars that go too fast two are told one by one, the others together.
+    let fast = |car: i64| {
+        let record = json!({"car": car, "at": Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true), "speed": 150.0});
+        (Some(car.to_string().into_bytes()), Some(record.to_string().into_bytes()))
+    };
+    fleet.kafka.send(&fleet.signals, (10..20).map(fast));
+    let posted = wait_until("the storm is told", SOON, async || {
+        let posted: Vec<Value> = fleet.hook.posted().into_iter().map(|posted| posted.body).collect();
+        let posted: Vec<Value> = posted.into_iter().filter(|body| body["rule"] == "storm").collect();
+        (posted.len() == 3).then_some(posted)
+    })
+    .await;
+    let together = posted.iter().find(|body| body["state"] == "storm").unwrap();
+    let said = (&together["count"], &together["message"]);
+    assert_eq!(said, (&json!(8), &json!("storm: 8 more alerts within 3 s")));
+    assert_eq!(together["examples"].as_array().unwrap().len(), 3);
+    until(&millpond, "SELECT count(*) AS n FROM system.alerts WHERE rule = 'storm'", json!([{"n": 10}])).await;
+
+    // Who is expected and does not speak is absent; who is not expected is not.
+    let silent = "SELECT \"key\", state FROM system.alerts_active WHERE rule = 'expected'";
+    wait_until("the reservation that is expected is silent", LATER, async || {
+        let rows = millpond.sql(silent).await;
+        (rows == [json!({"key": "{\"reservation_id\":8}", "state": "firing"})]).then_some(())
+    })
+    .await;
 }

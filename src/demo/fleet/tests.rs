@@ -187,7 +187,7 @@ fn trips_that_are_resent_are_the_same_bytes() {
 #[test]
 fn contracts_match_the_messages() {
     let options =
-        FleetOptions { faults: Faults::NONE, cars: 40, new_firmware_after: u64::MAX, ..FleetOptions::default() };
+        FleetOptions { faults: Faults::NONE, cars: 42, new_firmware_after: u64::MAX, ..FleetOptions::default() };
     let messages = run(options, 20_000, 30_000);
     for (file, text) in crate::demo::project_files() {
         let contract: toml::Table = match file.strip_prefix("schemas/") {

@@ -15,7 +15,6 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use deltalake_core::kernel::EagerSnapshot;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use tracing::{error, warn};
 use crate::deliver::{Message, Sinks};
 use crate::engine::catalog::{micros, schema, timestamps};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{AlertFiles, AlertLog, CommitError};
+use crate::lake::{AlertFiles, AlertLog, CommitError, Snapshot};
 use crate::stream::{Key, Told};
 use crate::task::{Shutdown, failpoint};
 
@@ -57,7 +56,7 @@ struct Entries {
     delivered: u64,
     /// All until this one are in `system.alerts`, of which this is a snapshot.
     logged: u64,
-    snapshot: Option<Arc<EagerSnapshot>>,
+    snapshot: Option<Arc<Snapshot>>,
     /// Messages that were told before the start: they are not told again.
     known: BTreeSet<String>,
     /// The newest ones, for who watches.
@@ -153,7 +152,7 @@ impl Journal {
     }
 
     /// `system.alerts`: what is committed, and the rows above it.
-    pub fn shown(&self) -> (Option<Arc<EagerSnapshot>>, std::result::Result<RecordBatch, ArrowError>) {
+    pub fn shown(&self) -> (Option<Arc<Snapshot>>, std::result::Result<RecordBatch, ArrowError>) {
         let entries = self.entries.lock();
         let rows = entries.waiting.iter().filter(|entry| entry.told.number > entries.logged).map(|entry| &entry.told);
         (entries.snapshot.clone(), rows_of(rows))

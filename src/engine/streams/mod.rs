@@ -1,5 +1,5 @@
 //! Runs the project's rules: follows the tables that they read (`source`), evaluates them (`runner`), and hands what they
-//! raise to the sinks. One task for all of them; nothing of it waits for a commit.
+//! raise to the sinks. One thread for all of them; nothing of it waits for a commit.
 //!
 //! A rule that cannot be planned waits until it can: it is tried again when a table has other columns, or comes. What is
 //! known of its keys it keeps meanwhile. Every few seconds all that is known is written down (`state`), and what is told
@@ -20,7 +20,6 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
-use deltalake_core::kernel::EagerSnapshot;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -34,6 +33,7 @@ use self::work::{Feed, Progress, Work};
 use super::catalog::EngineCatalog;
 use crate::deliver::Message;
 use crate::error::{Error, Kind, Result};
+use crate::lake::Snapshot;
 use crate::query::Service;
 use crate::stream::{Key, Plan, Rule, Silence};
 
@@ -48,11 +48,11 @@ pub struct Streams {
     silences: Mutex<Vec<Silence>>,
     journal: OnceLock<Arc<Journal>>,
     /// What was committed of `system.alerts`, where no rule runs.
-    committed: OnceLock<Arc<EagerSnapshot>>,
+    committed: OnceLock<Arc<Snapshot>>,
 }
 
 /// A committed part of `system.alerts`, and the rows above it.
-type Shown = (Option<Arc<EagerSnapshot>>, std::result::Result<RecordBatch, ArrowError>);
+type Shown = (Option<Arc<Snapshot>>, std::result::Result<RecordBatch, ArrowError>);
 
 impl Streams {
     /// These are the rules from now on.
@@ -83,9 +83,17 @@ impl Streams {
     }
 
     /// No rule runs here; this is what was committed of `system.alerts`.
-    pub fn show(&self, committed: Arc<EagerSnapshot>) {
+    pub fn show(&self, committed: Arc<Snapshot>) {
         let _ = self.committed.set(committed);
     }
+}
+
+/// Whether a rule cannot be planned only because a column did not come yet: before the first record of every table not
+/// all are known.
+pub fn waits_for_columns(error: &Error, catalog: &EngineCatalog) -> bool {
+    let is_of_columns = error.message().contains("does not exist") || error.message().starts_with("key:");
+    let is_young = || catalog.fed().tables.values().any(|live| live.pin().schema_version == 0);
+    error.kind() == Kind::Query && is_of_columns && is_young()
 }
 
 /// How `rule` is run, or why it cannot be.

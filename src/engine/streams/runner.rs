@@ -8,6 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use chrono::Utc;
 use futures::future::select_all;
+use parking_lot::MutexGuard;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -21,12 +22,14 @@ use super::work::{Feed, Stream, Work, ends, fingerprints};
 use crate::deliver::{Message, Sinks};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind};
-use crate::lake::Lake;
+use crate::lake::{Lake, Positions};
 use crate::query::Service;
 use crate::stream::{Batch, Micros, Order, PositionState, Proof, Row, Rule, State, Told, Transition, message};
 use crate::task::{self, Shutdown};
 
-/// How often time is looked at while no rows come.
+/// How often the time of a stream is looked at …
+const TICK: Duration = Duration::from_millis(20);
+/// … and while no rows come.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is looked whether rules must be planned anew, and what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -68,6 +71,21 @@ struct Desk {
     covered: u64,
     written_at: Option<Instant>,
     writing: Option<JoinHandle<u64>>,
+}
+
+/// What rules have not looked at yet of a stream.
+#[derive(Default)]
+struct Missed {
+    /// What has come since when.
+    read: Vec<Vec<Batch>>,
+    /// By rule: which of it.
+    of: BTreeMap<String, usize>,
+}
+
+impl Missed {
+    fn by(&self, rule: &str) -> Option<&Vec<Batch>> {
+        self.of.get(rule).map(|at| &self.read[*at])
+    }
 }
 
 /// Those of a rule's sinks that are told of a transition.
@@ -245,7 +263,13 @@ impl Runner {
             match (&planned, work.evaluation.plan()) {
                 (Err(error), Err(before)) if error.message() == before.message() => {}
                 (Err(error), before) => {
-                    warn!(rule = rule.name, error = %error, "the rule does not run");
+                    let reason = error.message().lines().next().unwrap_or_default();
+                    if super::waits_for_columns(error, &self.catalog) {
+                        info!(rule = rule.name, reason, "the rule waits for its columns");
+                    } else {
+                        let hint = error.hint_text();
+                        warn!(rule = rule.name, reason, hint, "the rule does not run");
+                    }
                     if before.is_ok() {
                         work.since = Some(Arc::new(ends(&self.catalog)));
                     }
@@ -308,7 +332,7 @@ impl Runner {
     /// Takes what has come, evaluates it, and lets time pass.
     async fn step(&self, desk: &mut Desk) {
         let mut all = BTreeMap::new();
-        let mut missed: BTreeMap<String, Vec<Batch>> = BTreeMap::new();
+        let mut missed: BTreeMap<Feed, Missed> = BTreeMap::new();
         let mut is_other = false;
         for (feed, stream) in &mut desk.streams {
             if stream.trouble.as_ref().is_some_and(|(_, at)| at.elapsed() < RETRY) {
@@ -324,7 +348,8 @@ impl Runner {
                         is_other = true;
                     }
                     all.insert(feed.clone(), taken);
-                    missed.extend(self.missed(feed, &stream.source).await);
+                    let missed_of = self.missed(feed, &stream.source).await;
+                    missed.insert(feed.clone(), missed_of);
                 }
                 Err(error) => {
                     let text = error.to_string();
@@ -339,20 +364,20 @@ impl Runner {
             self.plan(desk).await;
         }
         let Desk { streams, journal, .. } = desk;
-        tokio::task::block_in_place(|| {
-            for (feed, stream) in streams {
-                let taken = all.remove(feed).unwrap_or_default();
-                stream.clock = stream.source.now(&self.catalog);
-                if let Err(error) = self.evaluate(journal, feed, stream, &taken, &missed) {
-                    warn!(stream = feed.0, error = %error, "rows not evaluated");
-                }
+        for (feed, stream) in streams {
+            let (taken, missed) = (all.remove(feed).unwrap_or_default(), missed.remove(feed).unwrap_or_default());
+            if stream.clocked_at.is_none_or(|at| at.elapsed() >= TICK) {
+                (stream.clock, stream.clocked_at) = (stream.source.now(&self.catalog), Some(Instant::now()));
             }
-        });
+            if let Err(error) = self.evaluate(journal, feed, stream, &taken, &missed) {
+                warn!(stream = feed.0, error = %error, "rows not evaluated");
+            }
+        }
     }
 
     /// What rules have not looked at of a table that keeps every record, by rule: what came after they did and before
     /// they could be planned.
-    async fn missed(&self, feed: &Feed, source: &Source) -> BTreeMap<String, Vec<Batch>> {
+    async fn missed(&self, feed: &Feed, source: &Source) -> Missed {
         let since: Vec<_> = {
             let work = self.streams.work.lock();
             let is_of = |work: &&Work| {
@@ -361,12 +386,18 @@ impl Runner {
             let since = |work: &Work| Some((work.evaluation.rule().name.clone(), work.since.clone()?));
             work.values().filter(is_of).filter_map(since).collect()
         };
-        let mut missed = BTreeMap::new();
+        let mut missed = Missed::default();
+        let mut rules: BTreeMap<Positions, Vec<String>> = BTreeMap::new();
         for (rule, since) in since {
-            let from = since.get(&feed.0).cloned().unwrap_or_default();
+            rules.entry(since.get(&feed.0).cloned().unwrap_or_default()).or_default().push(rule);
+        }
+        for (from, rules) in rules {
             match source.since(&self.service, &from).await {
-                Ok(batches) => drop(missed.insert(rule, batches)),
-                Err(error) => warn!(rule, error = %error, "rows not read, trying again"),
+                Ok(batches) => {
+                    missed.of.extend(rules.into_iter().map(|rule| (rule, missed.read.len())));
+                    missed.read.push(batches);
+                }
+                Err(error) => warn!(stream = feed.0, error = %error, "rows not read, trying again"),
             }
         }
         missed
@@ -378,13 +409,13 @@ impl Runner {
         feed: &Feed,
         stream: &mut Stream,
         taken: &Taken,
-        missed: &BTreeMap<String, Vec<Batch>>,
+        missed: &Missed,
     ) -> std::result::Result<(), ArrowError> {
         let mut work = self.streams.work.lock();
         let mut rules: Vec<&mut Work> =
             work.values_mut().filter(|work| work.feed().is_some_and(|of| of == *feed)).collect();
         let is_ordered = feed.1;
-        let missed_by = |work: &Work| missed.get(&work.evaluation.rule().name);
+        let missed_by = |work: &Work| missed.by(&work.evaluation.rule().name);
         let mut is_first = is_ordered && stream.order.passed().is_none();
         for work in &mut rules {
             for batch in missed_by(work).into_iter().flatten() {
@@ -442,6 +473,8 @@ impl Runner {
             work.evaluation.advance(stream.clock, &mut told);
             self.tell(journal, work, Some(&stream.source), &told, None);
         }
+        // Somebody may have waited for a while to look.
+        MutexGuard::unlock_fair(work);
         let mut progress = self.streams.progress.lock();
         let progress = progress.entry(feed.clone()).or_default();
         progress.clock = stream.clock;

@@ -5,7 +5,7 @@
 //! the records are in it; at first, and where that is not known, all rows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -22,7 +22,7 @@ use crate::engine::latest::{Followed, Kept, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
-use crate::schema::{LogicalColumn, change, fixed, quoted_name};
+use crate::schema::{LogicalColumn, change, conform, fixed, quoted_name};
 use crate::source::ReaderState;
 use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
 
@@ -42,8 +42,19 @@ struct Table {
     live: Arc<LiveView>,
     /// Nothing before the first time.
     seen: Option<Positions>,
+    /// The newest hot batch that was looked at: what stands before it was, too.
+    last: Weak<HotBatch>,
     retries: u64,
     changes: Changes,
+    /// The table's columns, as of this schema, as people see them.
+    columns: Option<Columns>,
+}
+
+/// Columns of a table, and what they are for people.
+struct Columns {
+    stored: SchemaRef,
+    logical: Vec<LogicalColumn>,
+    shown: SchemaRef,
 }
 
 /// Tells that rows may have come.
@@ -58,7 +69,7 @@ enum NewRows {
     /// Those of the records.
     OfRecords,
     /// Those of the keys that the records of each table name.
-    OfKeys { kept: Kept, followed: Vec<Followed> },
+    OfKeys { kept: Box<Kept>, followed: Vec<Followed> },
 }
 
 /// What has come since the last time.
@@ -73,7 +84,24 @@ pub(super) struct Taken {
 
 impl Table {
     fn new(name: &str, live: &Arc<LiveView>, changes: Changes) -> Self {
-        Self { name: name.to_owned(), live: Arc::clone(live), seen: None, retries: 0, changes }
+        let (name, live) = (name.to_owned(), Arc::clone(live));
+        Self { name, live, seen: None, last: Weak::new(), retries: 0, changes, columns: None }
+    }
+
+    /// The hot batches that came after the last one that was looked at, the oldest first.
+    fn new_hot<'a>(&self, view: &'a View) -> &'a [Arc<HotBatch>] {
+        let last = view.hot.iter().rposition(|hot| std::ptr::eq(Arc::as_ptr(hot), self.last.as_ptr()));
+        &view.hot[last.map_or(0, |last| last + 1)..]
+    }
+
+    fn columns(&mut self, view: &View) -> &Columns {
+        self.columns.take_if(|columns| !Arc::ptr_eq(&columns.stored, &view.schema));
+        self.columns.get_or_insert_with(|| Columns::of(&view.schema))
+    }
+
+    /// Hot rows with the columns that people see.
+    fn rows(&mut self, hot: &HotBatch, view: &View) -> Result<RecordBatch> {
+        self.columns(view).rows(hot)
     }
 
     async fn changed(&mut self) {
@@ -84,6 +112,21 @@ impl Table {
         if changed.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+impl Columns {
+    fn of(stored: &SchemaRef) -> Self {
+        let logical = LogicalColumn::all(stored);
+        let field = |column: &LogicalColumn| Field::new(&column.name, column.newest().data_type().clone(), true);
+        let shown = Arc::new(Schema::new(logical.iter().map(field).collect::<Vec<_>>()));
+        Self { stored: Arc::clone(stored), logical, shown }
+    }
+
+    fn rows(&self, hot: &HotBatch) -> Result<RecordBatch> {
+        let arrays =
+            self.logical.iter().map(|column| column.of_batch(&hot.rows)).collect::<std::result::Result<_, _>>();
+        arrays.and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.shown), arrays)).map_err(broken)
     }
 }
 
@@ -103,7 +146,11 @@ impl Source {
             Some(Table::new(name, fed.tables.get(name)?, changes))
         };
         let tables = followed.iter().map(table).collect::<Option<_>>()?;
-        Some(Self { tables, rows: NewRows::OfKeys { kept: kept.clone(), followed }, clock: Clock::new(LATENESS) })
+        Some(Self {
+            tables,
+            rows: NewRows::OfKeys { kept: Box::new(kept.clone()), followed },
+            clock: Clock::new(LATENESS),
+        })
     }
 
     /// Whether it is of this table as it is now: of rows that are kept, or else of what is fed.
@@ -157,8 +204,10 @@ impl Source {
         let mut named = Named::new();
         for (table, followed) in self.tables.iter().zip(followed) {
             let view = table.live.pin();
+            let columns = Columns::of(&view.schema);
             for hot in view.hot.iter().filter(|hot| hot.rows.num_rows() > 0) {
-                name(&mut named, &records(hot, &view)?, followed, kept)?;
+                let batch = Batch::of_records(columns.rows(hot)?, time(&view)).map_err(broken)?;
+                name(&mut named, &batch, followed, kept)?;
             }
         }
         of_keys(kept, rows, &named).map(Some)
@@ -211,16 +260,23 @@ impl Source {
                 rows = read(service, &table.name, &between(&behind, seen, &view.positions)).await?;
                 view.positions.iter().for_each(|(lane, end)| see(seen, lane, *end));
             }
-            for hot in &view.hot {
+            for hot in table.new_hot(&view) {
+                let seen = table.seen.get_or_insert_default();
                 if !has_seen(seen, &hot.lane, hot.end) {
                     see(seen, &hot.lane, hot.end);
                     taken.received_at = taken.received_at.or(Some(hot.received_at));
                     if hot.rows.num_rows() > 0 {
-                        rows.push(logical(&hot.rows, &view).map_err(broken)?);
+                        rows.push(table.rows(hot, &view)?);
                     }
                 }
             }
-            for rows in rows.into_iter().filter(|rows| rows.num_rows() > 0) {
+            table.last = view.hot.last().map_or_else(Weak::new, Arc::downgrade);
+            rows.retain(|rows| rows.num_rows() > 0);
+            if !rows.is_empty() {
+                // Together: what a rule costs is mostly per batch.
+                let shown = Arc::clone(&table.columns(&view).shown);
+                let rows = rows.iter().map(|rows| conform(rows, &shown)).collect::<std::result::Result<Vec<_>, _>>();
+                let rows = rows.and_then(|rows| concat_batches(&shown, &rows)).map_err(broken)?;
                 let batch = Batch::of_records(rows, time(&view)).map_err(broken)?;
                 note(&mut self.clock, &view, &batch);
                 taken.batches.push(batch);
@@ -254,8 +310,13 @@ impl Source {
                     see(seen, &lane, end);
                 }
             }
-            for hot in &view.hot {
-                if has_seen(seen, &hot.lane, hot.end) || !has_seen(&taken_in.positions, &hot.lane, hot.end) {
+            for hot in table.new_hot(&view) {
+                if !has_seen(&taken_in.positions, &hot.lane, hot.end) {
+                    break;
+                }
+                table.last = Arc::downgrade(hot);
+                let seen = table.seen.get_or_insert_default();
+                if has_seen(seen, &hot.lane, hot.end) {
                     continue;
                 }
                 see(seen, &hot.lane, hot.end);
@@ -263,7 +324,7 @@ impl Source {
                     continue;
                 }
                 taken.received_at = taken.received_at.or(Some(hot.received_at));
-                let batch = records(hot, &view)?;
+                let batch = Batch::of_records(table.rows(hot, &view)?, time(&view)).map_err(broken)?;
                 note(&mut self.clock, &view, &batch);
                 sought.extend(name(&mut named, &batch, followed, kept)?);
             }
@@ -283,11 +344,6 @@ impl Source {
 
 /// The record that named each key last, and when that was.
 type Named = BTreeMap<Key, (Micros, Cause)>;
-
-/// Hot rows of a table that keeps every record.
-fn records(hot: &HotBatch, view: &View) -> Result<Batch> {
-    logical(&hot.rows, view).and_then(|rows| Batch::of_records(rows, time(view))).map_err(broken)
-}
 
 /// Notes the keys that records name, and gives them as key columns; nothing while the columns are not there.
 fn name(named: &mut Named, batch: &Batch, followed: &Followed, kept: &Kept) -> Result<Option<RecordBatch>> {
@@ -335,13 +391,6 @@ fn of_keys(kept: &Kept, rows: Vec<RecordBatch>, named: &Named) -> Result<Batch> 
 /// The column that says when a row of a table happened.
 fn time(view: &View) -> &'static str {
     if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
-}
-
-/// Rows with the columns that people see.
-fn logical(rows: &RecordBatch, view: &View) -> std::result::Result<RecordBatch, ArrowError> {
-    let columns = LogicalColumn::all(&view.schema).into_iter();
-    let columns = columns.map(|column| Ok((column.name.clone(), column.of_batch(rows)?, true)));
-    RecordBatch::try_from_iter_with_nullable(columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?)
 }
 
 /// What rows say of the time.

@@ -99,7 +99,8 @@ impl Progress {
             self.before = std::mem::replace(&mut self.now, histogram());
         }
         if let Some(now) = &mut self.now {
-            now.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+            // Grows as it must; years do not occur.
+            let _ = now.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
@@ -133,8 +134,9 @@ pub(super) struct Stream {
     pub newest: BTreeMap<Vec<String>, HashMap<Key, Micros>>,
     /// Its columns when rules were planned.
     pub schema: SchemaRef,
-    /// How far its time has come.
+    /// How far its time has come, and when that was looked at.
     pub clock: Micros,
+    pub clocked_at: Option<Instant>,
     /// Why no rows could be read, and when that was.
     pub trouble: Option<(String, Instant)>,
 }
@@ -147,6 +149,7 @@ impl Stream {
             newest: BTreeMap::new(),
             schema: Arc::new(Schema::empty()),
             clock: Micros::MIN,
+            clocked_at: None,
             trouble: None,
         }
     }
