@@ -104,7 +104,11 @@ fn names(root: &Section, sinks: &[&str]) -> Option<Vec<String>> {
         if sinks.contains(&item.text) {
             all.iter_mut().for_each(|all| all.push(item.text.to_owned()));
         } else {
-            let complaint = Complaint::new(format!("there is no sink `{}`", item.text)).hint(meant(item.text, sinks));
+            let hint = match sinks.is_empty() {
+                true => format!("say where it is: [sinks.{}] in millpond.toml", item.text),
+                false => meant(item.text, sinks),
+            };
+            let complaint = Complaint::new(format!("there is no sink `{}`", item.text)).hint(hint);
             root.report(item.place, "to", complaint);
             all = None;
         }

@@ -29,17 +29,17 @@ fn mistakes() {
             vec![
                 ":2:11: key: is empty\n  hint: name one column at least",
                 ":3:11: for: `soon` is not a duration\n  hint: a whole number and a unit: ms, s, m, h or d, as in \"250ms\" or \"10m\"",
-                ":4:12: to: there is no sink `ops`",
+                ":4:11: to: there is no sink `ops`\n  hint: say where it is: [sinks.ops] in millpond.toml",
                 ":5:15: message: the `{` at character 1 begins no name such as {car_id}; `{{` writes a brace",
             ],
         ),
         (
             "--! kind = \"alert\"\n--! key = \"a\"\n--! once = true\n--! for = \"1s\"\nSELECT 1",
-            vec![":4:5: for: does not go with `once`: an event does not last"],
+            vec![":4:11: for: does not go with `once`: an event does not last"],
         ),
         (
             "--! kind = \"alert\"\n--! key = \"a\"\n--! expect = \"SELECT 1\"\n--! storm_limit = \"5\"\nSELECT 1",
-            vec![":3:5: expect: says nothing without `absent_for`"],
+            vec![":3:14: expect: says nothing without `absent_for`"],
         ),
         (
             "--! kind = \"alert\"\n--! key = \"a\"\n--! storm_limit = \"0/1m\"\n--! every = \"1m\"\nSELECT 1",
