@@ -331,7 +331,13 @@ impl Engine {
         self.finish_latest().await;
         // What the last rows raise is told, and so is what the end of ingest told.
         self.stop_streams.cancel();
-        let _ = self.streams.await;
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.streams).await.is_err() {
+            // Nothing is lost: what was told is read back from the topics, and told again to all others.
+            self.abort.cancel();
+            let seconds = SHUTDOWN_DEADLINE.as_secs();
+            warn!(seconds, "alerts are not written down, the store did not answer in time");
+            let _ = tokio::time::timeout(LAST_WORDS, &mut self.streams).await;
+        }
         let _ = self.watch.await;
         self.news.stop().await;
         self.sinks.stop().await;

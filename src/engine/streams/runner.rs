@@ -416,16 +416,17 @@ impl Runner {
             work.values_mut().filter(|work| work.feed().is_some_and(|of| of == *feed)).collect();
         let is_ordered = feed.1;
         let missed_by = |work: &Work| missed.by(&work.evaluation.rule().name);
-        let mut is_first = is_ordered && stream.order.passed().is_none();
+        // Where nothing was handed out yet it waits like all that comes, once for all rules.
+        let (waits, mut is_waiting) = (is_ordered && stream.order.passed().is_none(), false);
         for work in &mut rules {
-            for batch in missed_by(work).into_iter().flatten() {
-                if std::mem::take(&mut is_first) {
-                    // Nothing was handed out yet: it waits like all that comes.
-                    stream.order.add(batch)?;
-                } else if !is_ordered || stream.order.passed().is_some() {
-                    self.take(journal, work, &stream.source, batch)?;
+            let Some(batches) = missed_by(work) else { continue };
+            for batch in batches.iter().filter(|_| !is_waiting) {
+                match waits {
+                    true => stream.order.add(batch)?,
+                    false => self.take(journal, work, &stream.source, batch)?,
                 }
             }
+            is_waiting = waits;
         }
         for batch in &taken.batches {
             if is_ordered {
