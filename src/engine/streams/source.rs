@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
@@ -28,6 +28,9 @@ use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
 
 /// How far the time of a stream is behind its newest events.
 const LATENESS: Micros = 2_000_000;
+
+/// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// One stream.
 pub(super) struct Source {
@@ -232,11 +235,12 @@ impl Source {
         let mut lanes = Vec::new();
         for table in &self.tables {
             let seen = table.seen.as_ref();
-            for (lane, at, state) in catalog.lanes(&table.name) {
+            for (lane, at, (state, since)) in catalog.lanes(&table.name) {
                 let is_seen = at.position == at.start || seen.is_some_and(|seen| has_seen(seen, &lane, at.position));
                 let is_at_end = at.high_watermark.is_some_and(|high| high <= at.position);
                 if let Some(asked_at_us) = at.asked_at_us.filter(|_| is_seen && is_at_end)
                     && state == ReaderState::Reading
+                    && since.elapsed().is_ok_and(|elapsed| elapsed >= GRACE)
                 {
                     self.clock.reach(&lane, asked_at_us);
                 }
