@@ -77,6 +77,11 @@ impl Error {
         &self.message
     }
 
+    /// What happened, in one line: without the statement that a message may show.
+    pub fn headline(&self) -> &str {
+        self.message.lines().next().unwrap_or_default()
+    }
+
     /// The way out, if one is known.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

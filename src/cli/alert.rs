@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::ingest::connect;
+use super::ingest::{connect, show};
 use super::{Overrides, shell};
 use crate::config::Interval;
 use crate::engine::streams::{Act, Explained, Explanation, Request};
@@ -93,10 +93,8 @@ pub(super) async fn run(command: AlertCommand) -> Result<ExitCode> {
 }
 
 async fn list(args: ListArgs) -> Result<ExitCode> {
-    let target = connect(args.url.as_ref(), &args.overrides).await?;
     let sql = if args.history { HISTORY } else { ACTIVE };
-    let sql = shell::SqlArgs { command: vec![sql.to_owned()], format: args.format, ..shell::SqlArgs::default() };
-    shell::run(sql, Box::new(target)).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+    show(sql, args.format, args.url.as_ref(), &args.overrides).await
 }
 
 async fn ask(url: Option<&String>, overrides: &Overrides, request: &Request) -> Result<Vec<u8>> {

@@ -72,6 +72,18 @@ pub(super) async fn connect(url: Option<&String>, overrides: &Overrides) -> Resu
     shell::Remote::connect(&url).await
 }
 
+/// Writes the rows of a query that a server is asked.
+pub(super) async fn show(
+    sql: &str,
+    format: shell::Format,
+    url: Option<&String>,
+    overrides: &Overrides,
+) -> Result<ExitCode> {
+    let target = connect(url, overrides).await?;
+    let sql = shell::SqlArgs { command: vec![sql.to_owned()], format, ..shell::SqlArgs::default() };
+    shell::run(sql, Box::new(target)).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+}
+
 async fn replay(args: ReplayArgs) -> Result<ExitCode> {
     let From::Tables = args.from;
     let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
@@ -84,7 +96,5 @@ async fn replay(args: ReplayArgs) -> Result<ExitCode> {
 }
 
 async fn status(args: StatusArgs) -> Result<ExitCode> {
-    let target = connect(args.url.as_ref(), &args.overrides).await?;
-    let sql = shell::SqlArgs { command: vec![STATUS.to_owned()], format: args.format, ..shell::SqlArgs::default() };
-    shell::run(sql, Box::new(target)).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+    show(STATUS, args.format, args.url.as_ref(), &args.overrides).await
 }

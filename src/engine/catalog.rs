@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use arrow::array::{
@@ -119,9 +118,8 @@ impl EngineCatalog {
         self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()
     }
 
-    /// The partitions that a table is fed from, as far as they are known; each with its reader's state, and since when
-    /// it has been in that.
-    pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, (ReaderState, SystemTime))> {
+    /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
+    pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
         let fed = self.fed();
         let is_its = |contract: &&Arc<Contract>| contract.table == table;
         let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);
@@ -133,7 +131,7 @@ impl EngineCatalog {
             let Some(reader) = status.of(consumer) else { continue };
             for (partition, at) in &reader.partitions {
                 let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
-                lanes.push((TopicPartition { topic, incarnation, partition }, *at, (reader.state, reader.since)));
+                lanes.push((TopicPartition { topic, incarnation, partition }, *at, reader.state));
             }
         }
         lanes

@@ -30,8 +30,7 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
                 None => notes.push(note(rule, &plan)),
             },
             Err(error) if streams::waits_for_columns(&error, catalog) => {
-                let reason = first_line(error.message());
-                notes.push(format!("alert {}: waits for its columns: {reason}", rule.name));
+                notes.push(format!("alert {}: waits for its columns: {}", rule.name, error.headline()));
             }
             Err(error) => problems.push(problem(&rule.file, &error)),
         }
@@ -40,7 +39,7 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     for latest in project.latest.iter().filter(|latest| !latest.derived.is_empty()) {
         if let Err(error) = session.check_view(&latest.table, known).await {
             let file = format!("schemas/{}.toml", latest.table);
-            let problem = Problem::of_file(file, format!("columns: {}", first_line(error.message())));
+            let problem = Problem::of_file(file, format!("columns: {}", error.headline()));
             problems.push(match error.hint_text() {
                 Some(hint) => problem.hint(hint),
                 None => problem,
@@ -55,7 +54,7 @@ pub(super) async fn warn(project: &Project, service: &Service, catalog: &EngineC
     let views = Project { alerts: Vec::new(), ..project.clone() };
     for problem in check(&views, service, catalog).await.0.0 {
         let Problem { file, line, message, hint, .. } = problem;
-        let reason = first_line(&message);
+        let reason = message.lines().next().unwrap_or_default();
         warn!(file, line, reason, hint, "view does not plan");
     }
 }
@@ -85,10 +84,6 @@ fn unfilled(rule: &Rule, plan: &Plan) -> Option<String> {
 fn is_filled(place: &str, columns: &arrow::datatypes::Schema) -> bool {
     let first = place.split('.').next().unwrap_or(place);
     [place, first].iter().any(|name| columns.field_with_name(name).is_ok() || crate::stream::FIELDS.contains(name))
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 fn problem(file: &str, error: &Error) -> Problem {

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
 use super::flush;
-use super::table::{CHECKPOINT_EVERY, Table};
+use super::table::Table;
 use crate::task::Shutdown;
 
 const STATES: &str = "_millpond/alerts/state";
@@ -124,12 +124,14 @@ fn path(folder: &str, number: u64) -> Path {
 /// `system.alerts`: the transitions, each once.
 pub struct AlertLog {
     table: Table,
+    /// Version of its last checkpoint.
+    checkpoint: u64,
 }
 
 impl AlertLog {
     /// Over the opened Delta table.
     pub fn new(table: Table) -> Self {
-        Self { table }
+        Self { checkpoint: table.version(), table }
     }
 
     /// The number of the last transition in it.
@@ -140,21 +142,6 @@ impl AlertLog {
     /// The table as it is now.
     pub fn table(&self) -> &Table {
         &self.table
-    }
-
-    /// Writes a checkpoint when one is due since the version `last`. What fails is tried again later.
-    pub async fn checkpoint(&mut self, last: &mut u64) {
-        if self.table.version() < *last + CHECKPOINT_EVERY {
-            return;
-        }
-        *last = self.table.version();
-        let written = match self.table.checkpoint().await {
-            Ok(()) => self.table.reopen().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            self.table.warn("checkpoint not written, trying again later", &error);
-        }
     }
 
     /// Appends transitions behind the last one, up to number `last`, however long the store is away. False if another
@@ -170,6 +157,7 @@ impl AlertLog {
         };
         let (before, last) = (self.last().cast_signed(), last.cast_signed());
         let outcome = commit::commit_number(&mut self.table, TXN, &adds, before, last, stop).await?;
+        self.table.checkpoint_when_due(&mut self.checkpoint).await;
         // Whoever moves the number to where we wanted it is ourselves, and the answer was lost: there is one writer.
         Ok(matches!(outcome, Outcome::Landed | Outcome::Adopted))
     }

@@ -35,7 +35,7 @@ use super::commit::machine::Outcome;
 use super::commit::{self, CommitError, Replacement};
 use super::flush::pause;
 use super::positions::{Positions, TopicPartition};
-use super::table::{CHECKPOINT_EVERY, Table, TableError, parquet_rows};
+use super::table::{Table, TableError, parquet_rows};
 use super::txns::TxnError;
 use super::{Lake, OWN, PUBLIC};
 use crate::schema::conform;
@@ -344,17 +344,8 @@ impl LatestFiles {
     /// Writes a checkpoint of the Delta log when one is due, and deletes files that nobody needs any more, `newest` and
     /// `before` being the last two flushes. What fails is tried again later.
     pub async fn tidy<S>(&mut self, newest: &Manifest<S>, before: Option<&Manifest<S>>) {
-        if let Some(table) = &mut self.table
-            && table.version() >= self.checkpoint + CHECKPOINT_EVERY
-        {
-            self.checkpoint = table.version();
-            let written = match table.checkpoint().await {
-                Ok(()) => table.reopen().await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                table.warn("checkpoint not written, trying again later", &error);
-            }
+        if let Some(table) = &mut self.table {
+            table.checkpoint_when_due(&mut self.checkpoint).await;
         }
         let table_bytes: u64 = self
             .table

@@ -240,6 +240,22 @@ impl Table {
         })
     }
 
+    /// Writes a checkpoint if one is due since the version `last`, and starts from it. What fails is tried again with the
+    /// next one that is due.
+    pub(super) async fn checkpoint_when_due(&mut self, last: &mut u64) {
+        if self.version() < *last + CHECKPOINT_EVERY {
+            return;
+        }
+        *last = self.version();
+        let written = match self.checkpoint().await {
+            Ok(()) => self.reopen().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            self.warn("checkpoint not written, trying again later", &error);
+        }
+    }
+
     /// Writes `batches`, brought to `schema`, as data files that no commit names yet.
     pub fn stage<'a>(
         &'a self,

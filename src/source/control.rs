@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -231,7 +232,7 @@ impl Control {
     fn ask_watermarks(&self, assigned: &Assigned, doubts: &mut Doubts) -> Option<Fault> {
         // Positions first: they may move on while the brokers answer.
         let positions = self.board.positions();
-        let asked_at = now_us();
+        let asked_at_us = Utc::now().timestamp_micros();
         let high = match client::offsets(&assigned.client, &self.topic, &assigned.partitions, Offset::End, ASK_TIMEOUT)
         {
             Ok(high) => high,
@@ -245,7 +246,7 @@ impl Control {
         };
         doubts.unanswered = 0;
         self.board.reachable();
-        self.board.high_watermarks(&high, asked_at);
+        self.board.high_watermarks(&high, asked_at_us);
         let beyond =
             positions.into_iter().find(|(partition, position)| high.get(partition).is_some_and(|h| h < position));
         let Some((partition, position)) = beyond else {
@@ -295,12 +296,6 @@ impl Control {
             Err(_) => fault,
         }
     }
-}
-
-/// Microseconds since 1970.
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A thread that dies must not look alive.

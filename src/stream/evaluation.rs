@@ -193,6 +193,11 @@ impl Evaluation {
         self.life.forget(at, |_| false, told);
     }
 
+    /// Nobody could speak before `at`.
+    pub fn silence_from(&mut self, at: Micros) {
+        self.life.silence_from(at);
+    }
+
     /// Time passes.
     pub fn advance(&mut self, clock: Micros, told: &mut Vec<Transition<Row>>) {
         let before = told.len();

@@ -154,6 +154,8 @@ pub struct Life<R> {
     instances: HashMap<Key, Instance<R>>,
     of_entity: HashMap<Key, BTreeSet<Key>>,
     timers: BTreeSet<(Micros, Key)>,
+    /// Before this nobody could speak, so nobody was silent.
+    silent_from: Micros,
 }
 
 impl<R: Clone> Life<R> {
@@ -165,6 +167,7 @@ impl<R: Clone> Life<R> {
             instances: HashMap::new(),
             of_entity: HashMap::new(),
             timers: BTreeSet::new(),
+            silent_from: Micros::MIN,
         }
     }
 
@@ -258,6 +261,11 @@ impl<R: Clone> Life<R> {
         }
     }
 
+    /// Nobody could speak before `at`: silence counts from then on.
+    pub fn silence_from(&mut self, at: Micros) {
+        self.silent_from = self.silent_from.max(at);
+    }
+
     /// A key that must speak: from now on its silence counts, if it is not known.
     pub fn expect(&mut self, key: &Key, at: Micros, cause: Cause, row: R) {
         if !self.instances.contains_key(key) {
@@ -290,7 +298,11 @@ impl<R: Clone> Life<R> {
             self.timers.remove(&(due, Arc::clone(key)));
             match &instance.phase {
                 Phase::Quiet => self.remove(key),
-                Phase::Pending { .. } => self.fire(key, due, told),
+                // Whoever could not speak for a while gets more time.
+                Phase::Pending { .. } => match self.due(key).filter(|later| *later > clock) {
+                    Some(later) => self.set_timer_at(key, Some(later)),
+                    None => self.fire(key, self.due(key).unwrap_or(due), told),
+                },
                 Phase::Firing(alert) => {
                     let (key, entity, alert) = (Arc::clone(key), Arc::clone(&instance.entity), alert.clone());
                     told.push(Transition { key: Arc::clone(&key), entity, became: Became::Repeated, at: due, alert });
@@ -421,8 +433,11 @@ impl<R: Clone> Life<R> {
         match &instance.phase {
             Phase::Quiet => Some(instance.quiet_until.max(instance.known_at)),
             Phase::Pending { since, .. } => {
-                let wait = self.terms.absent_for.unwrap_or(self.terms.hold);
-                Some(since.saturating_add(wait).max(instance.quiet_until))
+                let held = match self.terms.absent_for {
+                    Some(absent_for) => self.silent_from.max(*since).saturating_add(absent_for),
+                    None => since.saturating_add(self.terms.hold),
+                };
+                Some(held.max(instance.quiet_until))
             }
             Phase::Firing(alert) => self.terms.repeat.map(|repeat| alert.fired_at.saturating_add(repeat)),
         }
@@ -665,6 +680,27 @@ mod tests {
         assert_eq!(told.len(), 2, "it is not expected any more");
         life.advance(17, &mut told);
         assert_eq!(told[2..].iter().map(|told| (&*told.key, told.became)).collect::<Vec<_>>(), [("a", Became::Firing)]);
+    }
+
+    #[test]
+    fn who_cannot_speak_is_not_silent() {
+        let terms = Terms { absent_for: Some(10), ..Terms::default() };
+        let (mut life, mut told) = (Life::new("silent", terms), Vec::new());
+        let speak = |life: &mut Life<i64>, name: &str, at: i64, told: &mut Vec<_>| {
+            life.take(&key(name), at, &cause(at), &[said(name, Some(true))], |_| at, told);
+        };
+        speak(&mut life, "a", 0, &mut told);
+        speak(&mut life, "b", 1, &mut told);
+        // Nobody can from 5 to 30.
+        (20..=30).for_each(|at| life.silence_from(at));
+        life.advance(25, &mut told);
+        speak(&mut life, "a", 31, &mut told);
+        life.advance(39, &mut told);
+        assert_eq!(told.len(), 0);
+        life.advance(40, &mut told);
+        assert_eq!(short(told.clone()), [(Became::Firing, 40, 1)], "b has said nothing since");
+        life.advance(41, &mut told);
+        assert_eq!(short(told), [(Became::Firing, 40, 1), (Became::Firing, 41, 31)]);
     }
 
     #[test]

@@ -103,11 +103,6 @@ impl Rule {
         }
     }
 
-    /// The same with another key.
-    pub fn keyed(self, key: Vec<String>) -> Self {
-        Self { key, ..self }
-    }
-
     /// Tells a file's text apart from others.
     pub fn hash(text: &str) -> String {
         Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect()

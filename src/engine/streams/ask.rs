@@ -132,10 +132,9 @@ pub async fn explain(streams: &Streams, service: &Service, request: &Request) ->
     let (mut explanation, plan) = {
         let work = streams.work.lock();
         let Some(work) = work.get(&rule.name) else { return Ok(Explanation::default()) };
-        (of_work(work, &parts), work.evaluation.plan().ok().cloned())
+        (of_work(work, &parts), work.feed().zip(work.evaluation.plan().ok().cloned()))
     };
-    let Some(plan) = plan else { return Ok(explanation) };
-    let feed = (plan.query().stream().to_owned(), plan.ordered());
+    let Some((feed, plan)) = plan else { return Ok(explanation) };
     let clock = streams.progress.lock().get(&feed).map(|progress| progress.clock);
     explanation.clock = clock.filter(|clock| *clock > Micros::MIN).and_then(time);
     if let Some(row) = newest(service, &plan, &parts).await? {

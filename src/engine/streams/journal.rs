@@ -195,19 +195,10 @@ impl Journal {
                     continue;
                 }
             };
-            loop {
-                failpoint::hit("alerts_before_journal");
-                match self.files.write_journal(first.number, bytes.clone()).await {
-                    Ok(true) => break,
-                    Ok(false) => return drop(failed.send(rival()).await),
-                    Err(error) => {
-                        let error = crate::lake::reason(&error);
-                        warn!(error, "transitions of alerts not written down, trying again");
-                    }
-                }
-                if abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-                    return;
-                }
+            failpoint::hit("alerts_before_journal");
+            let write = || self.files.write_journal(first.number, bytes.clone());
+            if !until_written("transitions of alerts", write, abort, failed).await {
+                return;
             }
             failpoint::hit("alerts_after_journal");
             self.written.send_replace(last.number);
@@ -254,7 +245,6 @@ impl Journal {
         abort: Shutdown,
         failed: mpsc::Sender<Error>,
     ) {
-        let mut checkpoint = log.table().version();
         loop {
             let is_last = finish.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
             let entries = self.after(log.last(), usize::MAX);
@@ -278,7 +268,6 @@ impl Journal {
                     }
                     Err(error) => return drop(failed.send(broken(error)).await),
                 }
-                log.checkpoint(&mut checkpoint).await;
             }
             if is_last {
                 return;
@@ -287,7 +276,30 @@ impl Journal {
     }
 }
 
-pub(super) fn rival() -> Error {
+/// Writes an object, however long the store is away. False if that is given up, or somebody else has written it: then
+/// that ends the process.
+pub(super) async fn until_written<F: Future<Output = std::result::Result<bool, object_store::Error>>>(
+    what: &str,
+    write: impl Fn() -> F,
+    abort: &Shutdown,
+    failed: &mpsc::Sender<Error>,
+) -> bool {
+    loop {
+        match write().await {
+            Ok(true) => return true,
+            Ok(false) => {
+                let _ = failed.send(rival()).await;
+                return false;
+            }
+            Err(error) => warn!(what, error = crate::lake::reason(&error), "not written down, trying again"),
+        }
+        if abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return false;
+        }
+    }
+}
+
+fn rival() -> Error {
     Error::new(Kind::Refused, "another process writes this lake's alerts")
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded
     journaled.dedup_by_key(|told| told.number);
     let mut known: BTreeSet<String> = journaled.iter().map(|told| told.message.id.clone()).collect();
 
-    let mut missing: Vec<(Message, Vec<String>)> = Vec::new();
+    let mut missing: Vec<Message> = Vec::new();
     let mut in_topics: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let told_by = |sink: &String| rules.iter().any(|rule| rule.to.contains(sink));
     if epoch > 0 && !state.is_last && !embedded {
@@ -65,12 +65,8 @@ pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded
             let ids = in_topics.entry(sink).or_default();
             for message in messages {
                 ids.insert(message.id.clone());
-                let is_after = message.at > state.written_at;
-                if is_after && known.insert(message.id.clone()) {
-                    missing.push((message, Vec::new()));
-                } else {
-                    known.insert(message.id);
-                }
+                let is_new = known.insert(message.id.clone());
+                missing.extend((is_new && message.at > state.written_at).then_some(message));
             }
         }
     }
@@ -92,8 +88,8 @@ pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded
     for one in after_state {
         told.entry(one.rule().to_owned()).or_default().push(one);
     }
-    missing.sort_by_key(|(message, _)| message.at);
-    for (message, _) in missing {
+    missing.sort_by_key(|message| message.at);
+    for message in missing {
         let Some(one) = Told::of_message(journal.last() + 1, message) else { continue };
         let others = of_rule(one.rule()).map(|rule| sinks_of(rule, &one.message, sinks)).unwrap_or_default();
         let others = others.into_iter().filter(|sink| !sinks.is_topic(sink)).cloned().collect();

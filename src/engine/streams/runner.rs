@@ -197,7 +197,7 @@ impl Runner {
         // Rules from before the start that are gone must end their alerts, too.
         for (name, before) in std::mem::take(&mut desk.known.rules) {
             let rule = rules.iter().find(|rule| rule.name == name).cloned();
-            let rule = rule.unwrap_or_else(|| Rule::gone(&name)).keyed(before.key);
+            let rule = Rule { key: before.key, ..rule.unwrap_or_else(|| Rule::gone(&name)) };
             let mut work = Work::new(rule, before.instances, before.stream);
             let since = |since: BTreeMap<String, Vec<PositionState>>| {
                 Arc::new(since.iter().map(|(table, states)| (table.clone(), positions(states))).collect())
@@ -263,7 +263,7 @@ impl Runner {
             match (&planned, work.evaluation.plan()) {
                 (Err(error), Err(before)) if error.message() == before.message() => {}
                 (Err(error), before) => {
-                    let reason = error.message().lines().next().unwrap_or_default();
+                    let reason = error.headline();
                     if super::waits_for_columns(error, &self.catalog) {
                         info!(rule = rule.name, reason, "the rule waits for its columns");
                     } else {
@@ -380,9 +380,7 @@ impl Runner {
     async fn missed(&self, feed: &Feed, source: &Source) -> Missed {
         let since: Vec<_> = {
             let work = self.streams.work.lock();
-            let is_of = |work: &&Work| {
-                work.evaluation.plan().is_ok_and(|plan| !plan.of_keys()) && work.feed().is_some_and(|of| of == *feed)
-            };
+            let is_of = |work: &&Work| work.reads(feed) && work.evaluation.plan().is_ok_and(|plan| !plan.of_keys());
             let since = |work: &Work| Some((work.evaluation.rule().name.clone(), work.since.clone()?));
             work.values().filter(is_of).filter_map(since).collect()
         };
@@ -412,8 +410,8 @@ impl Runner {
         missed: &Missed,
     ) -> std::result::Result<(), ArrowError> {
         let mut work = self.streams.work.lock();
-        let mut rules: Vec<&mut Work> =
-            work.values_mut().filter(|work| work.feed().is_some_and(|of| of == *feed)).collect();
+        let mut rules: Vec<&mut Work> = work.values_mut().filter(|work| work.reads(feed)).collect();
+        rules.iter_mut().for_each(|work| work.evaluation.silence_from(stream.source.silent_from()));
         let is_ordered = feed.1;
         let missed_by = |work: &Work| missed.by(&work.evaluation.rule().name);
         // Where nothing was handed out yet it waits like all that comes, once for all rules.
@@ -507,10 +505,13 @@ impl Runner {
         told: &[Transition<Row>],
         reason: Option<&str>,
     ) {
+        if told.is_empty() && work.evaluation.rule().storm_limit.is_none() {
+            return;
+        }
         let (rule, now) = (Arc::clone(work.evaluation.rule()), Utc::now());
         for told in told {
             let schema_version = source.map_or(0, |source| source.schema_version(&told.alert.cause.topic));
-            let message = message(&rule, told, &Proof { schema_version, now: Utc::now(), reason });
+            let message = message(&rule, told, &Proof { schema_version, now, reason });
             let is_admitted =
                 rule.storm_limit.is_none_or(|limit| work.storm.admits(limit, told, now.timestamp_micros()));
             let is_silenced = self.streams.silenced_until(&rule.name, &told.key).is_some();

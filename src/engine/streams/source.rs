@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
@@ -30,13 +30,14 @@ use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
 const LATENESS: Micros = 2_000_000;
 
 /// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Micros = 10_000_000;
 
 /// One stream.
 pub(super) struct Source {
     tables: Vec<Table>,
     rows: NewRows,
     clock: Clock<TopicPartition>,
+    silent_from: Micros,
 }
 
 /// A table that keeps every record, and how far it was read.
@@ -134,10 +135,14 @@ impl Columns {
 }
 
 impl Source {
+    fn new(tables: Vec<Table>, rows: NewRows) -> Self {
+        Self { tables, rows, clock: Clock::new(LATENESS), silent_from: Micros::MIN }
+    }
+
     /// A table that keeps every record: those that come from now on, or after `seen`.
     pub fn of_records(name: &str, live: &Arc<LiveView>, seen: Option<Positions>) -> Self {
         let table = Table { seen, ..Table::new(name, live, Changes::OfTable(live.subscribe())) };
-        Self { tables: vec![table], rows: NewRows::OfRecords, clock: Clock::new(LATENESS) }
+        Self::new(vec![table], NewRows::OfRecords)
     }
 
     /// A table with one row per key: all its rows, and then those that change. `None` while a table that it is kept
@@ -149,11 +154,7 @@ impl Source {
             Some(Table::new(name, fed.tables.get(name)?, changes))
         };
         let tables = followed.iter().map(table).collect::<Option<_>>()?;
-        Some(Self {
-            tables,
-            rows: NewRows::OfKeys { kept: Box::new(kept.clone()), followed },
-            clock: Clock::new(LATENESS),
-        })
+        Some(Self::new(tables, NewRows::OfKeys { kept: Box::new(kept.clone()), followed }))
     }
 
     /// Whether it is of this table as it is now: of rows that are kept, or else of what is fed.
@@ -230,19 +231,26 @@ impl Source {
         rows.map(|rows| Batch::of_records(rows, time(&view)).map_err(broken)).collect()
     }
 
+    /// Before this the brokers were away: nobody was silent.
+    pub fn silent_from(&self) -> Micros {
+        self.silent_from
+    }
+
     /// How far time has come. It follows the wall where all is read that the brokers had a moment ago.
     pub fn now(&mut self, catalog: &EngineCatalog) -> Micros {
         let mut lanes = Vec::new();
         for table in &self.tables {
             let seen = table.seen.as_ref();
-            for (lane, at, (state, since)) in catalog.lanes(&table.name) {
+            for (lane, at, state) in catalog.lanes(&table.name) {
                 let is_seen = at.position == at.start || seen.is_some_and(|seen| has_seen(seen, &lane, at.position));
                 let is_at_end = at.high_watermark.is_some_and(|high| high <= at.position);
                 if let Some(asked_at_us) = at.asked_at_us.filter(|_| is_seen && is_at_end)
                     && state == ReaderState::Reading
-                    && since.elapsed().is_ok_and(|elapsed| elapsed >= GRACE)
                 {
                     self.clock.reach(&lane, asked_at_us);
+                }
+                if state == ReaderState::Unreachable {
+                    self.silent_from = chrono::Utc::now().timestamp_micros() + GRACE;
                 }
                 lanes.push(lane);
             }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -10,15 +9,12 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::Streams;
-use super::journal::{Journal, rival};
+use super::journal::{Journal, until_written};
 use super::work::{Feed, Stream, Work};
 use crate::error::Error;
 use crate::lake::{self, Positions, TopicPartition};
 use crate::stream::{PositionState, RuleState, State, StreamState};
 use crate::task::{Shutdown, failpoint};
-
-/// Pause before the store is asked again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// What is known now; `number` is that of the last transition.
 pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u64, is_last: bool) -> State {
@@ -103,19 +99,10 @@ pub(super) async fn write(
     if abort.run_until_cancelled(journal.until_written(state.number)).await.is_none() {
         return covered;
     }
-    loop {
-        failpoint::hit("alerts_before_state");
-        match journal.files().write_state(epoch, bytes.clone()).await {
-            Ok(true) => break,
-            Ok(false) => {
-                let _ = failed.send(rival()).await;
-                return covered;
-            }
-            Err(error) => warn!(error = lake::reason(&error), "state of alerts not written down, trying again"),
-        }
-        if abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-            return covered;
-        }
+    failpoint::hit("alerts_before_state");
+    let write = || journal.files().write_state(epoch, bytes.clone());
+    if !until_written("state of alerts", write, abort, failed).await {
+        return covered;
     }
     failpoint::hit("alerts_after_state");
     if let Err(error) = journal.files().tidy(covered.min(journal.logged()) + 1).await {

@@ -63,7 +63,7 @@ pub fn queries(streams: &Streams) -> Result<RecordBatch, ArrowError> {
         (!all.is_empty()).then(|| all.join(", "))
     };
     let class = |work: &Work| Some(work.evaluation.plan().ok()?.class(work.evaluation.rule()).to_owned());
-    let error = |work: &Work| Some(work.evaluation.plan().err()?.message().lines().next()?.to_owned());
+    let error = |work: &Work| Some(work.evaluation.plan().err()?.headline().to_owned());
     RecordBatch::try_new(
         queries_schema(),
         vec![

@@ -66,6 +66,11 @@ impl Work {
         Some((plan.query().stream().to_owned(), plan.ordered()))
     }
 
+    /// Whether it reads this stream.
+    pub fn reads(&self, (table, ordered): &Feed) -> bool {
+        self.evaluation.plan().is_ok_and(|plan| plan.query().stream() == table && plan.ordered() == *ordered)
+    }
+
     /// The fingerprint of the tables that it reads: of all, if it cannot be planned.
     pub fn tables(&self, all: &BTreeMap<String, u64>) -> u64 {
         let mut hash = DefaultHasher::new();
