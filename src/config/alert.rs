@@ -13,13 +13,7 @@ use crate::stream::{Rule, Severity, StormLimit};
 /// Reads a rule's options; `sinks` are the names there are. `None` only if problems were reported.
 pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Section, sinks: &[&str]) -> Option<Rule> {
     root.require("key", "the columns that tell its alerts apart, such as [\"car_id\"]");
-    let key: Option<Vec<String>> = root.list_or_one("key").and_then(|items| {
-        if items.is_empty() {
-            root.complain("key", Complaint::new("is empty").hint("name one column at least"));
-            return None;
-        }
-        Some(items.iter().map(|item| item.text.to_owned()).collect())
-    });
+    let key = key(root);
     let hold = duration(root, "for");
     let cooldown = duration(root, "cooldown");
     let repeat = duration(root, "repeat");
@@ -78,6 +72,16 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
     })
 }
 
+/// The columns of `key`.
+pub(super) fn key(root: &Section) -> Option<Vec<String>> {
+    let items = root.list_or_one("key")?;
+    if items.is_empty() {
+        root.complain("key", Complaint::new("is empty").hint("name one column at least"));
+        return None;
+    }
+    Some(items.iter().map(|item| item.text.to_owned()).collect())
+}
+
 /// A duration that may be absent; `None` only if it is wrong and was reported.
 fn duration(root: &Section, key: &str) -> Option<Option<Duration>> {
     if !root.has(key) {
@@ -98,7 +102,8 @@ fn storm_limit(text: &str) -> Result<StormLimit, Complaint> {
     if within.is_zero() { Err(wrong()) } else { Ok(StormLimit { alerts, within }) }
 }
 
-fn names(root: &Section, sinks: &[&str]) -> Option<Vec<String>> {
+/// The sinks of `to`, which must be some of `sinks`.
+pub(super) fn names(root: &Section, sinks: &[&str]) -> Option<Vec<String>> {
     let mut all = Some(Vec::new());
     for item in root.list_or_one("to")? {
         if sinks.contains(&item.text) {

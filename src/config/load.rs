@@ -13,12 +13,12 @@ use super::{
     interpolate::Interpolation,
     latest, names, overrides,
     problem::{Complaint, Problem, Problems},
-    query::{self, Query, View},
+    query::{self, Query, SinkNames},
     settings::{self, Config},
     tree::{Place, Table},
 };
+use crate::deliver::SinkOptions;
 use crate::schema::{Contract, Latest};
-use crate::stream::Rule;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
@@ -39,12 +39,30 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     // A registry that was written wrongly is one problem already.
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
     let (tables, latest) = loader.tables(timezone, registry);
-    let (views, alerts) = loader.queries(config.as_ref());
+    let queries = loader.queries(config.as_ref());
 
     let mut problems = loader.problems.into_inner();
     problems.0.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
     match config {
-        Some(config) if problems.is_empty() => Ok(Project { dir: absolute, config, tables, latest, views, alerts }),
+        Some(config) if problems.is_empty() => {
+            let mut project = Project {
+                dir: absolute,
+                config,
+                tables,
+                latest,
+                views: Vec::new(),
+                alerts: Vec::new(),
+                streams: Vec::new(),
+            };
+            for query in queries {
+                match query {
+                    Query::View(view) => project.views.push(view),
+                    Query::Alert(rule) => project.alerts.push(*rule),
+                    Query::Stream(query) => project.streams.push(query),
+                }
+            }
+            Ok(project)
+        }
         _ => Err(problems),
     }
 }
@@ -146,22 +164,24 @@ impl Loader<'_> {
         (tables, merged)
     }
 
-    fn queries(&self, config: Option<&Config>) -> (Vec<View>, Vec<Rule>) {
-        let (mut views, mut alerts) = (Vec::new(), Vec::new());
-        let sinks: Vec<&str> = config.iter().flat_map(|config| config.sinks.keys()).map(String::as_str).collect();
+    fn queries(&self, config: Option<&Config>) -> Vec<Query> {
+        let mut queries = Vec::new();
+        let mut sinks = SinkNames::default();
+        for (name, options) in config.iter().flat_map(|config| &config.sinks) {
+            sinks.all.push(name);
+            if matches!(options, SinkOptions::Kafka(_)) {
+                sinks.topics.push(name);
+            }
+        }
         for Named { name, file, text } in self.named("queries", "sql") {
             let table = Path::new("schemas").join(format!("{name}.toml"));
             if self.absolute.join(&table).exists() {
                 let message = format!("there is a table of this name: {}", shown(self.dir, &table));
                 self.push(Problem::of_file(&file, message).hint("rename one of the two files"));
             }
-            match query::read(&name, &file, &text, &sinks, &self.problems) {
-                Some(Query::View(view)) => views.push(view),
-                Some(Query::Alert(rule)) => alerts.push(*rule),
-                None => {}
-            }
+            queries.extend(query::read(&name, &file, &text, &sinks, &self.problems));
         }
-        (views, alerts)
+        queries
     }
 
     /// The files of `folder` that end in `.ending`, by name. Hidden files are an editor's business.

@@ -26,6 +26,7 @@ mod query;
 mod section;
 mod settings;
 mod sinks;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -47,7 +48,7 @@ pub use units::{ByteSize, Interval, UnitError};
 pub use watch::Watch;
 
 use crate::schema::{Contract, Latest};
-use crate::stream::Rule;
+use crate::stream::{Rule, StreamQuery};
 
 /// A project that is right in itself; whether brokers and stores answer is another matter.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,8 @@ pub struct Project {
     pub views: Vec<View>,
     /// `queries/*.sql` of `kind = "alert"`, by name.
     pub alerts: Vec<Rule>,
+    /// `queries/*.sql` of `kind = "stream"`, by name.
+    pub streams: Vec<StreamQuery>,
 }
 
 /// What overrides a project's files.

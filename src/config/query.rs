@@ -6,21 +6,33 @@ use super::{
     alert,
     problem::{Complaint, Problems},
     section::Section,
+    stream,
     tree::{Place, Table},
     words,
 };
-use crate::stream::Rule;
+use crate::stream::{Rule, StreamQuery};
 
 /// What a file of `queries/` makes.
 pub(super) enum Query {
     View(View),
     Alert(Box<Rule>),
+    Stream(StreamQuery),
+}
+
+/// The sinks of the project.
+#[derive(Default)]
+pub(super) struct SinkNames<'a> {
+    /// All of them.
+    pub all: Vec<&'a str>,
+    /// Those that are topics.
+    pub topics: Vec<&'a str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum QueryKind {
     View,
     Alert,
+    Stream,
 }
 
 /// A query of `kind = "view"`.
@@ -34,16 +46,26 @@ pub struct View {
     pub file: String,
 }
 
-/// Reads one file; `sinks` are the names there are. `None` only if problems were reported.
-pub(super) fn read(name: &str, file: &str, text: &str, sinks: &[&str], problems: &RefCell<Problems>) -> Option<Query> {
+/// Reads one file. `None` only if problems were reported.
+pub(super) fn read(
+    name: &str,
+    file: &str,
+    text: &str,
+    sinks: &SinkNames,
+    problems: &RefCell<Problems>,
+) -> Option<Query> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (head, sql) = split(text, file, problems);
     let tree = Table::parse(file, &head, None, &mut problems.borrow_mut())?;
     let root = Section::peek(&tree, file, problems);
     root.require("kind", "the file begins with the line: --! kind = \"view\"");
-    let kinds = [("view", QueryKind::View), ("alert", QueryKind::Alert)];
+    let kinds = [("view", QueryKind::View), ("alert", QueryKind::Alert), ("stream", QueryKind::Stream)];
     let kind = root.choice("kind", &kinds, words::query::KINDS_LATER)?;
-    let known = if kind == QueryKind::Alert { &words::alert::ROOT } else { &words::view::ROOT };
+    let known = match kind {
+        QueryKind::View => &words::view::ROOT,
+        QueryKind::Alert => &words::alert::ROOT,
+        QueryKind::Stream => &words::stream::ROOT,
+    };
     let root = Section::root(&tree, file, known, problems);
     if !has_statement(&sql) {
         problems.borrow_mut().push(Place::whole(file).problem("", Complaint::new("holds no SQL")));
@@ -51,7 +73,8 @@ pub(super) fn read(name: &str, file: &str, text: &str, sinks: &[&str], problems:
     }
     match kind {
         QueryKind::View => Some(Query::View(View { name: name.to_owned(), sql, file: file.to_owned() })),
-        QueryKind::Alert => alert::read(name, file, sql, text, &root, sinks).map(Box::new).map(Query::Alert),
+        QueryKind::Alert => alert::read(name, file, sql, text, &root, &sinks.all).map(Box::new).map(Query::Alert),
+        QueryKind::Stream => stream::read(name, file, sql, text, &root, sinks).map(Query::Stream),
     }
 }
 

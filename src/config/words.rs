@@ -188,8 +188,19 @@ pub(super) mod alert {
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
 }
 
+/// The `--!` lines of `queries/<name>.sql` of `kind = "stream"`.
+pub(super) mod stream {
+    use super::Words;
+
+    pub const ROOT: Words = Words { keys: &["kind", "key", "mode", "table", "to"], later: &["description"] };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
+}
+
 /// `queries/<name>.sql`.
 pub(super) mod query {
     /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["stream", "table"];
+    pub const KINDS_LATER: &[&str] = &["table"];
 }

@@ -1,10 +1,11 @@
 //! A topic as a sink: one idempotent producer on the project's own cluster.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
@@ -36,21 +37,25 @@ pub struct KafkaTopic {
     producer: ThreadedProducer<Reports>,
 }
 
-/// Hands each delivery report to whoever waits for it.
+/// Hands each delivery report to whoever waits for it, and keeps the client's own words for those who debug.
 struct Reports;
 
 type Report = oneshot::Sender<std::result::Result<(), KafkaError>>;
+/// What became of a record, once that is known.
+pub(super) type Reported = oneshot::Receiver<std::result::Result<(), KafkaError>>;
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // Whoever waits for a report says what failed; consumers' properties are none of a producer's business.
-        debug!(target: "kafka", ?level, facility, text, "kafka producer says");
+        debug!(target: "kafka", ?level, facility, text, "kafka client says");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        debug!(target: "kafka", code = ?error.rdkafka_error_code(), reason, "kafka producer reports an error");
+        debug!(target: "kafka", code = ?error.rdkafka_error_code(), reason, "kafka client reports an error");
     }
 }
+
+impl ConsumerContext for Reports {}
 
 impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = Box<Report>;
@@ -74,16 +79,35 @@ fn config(cluster: &Cluster) -> ClientConfig {
 
 /// The messages about alerts that a topic was given since `since`. Blocks.
 pub(super) fn read(topic: &str, cluster: &Cluster, since: DateTime<Utc>) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    records(topic, cluster, since, |record| messages.extend(message(record)))?;
+    Ok(messages)
+}
+
+/// The ids of the records that a topic was given since `since`. Blocks.
+pub(super) fn ids(topic: &str, cluster: &Cluster, since: DateTime<Utc>) -> Result<HashSet<String>> {
+    let mut ids = HashSet::new();
+    records(topic, cluster, since, |record| ids.extend(id(record)))?;
+    Ok(ids)
+}
+
+/// Hands out what a topic was given since `since`; nothing if there is no such topic.
+fn records(
+    topic: &str,
+    cluster: &Cluster,
+    since: DateTime<Utc>,
+    mut take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
     let away =
         |error: KafkaError| Error::new(Kind::Unavailable, format!("topic {topic} cannot be read back")).because(error);
     let mut config = config(cluster);
     // A group is never joined: partitions are assigned.
     config.set("group.id", "millpond").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("allow.auto.create.topics", "false");
-    let consumer: BaseConsumer = config.create().map_err(away)?;
+    let consumer: BaseConsumer<Reports> = config.create_with_context(Reports).map_err(away)?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(away)?;
     let known = metadata.topics().first().filter(|topic| topic.error().is_none());
-    let Some(known) = known.filter(|topic| !topic.partitions().is_empty()) else { return Ok(Vec::new()) };
+    let Some(known) = known.filter(|topic| !topic.partitions().is_empty()) else { return Ok(()) };
     let mut from = TopicPartitionList::new();
     for partition in known.partitions() {
         let at = Offset::Offset(since.timestamp_millis());
@@ -91,26 +115,29 @@ pub(super) fn read(topic: &str, cluster: &Cluster, since: DateTime<Utc>) -> Resu
     }
     let from = consumer.offsets_for_times(from, ANSWER).map_err(away)?;
     consumer.assign(&from).map_err(away)?;
-    let (mut messages, mut ends) = (Vec::new(), 0);
+    let mut ends = 0;
     while ends < from.count() {
         match consumer.poll(ANSWER) {
-            Some(Ok(record)) => messages.extend(message(&record)),
+            Some(Ok(record)) => take(&record),
             Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
             Some(Err(error)) => return Err(away(error)),
             None => return Err(Error::new(Kind::Unavailable, format!("topic {topic} does not end within {ANSWER:?}"))),
         }
     }
-    Ok(messages)
+    Ok(())
+}
+
+fn id(record: &BorrowedMessage<'_>) -> Option<String> {
+    let is_id = |header: &Header<'_, &[u8]>| header.key == ID;
+    String::from_utf8(record.headers()?.iter().find(is_id)?.value?.to_vec()).ok()
 }
 
 /// A message about an alert, if a record is one.
 fn message(record: &BorrowedMessage<'_>) -> Option<Message> {
     let payload: Map<String, Value> = serde_json::from_slice(record.payload()?).ok()?;
-    let is_id = |header: &Header<'_, &[u8]>| header.key == ID;
-    let id = record.headers()?.iter().find(is_id)?.value?;
     let at = DateTime::parse_from_rfc3339(payload.get("emitted_at")?.as_str()?).ok()?.to_utc();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    Some(Message { id: text(id)?, kind: MessageKind::Alert, key: text(record.key()?)?, at, payload })
+    Some(Message { id: id(record)?, kind: MessageKind::Alert, key: text(record.key()?)?, at, payload })
 }
 
 impl KafkaTopic {
@@ -127,14 +154,25 @@ impl KafkaTopic {
 
     pub(super) async fn deliver(&self, message: &Message) -> std::result::Result<(), Failure> {
         let payload = serde_json::to_vec(&message.payload).map_err(|error| Failure::refused(error.to_string()))?;
+        let sent = self.send(&message.id, Some(&message.key), &payload)?;
+        self.taken(sent).await
+    }
+
+    /// Hands a record to the client, which tells what became of it.
+    pub(super) fn send(&self, id: &str, key: Option<&str>, payload: &[u8]) -> std::result::Result<Reported, Failure> {
         let (report, reported) = oneshot::channel();
-        let id = Header { key: ID, value: Some(&message.id) };
-        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(report))
-            .key(&message.key)
-            .payload(&payload)
+        let id = Header { key: ID, value: Some(id) };
+        let mut record: BaseRecord<'_, str, [u8], _> = BaseRecord::with_opaque_to(&self.topic, Box::new(report))
+            .payload(payload)
             .headers(OwnedHeaders::new().insert(id));
+        record.key = key;
         self.producer.send(record).map_err(|(error, _)| self.failure(&error))?;
-        match reported.await {
+        Ok(reported)
+    }
+
+    /// Waits until a record is taken.
+    pub(super) async fn taken(&self, sent: Reported) -> std::result::Result<(), Failure> {
+        match sent.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.failure(&error)),
             Err(_) => Err(Failure::again("the kafka client ended")),

@@ -11,6 +11,8 @@
 //! gives up the oldest news first, and says so. Delivery is at least once: a crash may repeat a message, with the same
 //! [`Message::id`], which travels as Kafka header and HTTP header `Idempotency-Key` and in a mail's `Message-ID`.
 //!
+//! Rows of stream queries do not queue: whoever writes them ([`RowWriter`]) waits until a topic has them.
+//!
 //! It never decides what to say, or to whom: that is `news`' and the rules' business.
 
 mod backlog;
@@ -21,6 +23,7 @@ mod kafka;
 mod message;
 mod options;
 mod queue;
+mod rows;
 mod smtp;
 mod template;
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub use self::message::{Message, MessageKind};
 pub use self::options::{
     EmailSink, KafkaSink, Mailer, Secret, Security, SigningKey, SinkOptions, SmtpServer, WebhookSink,
 };
+pub use self::rows::{RowRecord, RowWriter};
 pub use self::template::{Escape, Template, TemplateError};
 
 use self::backlog::Backlog;
@@ -129,6 +133,12 @@ impl Sinks {
         let (topic, cluster) = (options.topic.clone(), self.0.cluster.clone());
         let read = tokio::task::spawn_blocking(move || kafka::read(&topic, &cluster, since));
         read.await.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "reading a topic failed").because(error)))
+    }
+
+    /// Writes rows to a sink that is a topic; `None` if it is none.
+    pub fn rows(&self, sink: &str) -> Option<Result<RowWriter>> {
+        let Some((SinkOptions::Kafka(options), _)) = self.0.sinks.get(sink) else { return None };
+        Some(RowWriter::open(sink, options, &self.0.cluster))
     }
 
     /// Whether `sink` is told when an alert is over.

@@ -17,6 +17,7 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("queries/headlights_left_on.sql", include_str!("../../queries/headlights_left_on.sql")),
         ("queries/left_the_city.sql", include_str!("../../queries/left_the_city.sql")),
         ("queries/moving_without_reservation.sql", include_str!("../../queries/moving_without_reservation.sql")),
+        ("queries/telemetry_enriched.sql", include_str!("../../queries/telemetry_enriched.sql")),
         ("queries/low_battery.sql", include_str!("../../queries/low_battery.sql")),
     ]
 }

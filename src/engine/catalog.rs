@@ -17,6 +17,7 @@ use super::latest::KeptTables;
 use super::outbound;
 use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
+use super::stream_queries::StreamQueries;
 use super::streams::{self, Streams};
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
@@ -32,11 +33,14 @@ use crate::schema::{
 use crate::source::{PartitionStatus, ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
+/// Stream queries read each other so deep at most: in a circle nobody gets rows.
+const MOST_DEEP: usize = 16;
+
 /// The life of the topic that is read, and how to ask its reader.
 pub type ReaderHandle = (u32, Arc<dyn Fn() -> TopicStatus + Send + Sync>);
 
 /// The tables that SQL sees, and what feeds them.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Fed {
     /// View per table, those included that nothing feeds.
     pub tables: BTreeMap<String, Arc<LiveView>>,
@@ -76,6 +80,8 @@ pub struct EngineCatalog {
     pub sinks: Sinks,
     /// The rules.
     pub streams: Arc<Streams>,
+    /// The stream queries.
+    pub stream_queries: Arc<StreamQueries>,
     /// What queries may hold, and what they hold now.
     pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
     /// Addresses of the brokers; empty where none are asked.
@@ -102,6 +108,7 @@ impl EngineCatalog {
             news: News::default(),
             sinks: Sinks::default(),
             streams: Arc::default(),
+            stream_queries: Arc::default(),
             query_memory: OnceLock::new(),
             brokers: String::new(),
             embedded: false,
@@ -113,6 +120,15 @@ impl EngineCatalog {
         self.fed.load_full()
     }
 
+    /// Shows a table from now on.
+    pub fn show(&self, name: &str, live: &Arc<LiveView>) {
+        self.fed.rcu(|fed| {
+            let mut fed = Fed::clone(fed);
+            fed.tables.insert(name.to_owned(), Arc::clone(live));
+            fed
+        });
+    }
+
     /// Bytes of the rows of tables with one row per key.
     pub fn kept_bytes(&self) -> usize {
         self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()
@@ -120,6 +136,13 @@ impl EngineCatalog {
 
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
+        // The partitions of a stream query are those of what it reads.
+        let mut table = table.to_owned();
+        for _ in 0..MOST_DEEP {
+            let Some(stream) = self.stream_queries.stream_of(&table) else { break };
+            table = stream;
+        }
+        let table = &*table;
         let fed = self.fed();
         let is_its = |contract: &&Arc<Contract>| contract.table == table;
         let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);
@@ -161,14 +184,15 @@ impl EngineCatalog {
                 }
             }
         }
+        let fed = self.fed();
         for (name, kept) in self.kept.load().iter() {
             if let Some(reason) = kept.rows.stopped() {
                 reasons.push(format!("table {name}: stopped: {reason}"));
-            } else if kept.rows.is_loading() {
+            } else if kept.rows.is_loading() && kept.followed().iter().all(|of| fed.tables.contains_key(&of.source)) {
                 reasons.push(format!("table {name}: its rows are being put together"));
             }
         }
-        for (table, status) in &self.fed().statuses {
+        for (table, status) in &fed.statuses {
             let counters = status.counters();
             if let Some(error) = counters.error {
                 reasons.push(format!("table {table}: stopped: {error}"));
@@ -280,7 +304,7 @@ fn system_tables() -> [(&'static str, SchemaRef, Rows); 11] {
         ("schema_changes", schema_changes_schema(), schema_changes),
         ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
         ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
-        ("queries", streams::queries_schema(), |catalog| streams::queries(&catalog.streams)),
+        ("queries", streams::queries_schema(), |catalog| streams::queries(&catalog.streams, &catalog.stream_queries)),
         ("alerts_active", streams::active_schema(), |catalog| streams::active(&catalog.streams)),
     ]
 }
@@ -478,7 +502,7 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
         let view = live.pin();
         rows.push(TableRow {
             name,
-            kind: kind(name),
+            kind: if catalog.stream_queries.has_table(name) { STREAM } else { kind(name) },
             schema_version: view.schema_version,
             table_version: view.table_version().map(|version| version as i64),
             files: view.committed.as_ref().map(|at| at.log_data().num_files() as i64),
@@ -521,6 +545,7 @@ struct TableRow<'a> {
 }
 
 const EVENTS: &str = "events";
+const STREAM: &str = "stream";
 const CHANGES: &str = "changes";
 
 /// What a table is. Names with `__` are those of tables beside others.

@@ -1,7 +1,9 @@
 //! How far a table was followed, and the SQL of what lies between.
 
+use std::sync::{Arc, Weak};
+
 use super::dead_letters::literal;
-use crate::lake::{Positions, TopicPartition, View};
+use crate::lake::{HotBatch, Positions, TopicPartition, View};
 use crate::schema::fixed;
 
 /// Whether what lies below `end` was seen.
@@ -13,6 +15,19 @@ pub fn has_seen(seen: &Positions, lane: &TopicPartition, end: i64) -> bool {
 pub fn see(seen: &mut Positions, lane: &TopicPartition, end: i64) {
     let at = seen.entry(lane.clone()).or_insert(end);
     *at = end.max(*at);
+}
+
+/// What comes next of a table.
+pub fn end(view: &View) -> Positions {
+    let mut end = view.positions.clone();
+    view.hot.iter().for_each(|hot| see(&mut end, &hot.lane, hot.end));
+    end
+}
+
+/// The hot batches that came after `last`, the oldest first; all if that is not hot any more.
+pub fn after<'a>(view: &'a View, last: &Weak<HotBatch>) -> &'a [Arc<HotBatch>] {
+    let last = view.hot.iter().rposition(|hot| std::ptr::eq(Arc::as_ptr(hot), last.as_ptr()));
+    &view.hot[last.map_or(0, |last| last + 1)..]
 }
 
 /// Where more is committed than was seen.

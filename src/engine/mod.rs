@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start:  store, probe, format, claim ─ tables ─ sinks, news ─ servers ─ (in the background) Kafka ─ readers ─ ingest
-//! stop:   readers ─ last commits ─ rules ─ news, sinks ─ servers ─ claim
+//! stop:   readers ─ last commits ─ stream queries ─ rules ─ news, sinks ─ servers ─ claim
 //! ```
 //!
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
@@ -22,8 +22,10 @@ mod outbound;
 mod queries;
 mod reload;
 mod retry;
+mod rows;
 mod schemas;
 mod status;
+mod stream_queries;
 pub mod streams;
 mod versions;
 mod watch;
@@ -51,6 +53,7 @@ pub use self::feeder::TopicMaker;
 use self::latest::{Keeper, Writing};
 use self::reload::{Contracts, Reload};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
+use self::stream_queries::StreamRunner;
 use self::streams::{ALERTS, Runner, Streams};
 use self::versions::Versions;
 use self::watch::Watch;
@@ -121,12 +124,14 @@ pub struct Engine {
     feed: JoinHandle<Result<()>>,
     keeper: Keeper,
     failures: mpsc::Receiver<Error>,
+    stream_queries: JoinHandle<()>,
     streams: oneshot::Receiver<()>,
     watch: JoinHandle<()>,
     news: News,
     sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
     stop_feed: Shutdown,
+    stop_queries: Shutdown,
     stop_streams: Shutdown,
     abort: Shutdown,
     stop_servers: Shutdown,
@@ -180,6 +185,7 @@ impl Engine {
             news: news.clone(),
             sinks: sinks.clone(),
             streams: Arc::default(),
+            stream_queries: Arc::default(),
             query_memory: OnceLock::new(),
             brokers: cluster.brokers.clone(),
             embedded: embedded.is_some(),
@@ -198,7 +204,7 @@ impl Engine {
             turns: Arc::default(),
         };
         let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone(), writing: Some(writing) };
-        keeper.keep(&plan.contracts, &project.latest);
+        keeper.keep(&plan.contracts, &project.latest, &project.streams);
 
         let watch =
             Watch { catalog: Arc::clone(&catalog), news: news.clone(), commit_interval: config.lake.commit_interval };
@@ -243,6 +249,19 @@ impl Engine {
             let reload = Reload { dir, options, contracts, plans, catalog, keeper: keeper.clone() };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
+        catalog.stream_queries.take_over(project.streams.clone());
+        let queries = StreamRunner {
+            catalog: Arc::clone(&catalog),
+            service: service.clone(),
+            sinks: sinks.clone(),
+            lake: feeder.lake.clone(),
+            encoding: Arc::clone(&feeder.encoding),
+            commit_interval: config.lake.commit_interval,
+            abort: abort.clone(),
+            failed: failed.clone(),
+        };
+        let stop_queries = Shutdown::new();
+        let stream_queries = task::spawn("stream-queries", queries.run(stop_queries.clone()));
         catalog.streams.take_over(project.alerts.clone());
         let runner = Runner {
             streams: Arc::clone(&catalog.streams),
@@ -268,12 +287,14 @@ impl Engine {
             feed,
             keeper,
             failures,
+            stream_queries,
             streams,
             watch,
             news,
             sinks,
             servers,
             stop_feed,
+            stop_queries,
             stop_streams,
             abort,
             stop_servers,
@@ -327,6 +348,15 @@ impl Engine {
         if !fed {
             let stopped = self.wait_for_feed().await;
             result = result.and(stopped);
+        }
+        // They take what the last commits hold.
+        self.stop_queries.cancel();
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.stream_queries).await.is_err() {
+            // Nothing is lost: the next start goes on at the positions in their tables.
+            self.abort.cancel();
+            let seconds = SHUTDOWN_DEADLINE.as_secs();
+            warn!(seconds, "rows of stream queries are not committed, the store did not answer in time");
+            let _ = tokio::time::timeout(LAST_WORDS, &mut self.stream_queries).await;
         }
         self.finish_latest().await;
         // What the last rows raise is told, and so is what the end of ingest told.
@@ -452,6 +482,7 @@ pub async fn check_queries(project: &Project, variables: &Variables) -> Result<(
         Err(_) => committed(project, None).await?,
     };
     let service = service(lake.as_ref(), &catalog, &project.config)?;
+    Keeper { catalog: Arc::clone(&catalog), service: service.clone(), writing: None }.shape()?;
     Ok(queries::check(project, &service, &catalog).await)
 }
 
@@ -523,7 +554,8 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         }
     }
     let contracts: Vec<Arc<Contract>> = project.tables.iter().cloned().map(Arc::new).collect();
-    let kept = latest::kept(&contracts, &project.latest, &latest::KeptTables::default());
+    let (all, latest) = stream_queries::kept(&project.streams, contracts, project.latest.clone());
+    let kept = latest::kept(&all, &latest, &latest::KeptTables::default());
     Ok(Arc::new(EngineCatalog {
         kept: ArcSwap::from_pointee(kept),
         latest_bytes: share(&project.config, LATEST_PERCENT),

@@ -1,13 +1,17 @@
 //! Queries of the project that do not plan, told before somebody asks for a view or misses an alert.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::catalog::EngineCatalog;
-use super::streams;
+use super::{stream_queries, streams};
 use crate::config::{Problem, Problems, Project, View};
 use crate::error::Error;
-use crate::query::Service;
-use crate::stream::{Plan, Rule};
+use crate::lake::LiveView;
+use crate::query::{Continuous, Service};
+use crate::schema::SchemaVersion;
+use crate::stream::{Plan, Rule, StreamQuery};
 
 /// What is wrong with a project's queries and derived columns, and a line for each rule that says how it runs. Before the
 /// first record of every table not all columns are known; a query is then judged by its syntax and the tables it names.
@@ -15,6 +19,7 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     let known = catalog.fed().tables.values().all(|live| live.pin().schema_version > 0);
     let session = service.session();
     let (mut problems, mut notes) = (Problems::default(), Vec::new());
+    stream_queries(project, service, catalog, &mut problems, &mut notes).await;
     for View { name, file, .. } in &project.views {
         if let Err(error) = session.check_view(name, known).await {
             problems.push(problem(file, &error));
@@ -49,9 +54,89 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     (problems, notes)
 }
 
+/// Checks stream queries, and shows their tables to whoever reads them.
+async fn stream_queries(
+    project: &Project,
+    service: &Service,
+    catalog: &EngineCatalog,
+    problems: &mut Problems,
+    notes: &mut Vec<String>,
+) {
+    let mut left: Vec<&StreamQuery> = project.streams.iter().collect();
+    // One may read what another one makes.
+    while !left.is_empty() {
+        let before = left.len();
+        let mut failed = Vec::new();
+        for query in std::mem::take(&mut left) {
+            match stream_queries::plan(query, service, catalog).await {
+                Ok(select) => match SchemaVersion::selected(&select.schema(), &query.key) {
+                    Ok(version) => {
+                        notes.push(note_of_stream(query, &select));
+                        show(query, &version, catalog);
+                    }
+                    Err(reason) => problems.push(Problem::of_file(&query.file, reason)),
+                },
+                Err(error) => failed.push((query, error)),
+            }
+        }
+        if failed.len() == before {
+            let (waiting, wrong): (Vec<_>, Vec<_>) =
+                failed.into_iter().partition(|(_, error)| streams::waits_for_columns(error, catalog));
+            for (query, error) in &waiting {
+                notes.push(format!("stream {}: waits for its columns: {}", query.name, error.headline()));
+                show(query, &SchemaVersion { number: 0, keys: 0, columns: Vec::new() }, catalog);
+            }
+            if waiting.is_empty() {
+                wrong.iter().for_each(|(query, error)| problems.push(problem(&query.file, error)));
+                return;
+            }
+            failed = wrong;
+        }
+        left = failed.into_iter().map(|(query, _)| query).collect();
+    }
+}
+
+/// Shows the table that a stream query will have, unless it is there.
+fn show(query: &StreamQuery, version: &SchemaVersion, catalog: &EngineCatalog) {
+    let table = query.table();
+    if !query.keeps || catalog.fed().tables.contains_key(&table) {
+        return;
+    }
+    if let Ok(mut view) = super::view_of(&table, None, version.arrow_schema(), &catalog.versions) {
+        view.schema_version = version.number;
+        catalog.show(&table, &Arc::new(LiveView::new(view)));
+    }
+}
+
+/// How a stream query runs, and where its rows go.
+fn note_of_stream(query: &StreamQuery, select: &Continuous) -> String {
+    let look_ups = select.look_ups();
+    let class = if look_ups.is_empty() { "stateless" } else { "look-up join" };
+    let mut parts = vec![format!("{class} over {}", select.stream())];
+    parts.extend(look_ups.into_iter().map(look_up));
+    let mut to = Vec::new();
+    if query.keeps {
+        to.push(format!("appended to {}", query.table()));
+    }
+    if query.upsert {
+        to.push(format!("the newest of each key in {}", query.name));
+    }
+    if !query.to.is_empty() {
+        to.push(format!("sent to {}", query.to.join(", ")));
+    }
+    format!("stream {}: {}; {}", query.name, parts.join("; "), to.join("; "))
+}
+
+fn look_up((table, by_key): (String, bool)) -> String {
+    match by_key {
+        true => format!("looks up {table} by its key"),
+        false => format!("looks up {table} and keeps an index of all its rows"),
+    }
+}
+
 /// Says what is wrong with views; whoever reads one is told in full. A rule says it when it is planned.
 pub(super) async fn warn(project: &Project, service: &Service, catalog: &EngineCatalog) {
-    let views = Project { alerts: Vec::new(), ..project.clone() };
+    let views = Project { alerts: Vec::new(), streams: Vec::new(), ..project.clone() };
     for problem in check(&views, service, catalog).await.0.0 {
         let Problem { file, line, message, hint, .. } = problem;
         let reason = message.lines().next().unwrap_or_default();
@@ -62,10 +147,6 @@ pub(super) async fn warn(project: &Project, service: &Service, catalog: &EngineC
 /// How a rule runs, and what it keeps in memory.
 fn note(rule: &Rule, plan: &Plan) -> String {
     let query = plan.query();
-    let look_up = |(table, by_key): (String, bool)| match by_key {
-        true => format!("looks up {table} by its key"),
-        false => format!("looks up {table} and keeps an index of all its rows"),
-    };
     let mut parts = vec![format!("{} over {}", plan.class(rule), query.stream())];
     parts.extend(query.look_ups().into_iter().map(look_up));
     if rule.waits() {

@@ -66,6 +66,9 @@ pub const PUBLIC: &str = "public";
 /// Folder of the tables Millpond keeps about itself.
 pub const SYSTEM: &str = "system";
 
+/// Folder of the positions of stream queries whose rows no table keeps.
+pub const STREAMS: &str = "_millpond/streams";
+
 /// Folder of what is Millpond's alone: claims, the format.
 const OWN: &str = "_millpond";
 

@@ -224,6 +224,12 @@ impl Table {
         }
     }
 
+    /// When the newest commit was made, by the store's clock.
+    pub async fn committed_at(&self) -> Result<DateTime<Utc>, TableError> {
+        let path = object_store::path::Path::from("_delta_log").join(format!("{:020}.json", self.version()));
+        Ok(self.log().head(&path).await.map_err(TxnError::from)?.last_modified)
+    }
+
     /// Writes a checkpoint of the log at [`Table::version`].
     pub fn checkpoint<'a>(&'a self) -> BoxFuture<'a, Result<(), TableError>> {
         Box::pin(async move { Ok(deltalake_core::checkpoints::create_checkpoint(&self.delta, None).await?) })
@@ -242,7 +248,7 @@ impl Table {
 
     /// Writes a checkpoint if one is due since the version `last`, and starts from it. What fails is tried again with the
     /// next one that is due.
-    pub(super) async fn checkpoint_when_due(&mut self, last: &mut u64) {
+    pub async fn checkpoint_when_due(&mut self, last: &mut u64) {
         if self.version() < *last + CHECKPOINT_EVERY {
             return;
         }

@@ -22,6 +22,7 @@ mod latest;
 mod names;
 mod path;
 mod record;
+mod selected;
 mod version;
 mod widen;
 

@@ -187,7 +187,7 @@ pub(super) fn widen(columns: &mut Vec<Column>, keys: usize, contract: &Contract,
     }
 }
 
-fn succeed(columns: &mut Vec<Column>, at: usize, kind: ColumnType) {
+pub(super) fn succeed(columns: &mut Vec<Column>, at: usize, kind: ColumnType) {
     if columns.len() < MAX_COLUMNS {
         let name = columns[at].logical().to_owned();
         let number = columns.iter().filter(|column| column.logical() == name).count();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch};
@@ -214,15 +215,19 @@ impl Evaluation {
         let Ok(plan) = &self.plan else { return Ok(()) };
         self.counters.rows += batch.len() as u64;
         let mut failed = None;
-        let judged = judge(&plan.query, Cow::Borrowed(batch), &mut failed)?;
+        let judged = judge(&plan.query, &batch.rows, &mut failed)?;
         if let Some(reason) = failed {
             self.counters.last_error = Some(reason);
         }
-        let heard: usize = judged.iter().map(|(batch, _)| batch.len()).sum();
+        let heard: usize = judged.iter().map(|(rows, _)| rows.len()).sum();
         self.counters.failed += (batch.len() - heard) as u64;
         let (entity, before) = (plan.entity.clone(), told.len());
-        for (batch, found) in judged {
-            self.hear(&batch, &entity, &found, told);
+        for (rows, found) in judged {
+            let heard = match rows.len() == batch.len() {
+                true => Cow::Borrowed(batch),
+                false => Cow::Owned(batch.slice(rows.start, rows.len())),
+            };
+            self.hear(&heard, &entity, &found, told);
         }
         for (entity, at, cause) in &batch.gone {
             self.life.take(entity, *at, cause, &[], |_| Row::new(), told);
@@ -271,22 +276,33 @@ impl Evaluation {
     }
 }
 
-/// Runs over a batch; where that fails, over its halves, so that only those rows are left out at which it does.
-fn judge<'a>(
+/// Runs over rows; where that fails, over their halves, so that only those rows are left out at which it does. Gives what
+/// was found in each range of rows that could be judged.
+pub(super) fn judge(
     plan: &Continuous,
-    batch: Cow<'a, Batch>,
+    rows: &RecordBatch,
     failed: &mut Option<String>,
-) -> Result<Vec<(Cow<'a, Batch>, Found)>, ArrowError> {
-    let error = match plan.run(&batch.rows) {
-        Ok(found) => return Ok(vec![(batch, found)]),
+) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
+    judge_from(plan, 0, rows, failed)
+}
+
+fn judge_from(
+    plan: &Continuous,
+    first: usize,
+    rows: &RecordBatch,
+    failed: &mut Option<String>,
+) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
+    let count = rows.num_rows();
+    let error = match plan.run(rows) {
+        Ok(found) => return Ok(vec![(first..first + count, found)]),
         Err(error) => error,
     };
-    if batch.len() <= 1 {
+    if count <= 1 {
         *failed = Some(error.message().to_owned());
         return Ok(Vec::new());
     }
-    let half = batch.len() / 2;
-    let mut judged = judge(plan, Cow::Owned(batch.slice(0, half)), failed)?;
-    judged.extend(judge(plan, Cow::Owned(batch.slice(half, batch.len() - half)), failed)?);
+    let half = count / 2;
+    let mut judged = judge_from(plan, first, &rows.slice(0, half), failed)?;
+    judged.extend(judge_from(plan, first + half, &rows.slice(half, count - half), failed)?);
     Ok(judged)
 }

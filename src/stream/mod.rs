@@ -19,6 +19,7 @@ mod message;
 mod order;
 mod record;
 mod rule;
+mod selection;
 mod storm;
 
 pub use self::batch::{Batch, keys, rows_as_json};
@@ -29,4 +30,5 @@ pub use self::message::{FIELDS, Proof, message};
 pub use self::order::Order;
 pub use self::record::{Heard, KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told};
 pub use self::rule::{Rule, Severity};
+pub use self::selection::{Selected, Selection, StreamQuery};
 pub use self::storm::{Storm, StormLimit};

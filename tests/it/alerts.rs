@@ -67,17 +67,17 @@ WHERE  s.is_parked AND s.lights
 "#;
 
 /// A project whose alerts go to a topic and to a web server.
-struct Fleet {
-    kafka: &'static Kafka,
-    project: Project,
-    signals: String,
-    reservations: String,
-    outlier: String,
-    hook: Hook,
+pub(crate) struct Fleet {
+    pub kafka: &'static Kafka,
+    pub project: Project,
+    pub signals: String,
+    pub reservations: String,
+    pub outlier: String,
+    pub hook: Hook,
 }
 
 impl Fleet {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let kafka = Kafka::shared().await;
         let signals = kafka.topic("signals", 2).await;
         let reservations = kafka.topic("reservations", 1).await;
@@ -97,7 +97,7 @@ impl Fleet {
     }
 
     /// What a car says now.
-    fn signal(&self, car: i64, more: Value) {
+    pub fn signal(&self, car: i64, more: Value) {
         self.signal_at(car, Utc::now(), more);
     }
 
@@ -108,7 +108,7 @@ impl Fleet {
         self.kafka.send(&self.signals, [(key, Some(more.to_string().into_bytes()))]);
     }
 
-    fn reserve(&self, id: i64, car: i64, status: &str) {
+    pub fn reserve(&self, id: i64, car: i64, status: &str) {
         let row =
             json!({"reservation_id": id, "car": car, "status": status, "customer_email": format!("c{id}@example.com")});
         let message = json!({"data": row, "metadata": {"record-type": "data", "operation": "update"}});
@@ -117,7 +117,7 @@ impl Fleet {
     }
 
     /// What came to the topic so far.
-    fn told(&self) -> Vec<Value> {
+    pub fn told(&self) -> Vec<Value> {
         let received = self.kafka.read(&self.outlier).into_iter();
         received.map(|record| serde_json::from_str(&record.payload).unwrap()).collect()
     }
@@ -143,7 +143,7 @@ fn states(told: &[Value]) -> Vec<(&Value, &str)> {
     told.iter().map(|told| (&told["key"], told["state"].as_str().unwrap())).collect()
 }
 
-async fn until(millpond: &Millpond, query: &str, expected: Value) {
+pub(crate) async fn until(millpond: &Millpond, query: &str, expected: Value) {
     wait_until(&format!("{query} gives {expected}"), SOON, async || {
         let output = millpond
             .project()

@@ -25,5 +25,6 @@ mod schema;
 mod secure;
 mod shapes;
 mod sql;
+mod stream_queries;
 mod tidy;
 mod topics;

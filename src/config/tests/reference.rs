@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, alert, events, latest, mirror, notify, project, query, view},
+    words::{Words, alert, events, latest, mirror, notify, project, query, stream, view},
 };
 use crate::schema::Contract;
 
@@ -92,6 +92,7 @@ fn keys_and_defaults_are_those_of_the_code() {
         ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
         ("queries/&lt;name&gt;.sql", view::ALL, &[query::KINDS_LATER], ""),
         ("queries/&lt;alert&gt;.sql", alert::ALL, &[], ""),
+        ("queries/&lt;stream&gt;.sql", stream::ALL, &[], ""),
     ];
     for (heading, words, values, default_file) in chapters {
         let chapter = chapter(heading);

@@ -17,8 +17,15 @@ fn mistakes() {
     for (file, expected) in [
         ("SELECT 1", vec![":1:1: kind: is missing\n  hint: the file begins with the line: --! kind = \"view\""]),
         (
-            "--! kind = \"stream\"\n--! to = \"ops\"\nSELECT 1",
-            vec![":1:12: kind: `stream` is not in this version of Millpond"],
+            "--! kind = \"table\"\n--! every = \"1h\"\nSELECT 1",
+            vec![":1:12: kind: `table` is not in this version of Millpond"],
+        ),
+        (
+            "--! kind = \"stream\"\n--! mode = \"upsert\"\n--! for = \"1s\"\nSELECT 1",
+            vec![
+                ":2:12: mode: needs `key`: the columns that say whose a row is\n  hint: key = [\"car_id\"]",
+                ":3:5: for: unknown key\n  hint: there are: kind, key, mode, table, to",
+            ],
         ),
         (
             "--! kind = \"alert\"\n--! for = \"30s\"\nSELECT 1",

@@ -245,7 +245,7 @@ impl Follower {
     }
 
     /// Gives the state the columns that its table has by now; false if the table has no key yet.
-    fn shape(&mut self, schema: &SchemaRef) -> Result<bool> {
+    pub(super) fn shape(&mut self, schema: &SchemaRef) -> Result<bool> {
         if self.columns.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, schema)) {
             return Ok(true);
         }

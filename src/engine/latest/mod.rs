@@ -24,11 +24,13 @@ use self::follower::{Follower, Known, StateRecord};
 use self::writer::{Flushed, Source, StatesManifest, Writer};
 use super::catalog::EngineCatalog;
 use super::lanes::has_seen;
+use super::stream_queries;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Lake, LatestFiles, SourceState};
 use crate::latest::{LatestError, LatestTable, Merged, Part, Relation, Rows, Wanted};
 use crate::query::Service;
 use crate::schema::{Contract, Latest, Merge, OnDelete};
+use crate::stream::StreamQuery;
 use crate::task::Shutdown;
 
 /// Pause before the lake is asked again.
@@ -285,9 +287,10 @@ pub struct Writing {
 
 impl Keeper {
     /// Keeps what these declare from now on.
-    pub fn keep(&self, contracts: &[Arc<Contract>], latest: &[Latest]) {
+    pub fn keep(&self, contracts: &[Arc<Contract>], latest: &[Latest], queries: &[StreamQuery]) {
         let before = self.catalog.kept.load_full();
-        let now = kept(contracts, latest, &before);
+        let (contracts, latest) = stream_queries::kept(queries, contracts.to_vec(), latest.to_vec());
+        let now = kept(&contracts, &latest, &before);
         for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
             info!(table = name, kind = kept.kind(), "rows are put together");
             self.begin(name, kept, false);
@@ -306,7 +309,9 @@ impl Keeper {
         };
         info!(table, "rows are put together anew");
         let fed = self.catalog.fed();
-        let next = before.anew(&fed.contracts);
+        let queries = self.catalog.stream_queries.wanted();
+        let (contracts, _) = stream_queries::kept(&queries, fed.contracts.clone(), Vec::new());
+        let next = before.anew(&contracts);
         self.begin(table, &next, true);
         while next.rows.is_loading() {
             tokio::time::sleep(SOON).await;
@@ -361,6 +366,17 @@ impl Keeper {
             let stop = stop.clone();
             crate::task::spawn("latest", async move { follower.run(stop).await });
         }
+    }
+
+    /// Gives tables the columns that they have by now, and no rows.
+    pub fn shape(&self) -> Result<()> {
+        let fed = self.catalog.fed();
+        for state in self.catalog.kept.load().values().flat_map(|kept| &kept.states) {
+            if let Some(live) = fed.tables.get(&state.source) {
+                Follower::new(state, self, None).shape(&live.pin().schema)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the rows once, of all that the catalog shows.

@@ -27,6 +27,7 @@ pub use self::ask::{Act, Explained, Explanation, Request, explain, silence};
 pub use self::journal::{ALERTS, alerts_schema};
 pub use self::runner::Runner;
 pub use self::status::{active, active_schema, queries, queries_schema};
+pub use self::work::{Latency, ends, fingerprint, fingerprints};
 
 use self::journal::Journal;
 use self::work::{Feed, Progress, Work};
@@ -35,7 +36,7 @@ use crate::deliver::Message;
 use crate::error::{Error, Kind, Result};
 use crate::lake::Snapshot;
 use crate::query::Service;
-use crate::stream::{Key, Plan, Rule, Silence};
+use crate::stream::{Key, Plan, Rule, Silence, StreamQuery};
 
 /// The rules of a running project.
 #[derive(Default)]
@@ -88,9 +89,13 @@ impl Streams {
     }
 }
 
-/// Whether a rule cannot be planned only because a column did not come yet: before the first record of every table not
-/// all are known.
+/// Whether a query cannot be planned only because a column did not come yet: before the first record of every table not
+/// all are known, and the table of a stream query is there when that is planned.
 pub fn waits_for_columns(error: &Error, catalog: &EngineCatalog) -> bool {
+    let is_missing = |query: &StreamQuery| error.headline() == format!("table `{}` does not exist", query.table());
+    if catalog.stream_queries.wanted().iter().any(is_missing) {
+        return true;
+    }
     let is_of_columns = error.message().contains("does not exist") || error.message().starts_with("key:");
     let is_young = || catalog.fed().tables.values().any(|live| live.pin().schema_version == 0);
     error.kind() == Kind::Query && is_of_columns && is_young()

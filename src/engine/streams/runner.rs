@@ -478,7 +478,7 @@ impl Runner {
         let progress = progress.entry(feed.clone()).or_default();
         progress.clock = stream.clock;
         if let Some(received_at) = taken.received_at {
-            progress.took(received_at.elapsed());
+            progress.latency.took(received_at.elapsed());
         }
         Ok(())
     }

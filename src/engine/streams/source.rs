@@ -11,18 +11,17 @@ use std::time::Instant;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use arrow::error::ArrowError;
-use futures::TryStreamExt;
 use futures::future::select_all;
 use tokio::sync::watch;
 
 use crate::engine::catalog::EngineCatalog;
-use crate::engine::lanes::{behind, between, has_seen, see};
+use crate::engine::lanes::{after, behind, between, end, has_seen, see};
 use crate::engine::latest::{Followed, Kept, Seen};
-use crate::error::{Error, Kind, Result};
+use crate::engine::rows::{Columns, broken, read};
+use crate::error::{Error, Result};
 use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
-use crate::schema::{LogicalColumn, change, conform, fixed, quoted_name};
+use crate::schema::{change, conform, fixed};
 use crate::source::ReaderState;
 use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
 
@@ -52,13 +51,6 @@ struct Table {
     changes: Changes,
     /// The table's columns, as of this schema, as people see them.
     columns: Option<Columns>,
-}
-
-/// Columns of a table, and what they are for people.
-struct Columns {
-    stored: SchemaRef,
-    logical: Vec<LogicalColumn>,
-    shown: SchemaRef,
 }
 
 /// Tells that rows may have come.
@@ -92,12 +84,6 @@ impl Table {
         Self { name, live, seen: None, last: Weak::new(), retries: 0, changes, columns: None }
     }
 
-    /// The hot batches that came after the last one that was looked at, the oldest first.
-    fn new_hot<'a>(&self, view: &'a View) -> &'a [Arc<HotBatch>] {
-        let last = view.hot.iter().rposition(|hot| std::ptr::eq(Arc::as_ptr(hot), self.last.as_ptr()));
-        &view.hot[last.map_or(0, |last| last + 1)..]
-    }
-
     fn columns(&mut self, view: &View) -> &Columns {
         self.columns.take_if(|columns| !Arc::ptr_eq(&columns.stored, &view.schema));
         self.columns.get_or_insert_with(|| Columns::of(&view.schema))
@@ -116,21 +102,6 @@ impl Table {
         if changed.is_err() {
             std::future::pending().await
         }
-    }
-}
-
-impl Columns {
-    fn of(stored: &SchemaRef) -> Self {
-        let logical = LogicalColumn::all(stored);
-        let field = |column: &LogicalColumn| Field::new(&column.name, column.newest().data_type().clone(), true);
-        let shown = Arc::new(Schema::new(logical.iter().map(field).collect::<Vec<_>>()));
-        Self { stored: Arc::clone(stored), logical, shown }
-    }
-
-    fn rows(&self, hot: &HotBatch) -> Result<RecordBatch> {
-        let arrays =
-            self.logical.iter().map(|column| column.of_batch(&hot.rows)).collect::<std::result::Result<_, _>>();
-        arrays.and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.shown), arrays)).map_err(broken)
     }
 }
 
@@ -272,7 +243,7 @@ impl Source {
                 rows = read(service, &table.name, &between(&behind, seen, &view.positions)).await?;
                 view.positions.iter().for_each(|(lane, end)| see(seen, lane, *end));
             }
-            for hot in table.new_hot(&view) {
+            for hot in after(&view, &table.last) {
                 let seen = table.seen.get_or_insert_default();
                 if !has_seen(seen, &hot.lane, hot.end) {
                     see(seen, &hot.lane, hot.end);
@@ -322,7 +293,7 @@ impl Source {
                     see(seen, &lane, end);
                 }
             }
-            for hot in table.new_hot(&view) {
+            for hot in after(&view, &table.last) {
                 if !has_seen(&taken_in.positions, &hot.lane, hot.end) {
                     break;
                 }
@@ -365,13 +336,6 @@ fn name(named: &mut Named, batch: &Batch, followed: &Followed, kept: &Kept) -> R
         named.insert(key, (batch.times[row], batch.causes[row].clone()));
     }
     Ok(Some(keys_of))
-}
-
-/// What comes next of a table.
-pub(super) fn end(view: &View) -> Positions {
-    let mut end = view.positions.clone();
-    view.hot.iter().for_each(|hot| see(&mut end, &hot.lane, hot.end));
-    end
 }
 
 /// Rows of keys, with the record that `named` each and when that was, if that is known.
@@ -431,17 +395,4 @@ fn as_keys(rows: &RecordBatch, columns: &[String], names: &[String], schema: &Sc
         fields.push(Field::new(name, kind.clone(), true));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()
-}
-
-/// Rows of a table of which `condition` is true, in the order of their records.
-async fn read(service: &Service, table: &str, condition: &str) -> Result<Vec<RecordBatch>> {
-    let session = service.session();
-    session.set("statement_timeout", "0")?;
-    let (table, order) = (quoted_name(table), [fixed::TOPIC, fixed::PARTITION, fixed::OFFSET].join(", "));
-    let sql = format!("SELECT * FROM public.{table} WHERE {condition} ORDER BY {order}");
-    session.query(&sql).await?.run().await?.try_collect().await
-}
-
-fn broken(error: ArrowError) -> Error {
-    Error::new(Kind::Internal, "new rows cannot be read").because(error)
 }

@@ -1,16 +1,20 @@
 //! `system.queries` and `system.alerts_active`: what runs, and what it says now.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::Streams;
-use super::work::Work;
+use super::work::{Feed, Progress, Work};
 use crate::engine::catalog::{micros, numbers, schema, texts, timestamps};
+use crate::engine::stream_queries::{Status, StreamQueries};
 use crate::stream::{Counters, Phase};
 
-/// `system.queries`: a row per rule; counts are since it was planned first. Times are from Kafka to where all rules
-/// of the stream had looked at the rows and what they raised was handed to the sinks, per batch, of the last two minutes.
+/// `system.queries`: a row per rule and stream query; counts are since it was planned first. Times are from Kafka to where
+/// all rules of the stream had looked at the rows and what they raised was handed to the sinks, or to where a stream query's
+/// rows can be seen, per batch, of the last two minutes.
 pub fn queries_schema() -> SchemaRef {
     schema(&[
         ("query_name", DataType::Utf8),
@@ -35,57 +39,109 @@ pub fn queries_schema() -> SchemaRef {
     ])
 }
 
-/// The rows of `system.queries`.
-pub fn queries(streams: &Streams) -> Result<RecordBatch, ArrowError> {
-    let work = streams.work.lock();
-    let text = |of: &dyn Fn(&Work) -> Option<String>| {
-        let values: Vec<Option<String>> = work.values().map(of).collect();
-        texts(values.iter().map(Option::as_deref))
-    };
-    let count = |of: fn(&Counters) -> u64| {
-        numbers(work.values().map(|work| Some(of(work.evaluation.counters()) as i64)).collect::<Vec<_>>())
-    };
-    let phases = |is: fn(&Phase<crate::stream::Row>) -> bool| {
-        let of = |work: &Work| work.evaluation.life().instances().filter(|(_, instance)| is(&instance.phase)).count();
-        numbers(work.values().map(|work| Some(of(work) as i64)).collect::<Vec<_>>())
-    };
-    let progress = streams.progress.lock();
-    let quantile = |share: f64| {
-        let of = |work: &Work| Some(progress.get(&work.feed()?)?.quantile_us(share)? as i64);
-        numbers(work.values().map(of).collect::<Vec<_>>())
-    };
-    let look_ups = |work: &Work| {
-        let plan = work.evaluation.plan().ok()?;
-        let how = |(table, by_key): (String, bool)| {
-            format!("{table} {}", if by_key { "by key" } else { "by an index in memory" })
+/// A row of `system.queries`.
+struct Query {
+    name: String,
+    kind: &'static str,
+    class: Option<&'static str>,
+    stream: Option<String>,
+    look_ups: Vec<(String, bool)>,
+    state: &'static str,
+    error: Option<String>,
+    counters: Counters,
+    /// Keys whose alerts are pending and firing; a stream query has none.
+    alerts: Option<(usize, usize)>,
+    quantiles_us: [Option<u64>; 3],
+    hash: String,
+}
+
+const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
+
+impl Query {
+    fn of_rule(name: &str, work: &Work, progress: &BTreeMap<Feed, Progress>) -> Self {
+        let (plan, rule) = (work.evaluation.plan(), work.evaluation.rule());
+        let phases = |is: fn(&Phase<crate::stream::Row>) -> bool| {
+            work.evaluation.life().instances().filter(|(_, instance)| is(&instance.phase)).count()
         };
-        let all: Vec<String> = plan.query().look_ups().into_iter().map(how).collect();
+        let latency = work.feed().and_then(|feed| Some(&progress.get(&feed)?.latency));
+        Self {
+            name: name.to_owned(),
+            kind: "alert",
+            class: plan.ok().map(|plan| plan.class(rule)),
+            stream: work.stream.clone(),
+            look_ups: plan.map(|plan| plan.query().look_ups()).unwrap_or_default(),
+            state: if plan.is_ok() { "running" } else { "waiting" },
+            error: plan.err().map(|error| error.headline().to_owned()),
+            counters: work.evaluation.counters().clone(),
+            alerts: Some((
+                phases(|phase| matches!(phase, Phase::Pending { .. })),
+                phases(|phase| matches!(phase, Phase::Firing(_))),
+            )),
+            quantiles_us: QUANTILES.map(|share| latency?.quantile_us(share)),
+            hash: rule.hash.clone(),
+        }
+    }
+
+    fn of_stream(status: &Status) -> Self {
+        let class = if status.look_ups.is_empty() { "stateless" } else { "look-up join" };
+        let runs = status.stream.is_some() && status.error.is_none();
+        Self {
+            name: status.query.name.clone(),
+            kind: "stream",
+            class: status.stream.is_some().then_some(class),
+            stream: status.stream.clone(),
+            look_ups: status.look_ups.clone(),
+            state: if runs { "running" } else { "waiting" },
+            error: status.error.clone(),
+            counters: status.counters.clone(),
+            alerts: None,
+            quantiles_us: QUANTILES.map(|share| status.latency.quantile_us(share)),
+            hash: status.query.hash.clone(),
+        }
+    }
+
+    fn look_ups(&self) -> Option<String> {
+        let how = |(table, by_key): &(String, bool)| {
+            format!("{table} {}", if *by_key { "by key" } else { "by an index in memory" })
+        };
+        let all: Vec<String> = self.look_ups.iter().map(how).collect();
         (!all.is_empty()).then(|| all.join(", "))
-    };
-    let class = |work: &Work| Some(work.evaluation.plan().ok()?.class(work.evaluation.rule()).to_owned());
-    let error = |work: &Work| Some(work.evaluation.plan().err()?.headline().to_owned());
+    }
+}
+
+/// The rows of `system.queries`.
+pub fn queries(streams: &Streams, stream_queries: &StreamQueries) -> Result<RecordBatch, ArrowError> {
+    let mut rows = stream_queries.each(Query::of_stream);
+    {
+        let (work, progress) = (streams.work.lock(), streams.progress.lock());
+        rows.extend(work.iter().map(|(name, work)| Query::of_rule(name, work, &progress)));
+    }
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    let text = |of: fn(&Query) -> Option<&str>| texts(rows.iter().map(of));
+    let look_ups: Vec<Option<String>> = rows.iter().map(Query::look_ups).collect();
+    let count = |of: fn(&Query) -> Option<u64>| numbers(rows.iter().map(|row| of(row).map(u64::cast_signed)));
     RecordBatch::try_new(
         queries_schema(),
         vec![
-            text(&|work| Some(work.evaluation.rule().name.clone())),
-            text(&|_| Some("alert".to_owned())),
-            text(&class),
-            text(&|work| work.stream.clone()),
-            text(&look_ups),
-            text(&|work| Some(if work.evaluation.plan().is_ok() { "running" } else { "waiting" }.to_owned())),
-            text(&error),
-            count(|counters| counters.rows),
-            count(|counters| counters.held),
-            count(|counters| counters.unknown),
-            count(|counters| counters.failed),
-            text(&|work| work.evaluation.counters().last_error.clone()),
-            phases(|phase| matches!(phase, Phase::Pending { .. })),
-            phases(|phase| matches!(phase, Phase::Firing(_))),
-            count(|counters| counters.fired),
-            quantile(0.5),
-            quantile(0.99),
-            quantile(0.999),
-            text(&|work| Some(work.evaluation.rule().hash.clone())),
+            text(|row| Some(&row.name)),
+            text(|row| Some(row.kind)),
+            text(|row| row.class),
+            text(|row| row.stream.as_deref()),
+            texts(look_ups.iter().map(Option::as_deref)),
+            text(|row| Some(row.state)),
+            text(|row| row.error.as_deref()),
+            count(|row| Some(row.counters.rows)),
+            count(|row| Some(row.counters.held)),
+            count(|row| Some(row.counters.unknown)),
+            count(|row| Some(row.counters.failed)),
+            text(|row| row.counters.last_error.as_deref()),
+            count(|row| row.alerts.map(|(pending, _)| pending as u64)),
+            count(|row| row.alerts.map(|(_, firing)| firing as u64)),
+            count(|row| row.alerts.map(|_| row.counters.fired)),
+            count(|row| row.quantiles_us[0]),
+            count(|row| row.quantiles_us[1]),
+            count(|row| row.quantiles_us[2]),
+            text(|row| Some(&row.hash)),
         ],
     )
 }

@@ -10,9 +10,11 @@ use hdrhistogram::Histogram;
 
 use super::source::Source;
 use crate::engine::catalog::EngineCatalog;
+use crate::engine::lanes;
 use crate::error::{Error, Kind};
 use crate::lake::{LiveView, Positions};
-use crate::stream::{Batch, Evaluation, Instance, Key, Micros, Order, Row, Rule, Storm, Told};
+use crate::query::Continuous;
+use crate::stream::{Batch, Evaluation, Instance, Key, Micros, Order, Plan, Row, Rule, Storm, Told};
 
 /// Times of so long ago at least are forgotten.
 const RECENT: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ pub(super) struct Work {
 }
 
 /// What comes next of each table.
-pub(super) type Ends = BTreeMap<String, Positions>;
+pub type Ends = BTreeMap<String, Positions>;
 
 /// A table that rules read, and whether they look at its rows in the order of their times.
 pub(super) type Feed = (String, bool);
@@ -73,16 +75,7 @@ impl Work {
 
     /// The fingerprint of the tables that it reads: of all, if it cannot be planned.
     pub fn tables(&self, all: &BTreeMap<String, u64>) -> u64 {
-        let mut hash = DefaultHasher::new();
-        match self.evaluation.plan() {
-            Ok(plan) => {
-                let look_ups = plan.query().look_ups().into_iter().map(|(table, _)| table);
-                let names = look_ups.chain([plan.query().stream().to_owned(), VIEWS.to_owned()]);
-                names.for_each(|name| all.get(&name).hash(&mut hash));
-            }
-            Err(_) => all.hash(&mut hash),
-        }
-        hash.finish()
+        fingerprint(self.evaluation.plan().ok().map(Plan::query), all)
     }
 }
 
@@ -90,14 +83,25 @@ impl Work {
 pub(super) struct Progress {
     /// How far its time has come.
     pub clock: Micros,
-    /// From Kafka to where all rules had looked at a batch, in microseconds: of this minute, and of the one before.
+    /// From Kafka to where all rules had looked at a batch.
+    pub latency: Latency,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { clock: Micros::MIN, latency: Latency::default() }
+    }
+}
+
+/// Times of batches, in microseconds: of this minute, and of the one before.
+pub struct Latency {
     now: Option<Histogram<u64>>,
     before: Option<Histogram<u64>>,
     since: Instant,
 }
 
-impl Progress {
-    /// Rules had looked at a batch so long after it came from Kafka.
+impl Latency {
+    /// A batch took so long.
     pub fn took(&mut self, time: Duration) {
         if self.since.elapsed() >= RECENT {
             self.since = Instant::now();
@@ -119,9 +123,9 @@ impl Progress {
     }
 }
 
-impl Default for Progress {
+impl Default for Latency {
     fn default() -> Self {
-        Self { clock: Micros::MIN, now: histogram(), before: None, since: Instant::now() }
+        Self { now: histogram(), before: None, since: Instant::now() }
     }
 }
 
@@ -182,16 +186,30 @@ impl Stream {
 }
 
 /// Where all tables stand now.
-pub(super) fn ends(catalog: &EngineCatalog) -> Ends {
-    let end = |(name, live): (&String, &Arc<LiveView>)| (name.clone(), super::source::end(&live.pin()));
+pub fn ends(catalog: &EngineCatalog) -> Ends {
+    let end = |(name, live): (&String, &Arc<LiveView>)| (name.clone(), lanes::end(&live.pin()));
     catalog.fed().tables.iter().map(end).collect()
 }
 
 /// What stands for the texts of views among tables.
 const VIEWS: &str = "";
 
+/// The fingerprint of the tables that a query reads: of all, if it is not planned.
+pub fn fingerprint(query: Option<&Continuous>, all: &BTreeMap<String, u64>) -> u64 {
+    let mut hash = DefaultHasher::new();
+    match query {
+        Some(query) => {
+            let look_ups = query.look_ups().into_iter().map(|(table, _)| table);
+            let names = look_ups.chain([query.stream().to_owned(), VIEWS.to_owned()]);
+            names.for_each(|name| all.get(&name).hash(&mut hash));
+        }
+        None => all.hash(&mut hash),
+    }
+    hash.finish()
+}
+
 /// Tells the tables that queries may read apart from what they were: their columns, and what keeps their rows.
-pub(super) fn fingerprints(catalog: &EngineCatalog) -> BTreeMap<String, u64> {
+pub fn fingerprints(catalog: &EngineCatalog) -> BTreeMap<String, u64> {
     let of = |schema: &Schema, rows: Option<*const ()>| {
         let mut hash = DefaultHasher::new();
         (schema.fields(), rows).hash(&mut hash);

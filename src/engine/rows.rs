@@ -1,0 +1,68 @@
+//! Rows of a table that keeps every record, as people see them: hot ones, and with SQL those that are committed.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use futures::TryStreamExt;
+
+use crate::error::{Error, Kind, Result};
+use crate::lake::HotBatch;
+use crate::query::Service;
+use crate::schema::{LogicalColumn, fixed, quoted_name};
+
+/// Columns of a table, and what they are for people.
+pub struct Columns {
+    /// As they are stored.
+    pub stored: SchemaRef,
+    logical: Vec<LogicalColumn>,
+    /// As people see them.
+    pub shown: SchemaRef,
+}
+
+impl Columns {
+    /// Those of a table with this schema.
+    pub fn of(stored: &SchemaRef) -> Self {
+        let logical = LogicalColumn::all(stored);
+        let field = |column: &LogicalColumn| Field::new(&column.name, column.newest().data_type().clone(), true);
+        let shown = Arc::new(Schema::new(logical.iter().map(field).collect::<Vec<_>>()));
+        Self { stored: Arc::clone(stored), logical, shown }
+    }
+
+    /// Hot rows, with the columns that people see.
+    pub fn rows(&self, hot: &HotBatch) -> Result<RecordBatch> {
+        let arrays =
+            self.logical.iter().map(|column| column.of_batch(&hot.rows)).collect::<std::result::Result<_, _>>();
+        arrays.and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.shown), arrays)).map_err(broken)
+    }
+}
+
+/// Rows of a table of which `condition` is true, in the order of their records.
+pub async fn read(service: &Service, table: &str, condition: &str) -> Result<Vec<RecordBatch>> {
+    let order = [fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
+    let sql = format!("SELECT * FROM public.{} WHERE {condition} ORDER BY {order}", quoted_name(table));
+    run(service, &sql).await
+}
+
+/// The first offset of the rows of which `condition` is true; `None` if there are none.
+pub async fn first_offset(service: &Service, table: &str, condition: &str) -> Result<Option<i64>> {
+    let sql = format!("SELECT min({}) FROM public.{} WHERE {condition}", fixed::OFFSET, quoted_name(table));
+    let rows = run(service, &sql).await?;
+    let offset = |rows: &RecordBatch| {
+        let offsets = rows.column(0).as_primitive_opt::<Int64Type>()?;
+        offsets.iter().flatten().next()
+    };
+    Ok(rows.iter().find_map(offset))
+}
+
+async fn run(service: &Service, sql: &str) -> Result<Vec<RecordBatch>> {
+    let session = service.session();
+    session.set("statement_timeout", "0")?;
+    session.query(sql).await?.run().await?.try_collect().await
+}
+
+/// Rows are not what they should be.
+pub fn broken(error: ArrowError) -> Error {
+    Error::new(Kind::Internal, "new rows cannot be read").because(error)
+}

@@ -1,0 +1,612 @@
+//! One stream query at work.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::compute::kernels::cmp::gt_eq;
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::{StreamRunner, plan};
+use crate::deliver::{RowRecord, RowWriter};
+use crate::engine::lanes::{after, behind, between, end, has_seen, see};
+use crate::engine::rows::{Columns, broken, first_offset, read};
+use crate::engine::streams::{ends, fingerprint, fingerprints, waits_for_columns};
+use crate::error::{Error, Kind, Result};
+use crate::lake::{
+    self, CommitError, HotBatch, LiveView, PUBLIC, Positions, STREAMS, Table, TableError, TopicPartition, View, Window,
+};
+use crate::schema::{Cause, SchemaVersion, fixed};
+use crate::stream::{Counters, Selected, Selection, StreamQuery, keys, rows_as_json};
+use crate::task::Shutdown;
+
+/// How often it is looked whether the query must be planned anew, and what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// What is not hot any more is read in steps of so many offsets.
+const STEP: i64 = 20_000;
+/// A commit takes so much at once.
+const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+/// While a commit takes longer nothing is sent to topics: a restart reads them back from a moment before the last one.
+const LONG_COMMIT: TimeDelta = TimeDelta::seconds(30);
+/// Hot batches that are taken together.
+const AT_ONCE: usize = 256;
+/// A stop waits so long for topics.
+const LAST_ROWS: Duration = Duration::from_secs(5);
+
+pub(super) struct Worker {
+    runner: StreamRunner,
+    query: StreamQuery,
+    edits: watch::Receiver<StreamQuery>,
+    stream: Option<Stream>,
+    target: Option<Target>,
+    /// Where tables stood when it came: what comes from then on is its business, whenever it can be planned.
+    began: Option<BTreeMap<String, Positions>>,
+    /// Fingerprint of the tables that it was planned with, and when it was tried last.
+    planned_with: Option<u64>,
+    planned_at: Option<Instant>,
+    topics: Vec<RowWriter>,
+    trouble: Option<Instant>,
+    counters: Counters,
+    flushing: Option<Flushing>,
+}
+
+/// The table that is read.
+struct Stream {
+    name: String,
+    live: Arc<LiveView>,
+    changes: watch::Receiver<()>,
+    columns: Columns,
+    selection: Selection,
+    /// The newest hot batch that was looked at: what stands before it was, too.
+    last: Weak<HotBatch>,
+}
+
+/// The table that is written.
+struct Target {
+    live: Arc<LiveView>,
+    /// Nothing while a commit is under way.
+    table: Option<Table>,
+    checkpoint: u64,
+    /// Up to where the stream was read.
+    seen: Positions,
+}
+
+struct Flushing {
+    since: DateTime<Utc>,
+    work: JoinHandle<Flushed>,
+}
+
+struct Flushed {
+    table: Table,
+    checkpoint: u64,
+    outcome: std::result::Result<(), CommitError>,
+}
+
+/// Rows of the stream, of one partition: its offsets from `start` to `end`.
+struct Piece {
+    lane: TopicPartition,
+    start: i64,
+    end: i64,
+    rows: Option<RecordBatch>,
+    received_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(runner: StreamRunner, edits: watch::Receiver<StreamQuery>) -> Self {
+        let query = edits.borrow().clone();
+        Self {
+            runner,
+            query,
+            edits,
+            stream: None,
+            target: None,
+            began: None,
+            planned_with: None,
+            planned_at: None,
+            topics: Vec::new(),
+            trouble: None,
+            counters: Counters::default(),
+            flushing: None,
+        }
+    }
+
+    /// Runs until stopped and everything is committed.
+    pub(super) async fn run(mut self, stop: Shutdown) -> std::result::Result<(), CommitError> {
+        let mut ticks = tokio::time::interval(self.runner.commit_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_edited = false;
+        loop {
+            // What is committed must be recorded first, and that begins when ingest does.
+            if self.runner.catalog.versions.is_open() && self.runner.catalog.dead_letters.get().is_some() {
+                self.plan(is_edited).await?;
+                self.follow(&stop).await;
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+            let changed = async {
+                match &mut self.stream {
+                    Some(stream) if self.trouble.is_none() => drop(stream.changes.changed().await),
+                    _ => std::future::pending().await,
+                }
+            };
+            is_edited = false;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                edited = self.edits.changed() => is_edited = edited.is_ok(),
+                () = changed => {}
+                _ = ticks.tick() => self.flush(),
+                flushed = finished(&mut self.flushing) => self.flushed(flushed)?,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+        loop {
+            if self.flushing.is_some() {
+                let flushed = finished(&mut self.flushing).await;
+                self.flushed(flushed)?;
+            }
+            self.flush();
+            if self.flushing.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&self, error: Option<&str>) {
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            status.error = error.map(str::to_owned);
+        });
+    }
+
+    /// Says why the query does not get on, once.
+    fn trouble(&mut self, what: &'static str, error: &Error) {
+        let (query, reason, hint) = (&self.query.name, error.headline(), error.hint_text());
+        let mut is_new = true;
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            is_new = status.error.as_deref() != Some(reason);
+            status.error = Some(reason.to_owned());
+        });
+        if is_new {
+            warn!(query, reason, hint, "{what}");
+        }
+        self.trouble = Some(Instant::now());
+    }
+
+    /// Plans the query if its text or the columns of its tables are others.
+    async fn plan(&mut self, is_edited: bool) -> std::result::Result<(), CommitError> {
+        if is_edited {
+            self.query = self.edits.borrow_and_update().clone();
+            (self.planned_with, self.topics) = (None, Vec::new());
+            let query = self.query.clone();
+            self.runner.catalog.stream_queries.update(&self.query.name, |status| status.query = query);
+        }
+        if !is_edited && self.planned_at.is_some_and(|at| at.elapsed() < RETRY) {
+            return Ok(());
+        }
+        self.planned_at = Some(Instant::now());
+        self.began.get_or_insert_with(|| ends(&self.runner.catalog));
+        self.show();
+        let select = self.stream.as_ref().map(|stream| stream.selection.query());
+        let tables = fingerprint(select, &fingerprints(&self.runner.catalog));
+        if self.planned_with == Some(tables) {
+            return Ok(());
+        }
+        match self.replan().await {
+            Ok(stream) => {
+                let (name, look_ups) = (stream.name.clone(), stream.selection.query().look_ups());
+                if self.stream.is_none() {
+                    info!(query = self.query.name, stream = name, "the stream query runs");
+                }
+                self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+                    (status.stream, status.look_ups, status.error) = (Some(name), look_ups, None);
+                });
+                (self.stream, self.trouble) = (Some(stream), None);
+            }
+            Err(Stop::Commit(error)) => return Err(error),
+            Err(Stop::Not(error)) => {
+                self.stream = None;
+                if waits_for_columns(&error, &self.runner.catalog) {
+                    info!(query = self.query.name, reason = error.headline(), "the stream query waits for its columns");
+                    self.tell(Some(error.headline()));
+                } else {
+                    self.trouble("the stream query does not run", &error);
+                }
+            }
+        }
+        let select = self.stream.as_ref().map(|stream| stream.selection.query());
+        self.planned_with = Some(fingerprint(select, &fingerprints(&self.runner.catalog)));
+        Ok(())
+    }
+
+    async fn replan(&mut self) -> std::result::Result<Stream, Stop> {
+        let StreamRunner { catalog, service, abort, .. } = self.runner.clone();
+        let select = plan(&self.query, &service, &catalog).await?;
+        let name = select.stream().to_owned();
+        let Some(live) = catalog.fed().tables.get(&name).cloned() else {
+            return Err(Error::new(Kind::Query, format!("{name} is no stream")).into());
+        };
+        let (table, schema) = (self.query.table(), select.schema());
+        let known = catalog.versions.newest(&table).map(|newest| Arc::clone(&newest.version));
+        let next = match (&known, self.query.keeps) {
+            (_, false) => Some(SchemaVersion { number: 0, keys: 0, columns: Vec::new() }),
+            (None, true) => Some(SchemaVersion::selected(&schema, &self.query.key).map_err(refused)?),
+            (Some(known), true) => {
+                SchemaVersion::selected(&schema, &self.query.key).map_err(refused)?;
+                known.select_anew(&schema).map_err(refused)?
+            }
+        };
+        let version = match (next, known) {
+            (Some(next), _) => {
+                let next = Arc::new(next);
+                if self.query.keeps {
+                    let columns = next.columns.len();
+                    info!(table, schema_version = next.number, columns, "schema version of a stream query");
+                    catalog.versions.add(&table, &next, &[], Cause::Edit(self.query.file.clone()));
+                }
+                next
+            }
+            (None, Some(known)) => known,
+            (None, None) => return Err(Error::new(Kind::Internal, "a stream query without columns").into()),
+        };
+        if self.query.keeps {
+            catalog.versions.record(&table, version.number, &abort).await?;
+        }
+        if self.target.is_none() {
+            self.target = Some(self.target(&version, &name, &live.pin()).await?);
+        }
+        if let Some(target) = self.target.as_ref().filter(|_| self.query.keeps) {
+            target.live.evolve(version.arrow_schema(), version.number);
+        }
+        self.show();
+        let same = self.stream.take().filter(|stream| Arc::ptr_eq(&stream.live, &live));
+        let last = same.map_or_else(Weak::new, |stream| stream.last);
+        let (changes, columns) = (live.subscribe(), Columns::of(&live.pin().schema));
+        Ok(Stream { name, changes, columns, live, selection: Selection::new(select, version), last })
+    }
+
+    /// Opens the table, or makes it: then the query begins with what has come since it did.
+    async fn target(&self, version: &SchemaVersion, stream: &str, view: &View) -> std::result::Result<Target, Stop> {
+        let (folder, name) =
+            if self.query.keeps { (PUBLIC, self.query.table()) } else { (STREAMS, self.query.table()) };
+        let began = self.began.as_ref().and_then(|began| began.get(stream).cloned());
+        let (schema, begin) = (version.arrow_schema(), began.unwrap_or_else(|| end(view)));
+        let table = loop {
+            let (log, data) = self.runner.lake.table_stores(folder, &name).map_err(unusable)?;
+            match lake::create(&name, log, data, &schema, &[fixed::DAY], version.number, &begin).await {
+                Ok(table) => break table,
+                Err(error @ TableError::Schema { .. }) => return Err(unusable(error).into()),
+                Err(error) => warn!(table = name, error = %error, "table not created, trying again"),
+            }
+            if self.runner.abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                return Err(CommitError::Stopped.into());
+            }
+        };
+        let known = self.runner.catalog.fed().tables.get(&name).cloned().filter(|_| self.query.keeps);
+        let live = match known {
+            Some(live) => live,
+            None => {
+                let view = crate::engine::view_of(&name, Some(&table), schema, &self.runner.catalog.versions)?;
+                Arc::new(LiveView::new(view))
+            }
+        };
+        live.committed(&table).map_err(unusable)?;
+        let seen = table.positions_of(&name);
+        Ok(Target { live, checkpoint: table.version(), table: Some(table), seen })
+    }
+
+    /// Shows the table, whoever has replaced the others meanwhile.
+    fn show(&self) {
+        let Some(target) = self.target.as_ref().filter(|_| self.query.keeps) else { return };
+        let (catalog, name) = (&self.runner.catalog, self.query.table());
+        if catalog.fed().tables.get(&name).is_some_and(|live| Arc::ptr_eq(live, &target.live)) {
+            return;
+        }
+        catalog.show(&name, &target.live);
+    }
+
+    /// Takes what has come.
+    async fn follow(&mut self, stop: &Shutdown) {
+        if self.stream.is_none() || self.trouble.is_some_and(|at| at.elapsed() < RETRY) {
+            return;
+        }
+        match self.take(stop).await {
+            Ok(()) if self.trouble.take().is_some() => self.tell(None),
+            Ok(()) => {}
+            Err(error) => self.trouble("rows not taken, trying again", &error),
+        }
+    }
+
+    /// Whether the rows that wait for a commit are enough, or a commit takes too long.
+    fn is_full(&self) -> bool {
+        let bytes = self.target.as_ref().map_or(0, |target| target.live.pin().uncommitted_bytes());
+        let is_long = |flushing: &Flushing| Utc::now() - flushing.since > LONG_COMMIT;
+        bytes >= self.window_bytes() || (!self.topics.is_empty() && self.flushing.as_ref().is_some_and(is_long))
+    }
+
+    fn window_bytes(&self) -> usize {
+        WINDOW_BYTES.min(self.runner.catalog.ingest_budget.limit_bytes() / 8)
+    }
+
+    async fn take(&mut self, stop: &Shutdown) -> Result<()> {
+        let Some((live, name)) = self.stream.as_ref().map(|stream| (Arc::clone(&stream.live), stream.name.clone()))
+        else {
+            return Ok(());
+        };
+        self.open_topics().await?;
+        let view = live.pin();
+        let seen = |worker: &Self| worker.target.as_ref().map(|target| target.seen.clone()).unwrap_or_default();
+        // What was committed before it was looked at.
+        for lane in behind(&seen(self), &view) {
+            let committed = view.positions.get(&lane).copied().unwrap_or_default();
+            while !self.is_full() && !has_seen(&seen(self), &lane, committed) {
+                let piece = self.read(&name, &lane, &seen(self), committed).await?;
+                self.put(vec![piece], stop).await?;
+            }
+        }
+        if !behind(&seen(self), &view).is_empty() {
+            return Ok(());
+        }
+        let last = self.stream.as_ref().map(|stream| Weak::clone(&stream.last)).unwrap_or_default();
+        let new = after(&view, &last);
+        for hot in new.chunks(AT_ONCE) {
+            if self.is_full() {
+                return Ok(());
+            }
+            let pieces = self.hot(hot, &view.schema, seen(self))?;
+            self.put(pieces, stop).await?;
+            if let (Some(stream), Some(last)) = (&mut self.stream, hot.last()) {
+                stream.last = Arc::downgrade(last);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece of what is committed of a lane.
+    async fn read(&self, name: &str, lane: &TopicPartition, seen: &Positions, committed: i64) -> Result<Piece> {
+        let from = seen.get(lane).copied().unwrap_or(0);
+        let lanes = std::slice::from_ref(lane);
+        let range = |from: i64, to: i64| {
+            let at = |offset| Positions::from([(lane.clone(), offset)]);
+            between(lanes, &at(from), &at(to))
+        };
+        let service = &self.runner.service;
+        let first = first_offset(service, name, &range(from, committed)).await?;
+        let to = first.map_or(committed, |first| committed.min(first.saturating_add(STEP)));
+        let rows = match first {
+            Some(first) => read(service, name, &range(first, to)).await?,
+            None => Vec::new(),
+        };
+        let rows = match rows.first() {
+            Some(first) => Some(concat_batches(&first.schema(), &rows).map_err(broken)?),
+            None => None,
+        };
+        Ok(Piece { lane: lane.clone(), start: from, end: to, rows, received_at: Instant::now() })
+    }
+
+    /// What is new of hot batches, a piece for each partition.
+    fn hot(&mut self, hot: &[Arc<HotBatch>], schema: &SchemaRef, mut seen: Positions) -> Result<Vec<Piece>> {
+        let Some(stream) = &mut self.stream else { return Ok(Vec::new()) };
+        if !Arc::ptr_eq(&stream.columns.stored, schema) {
+            stream.columns = Columns::of(schema);
+        }
+        let mut pieces: BTreeMap<&TopicPartition, (Piece, Vec<RecordBatch>)> = BTreeMap::new();
+        for hot in hot {
+            let HotBatch { lane, end, received_at, .. } = &**hot;
+            if has_seen(&seen, lane, *end) {
+                continue;
+            }
+            let start = seen.get(lane).copied().unwrap_or(hot.start);
+            see(&mut seen, lane, *end);
+            let piece = || Piece { lane: lane.clone(), start, end: *end, rows: None, received_at: *received_at };
+            let (piece, rows) = pieces.entry(lane).or_insert_with(|| (piece(), Vec::new()));
+            piece.end = *end;
+            if hot.rows.num_rows() == 0 {
+                continue;
+            }
+            let mut new = stream.columns.rows(hot)?;
+            if let Some(offsets) = new.column_by_name(fixed::OFFSET).filter(|_| start > hot.start) {
+                let is_new = gt_eq(offsets, &Int64Array::new_scalar(start)).map_err(broken)?;
+                new = filter_record_batch(&new, &is_new).map_err(broken)?;
+            }
+            rows.push(new);
+        }
+        let whole = |(mut piece, rows): (Piece, Vec<RecordBatch>)| {
+            let rows = concat_batches(&stream.columns.shown, &rows).map_err(broken)?;
+            piece.rows = Some(rows).filter(|rows| rows.num_rows() > 0);
+            Ok(piece)
+        };
+        pieces.into_values().map(whole).collect()
+    }
+
+    /// Selects from pieces, sends and shows what they give.
+    async fn put(&mut self, pieces: Vec<Piece>, stop: &Shutdown) -> Result<()> {
+        let (Some(stream), Some(target)) = (&self.stream, &self.target) else { return Ok(()) };
+        let shown = Arc::clone(&target.live.pin().schema);
+        let (mut made, mut records) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let mut rows = RecordBatch::new_empty(Arc::clone(&shown));
+            if let Some(new) = &piece.rows {
+                let counters = &mut self.counters;
+                let selected = tokio::task::block_in_place(|| stream.selection.select(new, counters));
+                let selected = selected.map_err(broken)?;
+                if !self.query.to.is_empty() {
+                    records.extend(records_of(&selected, &piece.lane, &self.query.key));
+                }
+                if self.query.keeps {
+                    rows = selected.rows;
+                }
+            }
+            made.push((piece, rows));
+        }
+        self.send(records, stop).await?;
+        let Some(target) = &mut self.target else { return Ok(()) };
+        for (Piece { lane, start, end, received_at, .. }, rows) in made {
+            let charge = self.runner.catalog.ingest_budget.charge(rows.get_array_memory_size());
+            see(&mut target.seen, &lane, end);
+            let (dead, beside) = (None, Vec::new());
+            target.live.push(Arc::new(HotBatch { lane, start, end, rows, dead, beside, charge, received_at }));
+            self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+                status.latency.took(received_at.elapsed());
+            });
+        }
+        let counters = self.counters.clone();
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| status.counters = counters);
+        Ok(())
+    }
+
+    /// Opens the topics. What they were given after the last commit comes again, and is not sent again.
+    async fn open_topics(&mut self) -> Result<()> {
+        if self.topics.len() == self.query.to.len() {
+            return Ok(());
+        }
+        let Some(table) = self.target.as_ref().and_then(|target| target.table.as_ref()) else { return Ok(()) };
+        let since = table.committed_at().await.map_err(unusable)? - LONG_COMMIT;
+        let seen = self.target.iter().flat_map(|target| &target.seen);
+        let seen: HashMap<String, i64> = seen.map(|(lane, next)| (lane.to_string(), *next)).collect();
+        let mut topics = Vec::new();
+        for sink in &self.query.to {
+            let Some(writer) = self.runner.sinks.rows(sink) else {
+                return Err(Error::new(Kind::Unavailable, format!("there is no topic `{sink}` among the sinks")));
+            };
+            let mut writer = writer?;
+            if !self.runner.catalog.embedded {
+                writer.read_back(since, |id| comes_again(id, &seen)).await?;
+            }
+            topics.push(writer);
+        }
+        self.topics = topics;
+        Ok(())
+    }
+
+    /// Sends rows to the topics; returns once all have them, or an error at a stop.
+    async fn send(&mut self, records: Vec<RowRecord>, stop: &Shutdown) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        if self.topics.is_empty() {
+            return Err(Error::new(Kind::Unavailable, "the topics are not open yet"));
+        }
+        let (queries, name) = (Arc::clone(&self.runner.catalog.stream_queries), self.query.name.clone());
+        let last_rows = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_ROWS).await;
+        };
+        let sent = async {
+            for writer in &mut self.topics {
+                let sink = writer.sink().to_owned();
+                let told = |reason: Option<&str>| {
+                    queries.update(&name, |status| {
+                        let error = reason.map(|reason| format!("sink {sink}: {reason}"));
+                        if let Some(error) = error.as_ref().filter(|error| status.error.as_ref() != Some(error)) {
+                            warn!(query = name, error, "rows not sent, trying again");
+                        }
+                        status.error = error;
+                    });
+                };
+                writer.write(records.clone(), told).await;
+            }
+        };
+        tokio::select! {
+            () = sent => Ok(()),
+            () = last_rows => Err(Error::new(Kind::Unavailable, "topics do not take rows: the next start goes on")),
+        }
+    }
+
+    /// Commits what is hot, unless a commit is under way.
+    fn flush(&mut self) {
+        let limit = self.window_bytes();
+        let Some(target) = self.target.as_mut().filter(|_| self.flushing.is_none()) else { return };
+        let Some(dead_letters) = self.runner.catalog.dead_letters.get().cloned() else { return };
+        let Some(window) = Window::freeze(&target.live.pin(), &[], limit) else { return };
+        let (Some(mut table), mut checkpoint) = (target.table.take(), target.checkpoint) else { return };
+        let StreamRunner { abort, encoding, .. } = self.runner.clone();
+        let work = async move {
+            let committed = lake::flush(&mut table, &mut [], window, &dead_letters, &encoding, &abort).await;
+            if committed.is_ok() {
+                table.checkpoint_when_due(&mut checkpoint).await;
+            }
+            Flushed { table, checkpoint, outcome: committed.map(drop) }
+        };
+        self.flushing = Some(Flushing { since: Utc::now(), work: crate::task::spawn("stream-flush", work) });
+    }
+
+    fn flushed(
+        &mut self,
+        flushed: std::result::Result<Flushed, tokio::task::JoinError>,
+    ) -> std::result::Result<(), CommitError> {
+        let Flushed { table, checkpoint, outcome } = flushed.map_err(|error| {
+            error!(query = self.query.name, error = %error, "commit task failed");
+            CommitError::Stopped
+        })?;
+        outcome?;
+        if let Some(target) = &mut self.target {
+            target.live.committed(&table)?;
+            (target.table, target.checkpoint) = (Some(table), checkpoint);
+        }
+        Ok(())
+    }
+}
+
+/// Why it cannot be planned.
+enum Stop {
+    /// Not now.
+    Not(Error),
+    /// Writing must end.
+    Commit(CommitError),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Not(error)
+    }
+}
+
+impl From<CommitError> for Stop {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(error)
+    }
+}
+
+/// Rows for topics.
+fn records_of(selected: &Selected, lane: &TopicPartition, key: &[String]) -> Vec<RowRecord> {
+    let payloads = rows_as_json(&selected.shown);
+    let keys = (!key.is_empty()).then(|| keys(&selected.shown, key));
+    let of = |name: &str| selected.rows.column_by_name(name);
+    let (Some(offsets), Some(rows)) = (of(fixed::OFFSET), of(fixed::ROW)) else { return Vec::new() };
+    let (offsets, rows) = (offsets.as_primitive::<Int64Type>(), rows.as_primitive::<Int32Type>());
+    let record = |(at, payload): (usize, String)| RowRecord {
+        id: format!("{lane}/{}/{}", offsets.value(at), rows.value(at)),
+        key: keys.as_ref().map(|keys| keys[at].to_string()),
+        payload,
+    };
+    payloads.into_iter().enumerate().map(record).collect()
+}
+
+/// Whether a row comes again, if this is next of each lane.
+fn comes_again(id: &str, next: &HashMap<String, i64>) -> bool {
+    let mut parts = id.rsplitn(3, '/');
+    let (Some(_), Some(offset), Some(lane)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let Ok(offset) = offset.parse::<i64>() else { return false };
+    next.get(lane).is_none_or(|next| offset >= *next)
+}
+
+fn refused(reason: String) -> Error {
+    Error::new(Kind::Query, reason)
+}
+
+fn unusable(error: TableError) -> Error {
+    Error::new(Kind::Internal, "the table of a stream query cannot be used").because(error)
+}
+
+async fn finished(flushing: &mut Option<Flushing>) -> std::result::Result<Flushed, tokio::task::JoinError> {
+    let Some(under_way) = flushing else { return std::future::pending().await };
+    let flushed = (&mut under_way.work).await;
+    *flushing = None;
+    flushed
+}
