@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
 use crate::latest::{self, Stats};
 use crate::news::News;
-use crate::query::{Catalog, KeyedTable, Pinned, SystemTable, ViewTable};
+use crate::query::{Catalog, KeyedTable, NewRows, Pinned, Service, SystemTable, ViewTable};
 use crate::schema::{
     Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change, type_name,
 };
@@ -271,6 +271,10 @@ impl Catalog for SharedCatalog {
 
     fn keyed(&self, table: &str) -> Option<Arc<dyn latest::Rows>> {
         self.0.kept.load().get(table).map(|kept| Arc::clone(&kept.rows))
+    }
+
+    fn follow(&self, table: &str, service: &Service) -> BoxFuture<'static, Result<Option<NewRows>>> {
+        Box::pin(streams::follow(Arc::clone(&self.0), service.clone(), table.to_owned()))
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {

@@ -10,6 +10,7 @@ use datafusion::sql::parser::{ResetStatement, Statement};
 use datafusion::sql::sqlparser::ast::{self, Expr, Set, SetExpr, UnaryOperator, Visit, Visitor};
 
 use super::error;
+use super::parse::Parsed;
 use crate::error::{Error, Kind, Result};
 
 /// What a statement asks for.
@@ -17,6 +18,8 @@ use crate::error::{Error, Kind, Result};
 pub(super) enum Ask {
     /// Rows of a plan: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES…
     Rows(Box<Statement>),
+    /// The same of every new row of the first table, from now on: SUBSCRIBE SELECT…
+    Subscribe(Box<Statement>),
     /// Change a session option.
     Set { name: String, value: String },
     /// Take a session option back.
@@ -26,7 +29,20 @@ pub(super) enum Ask {
 }
 
 /// Sorts a statement, or refuses it.
-pub(super) fn classify(statement: Statement) -> Result<Ask> {
+pub(super) fn sort(parsed: Parsed) -> Result<Ask> {
+    let is_query = matches!(&parsed.statement, Statement::Statement(sql) if matches!(**sql, ast::Statement::Query(_)));
+    match classify(parsed.statement)? {
+        Ask::Rows(statement) if parsed.subscribes && is_query && parsed.parameters == 0 => {
+            Ok(Ask::Subscribe(statement))
+        }
+        _ if parsed.subscribes && parsed.parameters > 0 => Err(Error::new(Kind::Query, "SUBSCRIBE has no parameters")),
+        _ if parsed.subscribes => Err(Error::new(Kind::Query, "SUBSCRIBE is followed by one SELECT")),
+        ask => Ok(ask),
+    }
+}
+
+/// Sorts a statement, or refuses it.
+fn classify(statement: Statement) -> Result<Ask> {
     match &statement {
         Statement::Explain(explain) => match classify((*explain.statement).clone())? {
             Ask::Rows(_) => Ok(Ask::Rows(Box::new(statement))),

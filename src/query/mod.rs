@@ -44,13 +44,15 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 pub use continuous::{Continuous, Explained, Found};
 pub use datafusion::common::ScalarValue;
 pub use latest::KeyedTable;
-pub use parse::{Script, split};
+pub use parse::{Script, is_subscription, split};
 pub use rows::Rows;
 pub use service::{Service, ServiceOptions};
 pub use session::{Session, TableInfo};
@@ -83,11 +85,20 @@ pub trait Catalog: Send + Sync + 'static {
         None
     }
 
+    /// The rows that come to a table of schema `public` from now on, without end; `None` if it is no stream. `service`
+    /// reads what was committed before it could be looked at.
+    fn follow(&self, _table: &str, _service: &Service) -> BoxFuture<'static, Result<Option<NewRows>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// A table of schema `public` as it was; `None` if there is no such table.
     fn past(&self, _table: &str, _at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
         Box::pin(async { Ok(None) })
     }
 }
+
+/// Batches of rows as they come.
+pub type NewRows = BoxStream<'static, Result<RecordBatch>>;
 
 /// One state of all tables.
 #[derive(Clone, Default)]

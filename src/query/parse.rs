@@ -3,7 +3,7 @@
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace, Word};
 
 use super::error;
 use crate::error::{Error, Kind, Result};
@@ -17,12 +17,15 @@ const PARAMETER_LIMIT: usize = 10_000;
 pub(super) struct Parsed {
     pub(super) statement: Statement,
     pub(super) parameters: usize,
+    /// It begins with SUBSCRIBE: its rows are those that come.
+    pub(super) subscribes: bool,
 }
 
 /// Parses exactly one statement.
 pub(super) fn parse(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
+    let subscribes = take_subscribe(&mut tokens);
     let mut statements = DFParserBuilder::new(tokens)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(RECURSION_LIMIT)
@@ -35,7 +38,25 @@ pub(super) fn parse(sql: &str) -> Result<Parsed> {
         return Err(Error::new(Kind::Query, "one statement at a time: the text holds several")
             .hint("send each statement by itself, or use `millpond sql -f FILE`"));
     }
-    Ok(Parsed { statement, parameters })
+    Ok(Parsed { statement, parameters, subscribes })
+}
+
+/// Whether a statement begins with SUBSCRIBE: then its rows have no end.
+pub fn is_subscription(sql: &str) -> bool {
+    tokenize(sql).is_ok_and(|mut tokens| take_subscribe(&mut tokens))
+}
+
+/// Blanks out the word SUBSCRIBE at the beginning; true if it is there.
+fn take_subscribe(tokens: &mut [TokenWithSpan]) -> bool {
+    let first = tokens.iter_mut().find(|token| !matches!(token.token, Token::Whitespace(_)));
+    let is = |word: &Word| word.quote_style.is_none() && word.value.eq_ignore_ascii_case("subscribe");
+    match first {
+        Some(first) if matches!(&first.token, Token::Word(word) if is(word)) => {
+            first.token = Token::Whitespace(Whitespace::Space);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Script text cut at its semicolons.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -82,10 +82,10 @@ pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Rows {
     Rows { schema, source: Source::Ready(batches.into_iter()) }
 }
 
-/// Rows of a running plan.
+/// Rows as they come.
 pub(super) fn pump(
     threads: &Threads,
-    stream: SendableRecordBatchStream,
+    stream: BoxStream<'static, Result<RecordBatch>>,
     schema: SchemaRef,
     deadline: Deadline,
 ) -> Rows {
@@ -101,13 +101,13 @@ pub(super) fn pump(
 }
 
 async fn drive(
-    mut stream: SendableRecordBatchStream,
+    mut stream: BoxStream<'static, Result<RecordBatch>>,
     schema: &SchemaRef,
     sender: &mpsc::Sender<RecordBatch>,
     deadline: Deadline,
 ) -> Result<()> {
     while let Some(batch) = until(deadline, stream.next()).await? {
-        let batch = batch.map_err(|e| error::from_datafusion(e, ""))?;
+        let batch = batch?;
         if batch.num_rows() == 0 {
             continue;
         }

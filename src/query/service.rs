@@ -18,7 +18,7 @@ use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
-use super::{CATALOG, Catalog, PUBLIC, Pinned, error, geo};
+use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, error, geo};
 use crate::error::Result;
 
 /// How queries run.
@@ -125,6 +125,11 @@ impl Service {
     /// The rows of a table of schema `public` that has one row per key.
     pub(super) fn keyed(&self, table: &str) -> Option<Arc<dyn crate::latest::Rows>> {
         self.inner.catalog.keyed(table)
+    }
+
+    /// The rows that come to a table from now on; `None` if it is no stream.
+    pub(super) async fn follow(&self, table: &str) -> Result<Option<NewRows>> {
+        self.inner.catalog.follow(table, self).await
     }
 
     pub(super) fn pin(&self) -> Arc<PinnedCatalog> {

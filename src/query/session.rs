@@ -23,7 +23,7 @@ use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
 use super::threads::Threads;
-use super::{PUBLIC, SYSTEM, error, parse, wire};
+use super::{NewRows, PUBLIC, SYSTEM, error, parse, wire};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
 
@@ -87,9 +87,10 @@ impl Session {
     pub fn query<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Query>> {
         Box::pin(async move {
             let parsed = parse::parse(sql)?;
-            let ask = allow::classify(parsed.statement)?;
-            if parsed.parameters > 0 {
-                let text = format!("the statement has {} parameters and no values for them", parsed.parameters);
+            let parameters = parsed.parameters;
+            let ask = allow::sort(parsed)?;
+            if parameters > 0 {
+                let text = format!("the statement has {parameters} parameters and no values for them");
                 return Err(Error::new(Kind::Query, text).hint("prepare it and bind values"));
             }
             self.bind(sql.into(), ask, Vec::new()).await
@@ -144,12 +145,25 @@ impl Session {
     pub fn continuous<'a>(&'a self, sql: &'a str, over: Option<&'a str>) -> BoxFuture<'a, Result<Continuous>> {
         let (session, sql, over) = (self.clone(), sql.to_owned(), over.map(str::to_owned));
         self.service.threads().run(async move {
-            let (catalog, state) = session.pinned();
             let statement = continuous::with_column(select(&sql, "a continuous query")?, over.as_deref())?;
-            let plan = plan(&catalog, &state, &sql, statement, &mut Vec::new()).await?;
-            let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
-            let settled = settled.map_err(|cause| error::from_datafusion(cause, &sql))?;
-            Continuous::of(&settled, &state, over.is_some())
+            session.plan_continuous(&sql, statement, over.is_some()).await
+        })
+    }
+
+    pub(super) async fn plan_continuous(&self, sql: &str, statement: Ast, has_more: bool) -> Result<Continuous> {
+        let (catalog, state) = self.pinned();
+        let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
+        let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
+        let settled = settled.map_err(|cause| error::from_datafusion(cause, sql))?;
+        Continuous::of(&settled, &state, has_more)
+    }
+
+    /// The rows that come to a table from now on.
+    pub(super) async fn follow(&self, table: &str) -> Result<NewRows> {
+        self.service.follow(table).await?.ok_or_else(|| {
+            let hint = "the first table of FROM is the stream: an events table, a __changes table, a mirror, a latest \
+                        table or a stream query";
+            Error::new(Kind::Query, format!("{table} is no stream")).hint(hint)
         })
     }
 
@@ -383,7 +397,7 @@ fn select(sql: &str, what: &str) -> Result<Ast> {
     if !is_query {
         return Err(Error::new(Kind::Query, format!("{what} is one SELECT")));
     }
-    let Ask::Rows(statement) = allow::classify(parsed.statement)? else {
+    let Ask::Rows(statement) = allow::sort(parsed)? else {
         return Err(Error::new(Kind::Query, format!("{what} is one SELECT")));
     };
     Ok(*statement)

@@ -1,10 +1,12 @@
 //! A statement to run again and again, and a query that is planned and pinned, ready to run.
 
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arrow::array::{RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionState;
@@ -15,6 +17,7 @@ use datafusion::sql::parser::Statement as Ast;
 use tokio::time::Instant;
 
 use super::allow::{self, Ask};
+use super::continuous::{Continuous, Found};
 use super::direct::Direct;
 use super::rows::{self, Rows};
 use super::session::{Planned, Session};
@@ -47,14 +50,15 @@ pub struct Query {
 enum What {
     Plan { plan: LogicalPlan, state: Arc<SessionState> },
     Ready(RecordBatch),
+    Follow(Arc<Continuous>),
     Set { name: String, value: Option<String> },
 }
 
 impl Statement {
     pub(super) async fn prepare(session: Session, sql: &str) -> Result<Self> {
         let parsed = parse::parse(sql)?;
-        let ask = allow::classify(parsed.statement)?;
         let mut parameters = vec![DataType::Utf8; parsed.parameters];
+        let ask = allow::sort(parsed)?;
         let mut direct = None;
         let schema = match &ask {
             Ask::Rows(statement) => {
@@ -79,6 +83,10 @@ impl Statement {
                 });
                 schema
             }
+            Ask::Subscribe(statement) => {
+                let query = session.plan_continuous(sql, (**statement).clone(), false).await?;
+                wire::schema(&query.schema())
+            }
             other => answer(&session, other)?.schema(),
         };
         let parameters = parameters.iter().map(wire::data_type).collect();
@@ -98,7 +106,7 @@ impl Statement {
 
     /// False for SET and RESET, which answer without rows.
     pub fn has_rows(&self) -> bool {
-        matches!(self.ask, Ask::Rows(_) | Ask::Show { .. })
+        matches!(self.ask, Ask::Rows(_) | Ask::Subscribe(_) | Ask::Show { .. })
     }
 
     /// Plans it with these values on the tables as they are now.
@@ -173,10 +181,19 @@ impl Query {
     ) -> BoxFuture<'a, Result<Self>> {
         Box::pin(async move {
             let (session, sql) = (session.clone(), Arc::<str>::from(sql));
-            let Ask::Rows(statement) = ask else {
-                let what = answer(&session, &ask)?;
-                let schema = what.schema();
-                return Ok(Self { session, sql, what, schema });
+            let statement = match ask {
+                Ask::Rows(statement) => statement,
+                Ask::Subscribe(statement) => {
+                    let query = session.plan_continuous(&sql, *statement, false).await?;
+                    let what = What::Follow(Arc::new(query));
+                    let schema = what.schema();
+                    return Ok(Self { session, sql, what, schema });
+                }
+                other => {
+                    let what = answer(&session, &other)?;
+                    let schema = what.schema();
+                    return Ok(Self { session, sql, what, schema });
+                }
             };
             let Planned { mut plan, state, comments } = session.plan(&sql, *statement).await?;
             if !values.is_empty() {
@@ -217,6 +234,7 @@ impl Query {
                     }
                     return Ok(rows::ready(Arc::clone(&self.schema), Vec::new()));
                 }
+                What::Follow(query) => return self.follow(query).await,
                 What::Plan { plan, state } => (plan.clone(), Arc::clone(state)),
             };
             let timeout = self.session.statement_timeout();
@@ -228,14 +246,26 @@ impl Query {
                 stream.map_err(|e| error::from_datafusion(e, &sql))
             });
             let stream = rows::until(deadline, start).await??;
+            let stream = stream.map_err(|e| error::from_datafusion(e, "")).boxed();
             Ok(rows::pump(self.session.threads(), stream, Arc::clone(&self.schema), deadline))
         })
+    }
+
+    /// What the query says of each row that comes from now on, of which its condition is true. It has no time-out.
+    async fn follow(&self, query: &Arc<Continuous>) -> Result<Rows> {
+        let (query, stream) = (Arc::clone(query), self.session.follow(query.stream()).await?);
+        let found = stream.map(move |rows| {
+            let Found { rows, holds, .. } = query.run(&rows?)?;
+            filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
+        });
+        Ok(rows::pump(self.session.threads(), found.boxed(), Arc::clone(&self.schema), None))
     }
 }
 
 impl What {
     fn schema(&self) -> SchemaRef {
         match self {
+            Self::Follow(query) => wire::schema(&query.schema()),
             Self::Plan { plan, .. } => wire::schema(plan.schema().as_arrow()),
             Self::Ready(batch) => batch.schema(),
             Self::Set { .. } => Arc::new(Schema::empty()),
@@ -268,6 +298,6 @@ fn answer(session: &Session, ask: &Ask) -> Result<What> {
             let batch = RecordBatch::try_new(schema, vec![Arc::new(names), Arc::new(values)]);
             What::Ready(batch.map_err(|e| error::from_datafusion(e.into(), ""))?)
         }
-        Ask::Rows(_) => return Err(Error::new(Kind::Internal, "a query was taken for a setting")),
+        Ask::Rows(_) | Ask::Subscribe(_) => return Err(Error::new(Kind::Internal, "a query was taken for a setting")),
     })
 }

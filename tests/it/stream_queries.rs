@@ -7,7 +7,8 @@ use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::alerts::{Fleet, until};
-use crate::rig::{Millpond, python, wait_until};
+use crate::rig::python::{self, Output};
+use crate::rig::{Millpond, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 /// A process that is killed starts again, and both processors may be busy.
@@ -269,4 +270,75 @@ async fn across_kills_each_row_is_in_the_table_once_and_in_the_topic_once() {
         numbers.sort_unstable();
         assert_eq!(numbers, (0..sent).collect::<Vec<_>>(), "each row is in {table} once");
     }
+}
+
+/// Sends numbers that rise, while somebody listens to some that follow each other.
+async fn while_sending(fleet: &Fleet, number: &mut i64, listening: impl Future<Output = Output>) -> Output {
+    let sender = fleet.kafka.sender();
+    let sending = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            *number += 1;
+            let at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+            let record = |car: i64| {
+                let record = json!({"car": car, "at": at, "speed": *number, "lights": car == 1});
+                (Some(car.to_string().into_bytes()), Some(record.to_string().into_bytes()))
+            };
+            sender.send(&fleet.signals, [1, 2].map(record));
+        }
+    };
+    tokio::select! {
+        output = tokio::time::timeout(LATER, listening) => output.expect("something comes"),
+        () = sending => unreachable!("it sends without end"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_subscribes_gets_the_rows_that_come() {
+    let fleet = Fleet::new().await;
+    let millpond = Millpond::serve(&fleet.project).await;
+    fleet.reserve(7, 1, "RENTED");
+    fleet.signal(1, json!({"speed": 1.0, "lights": true}));
+    until(&millpond, "SELECT count(*) AS n FROM car_state", json!([{"n": 1}])).await;
+    until(&millpond, "SELECT count(*) AS n FROM reservation", json!([{"n": 1}])).await;
+    let project = millpond.project();
+    let url = project.flight_sql();
+
+    let mut number = 100;
+    for (stream, joined) in [("signals", "s.lights"), ("car_state", "s.lights AND s.speed > 100")] {
+        let sql = format!(
+            "SUBSCRIBE SELECT s.speed, r.reservation_id FROM {stream} s LEFT JOIN reservation r ON r.car = s.car \
+             WHERE {joined}"
+        );
+        let arguments = [url.as_str(), &sql, "3"];
+        let output = while_sending(&fleet, &mut number, python::run("adbc_subscribe.py", &arguments, &[])).await;
+        let rows: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let first = rows.first().unwrap_or_else(|| panic!("{output:?}"))["speed"].as_f64().unwrap();
+        let follow = |at: usize| json!({"speed": first + at as f64, "reservation_id": 7});
+        assert_eq!(rows, [follow(0), follow(1), follow(2)], "{stream}: {output:?}");
+        assert!(first > 1.0, "what was there before is none of it: {output:?}");
+    }
+    // In the shell, as they come.
+    let program = project.command(&[]).get_program().to_string_lossy().into_owned();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("{program} sql --url {url} -c 'SUBSCRIBE SELECT car, lights FROM signals' | head -4")]);
+    let output = while_sending(&fleet, &mut number, Output::of(shell)).await;
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!((lines.len(), lines[0].trim()), (4, "car │ lights"), "{output:?}");
+    assert!(lines[2..].iter().all(|line| line.contains(" │ true") || line.contains(" │ false")), "{output:?}");
+
+    for (sql, reason) in [
+        ("SUBSCRIBE SELECT count(*) FROM signals", "without a window"),
+        ("SUBSCRIBE SHOW TABLES", "followed by one SELECT"),
+        ("SUBSCRIBE SELECT * FROM system.ingest", "ingest is no stream"),
+        ("SUBSCRIBE SELECT a.car FROM signals a JOIN signals b ON b.car = a.car", "has not one row per key"),
+    ] {
+        let output = project.run(&["sql", "--url", &url, "-c", sql]).await;
+        assert!(output.code == Some(1) && output.stderr.contains(reason), "{sql}: {output:?}");
+    }
+    let folder = project.dir().display().to_string();
+    let output = project.run(&["sql", "--project", &folder, "-c", "SUBSCRIBE SELECT car FROM signals"]).await;
+    assert!(output.stderr.contains("nothing feeds the tables here"), "{output:?}");
 }

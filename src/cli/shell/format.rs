@@ -24,14 +24,16 @@ const LISTED: usize = 8;
 /// A column of a table that is not for a terminal is not wider.
 const WIDEST: usize = 4_096;
 
-/// Writes all rows and tells how many there were. The outer error is of writing, the inner one of the statement.
+/// Writes all rows and tells how many there were; those of a result that is `endless` as soon as they come. The outer
+/// error is of writing, the inner one of the statement.
 pub(super) async fn write(
     results: Results,
     format: Format,
+    endless: bool,
     out: &mut (impl Write + Send),
 ) -> io::Result<Result<usize>> {
     let (schema, mut batches) = results;
-    let mut writer = Writer::new(format, &schema, out)?;
+    let mut writer = Writer::new(format, &schema, endless, out)?;
     let mut rows = 0;
     while let Some(batch) = batches.next().await {
         let batch = match batch {
@@ -42,7 +44,11 @@ pub(super) async fn write(
             }
         };
         rows += batch.num_rows();
-        if let Err(error) = writer.batch(&batch) {
+        let mut written = writer.batch(&batch);
+        if endless {
+            written = written.and_then(|()| writer.show());
+        }
+        if let Err(error) = written {
             return unwrap(error);
         }
     }
@@ -60,20 +66,29 @@ fn unwrap<T>(error: ArrowError) -> io::Result<Result<T>> {
 }
 
 enum Writer<'a, W: Write> {
-    Table { out: &'a mut W, schema: SchemaRef, held: Vec<RecordBatch>, width: Option<usize>, written: bool },
+    Table {
+        out: &'a mut W,
+        schema: SchemaRef,
+        held: Vec<RecordBatch>,
+        width: Option<usize>,
+        written: bool,
+        /// Of a table that goes on: how wide its columns are by now.
+        columns: Option<Vec<usize>>,
+    },
     Csv(Box<arrow::csv::Writer<&'a mut W>>),
     Json(Box<arrow::json::Writer<&'a mut W, JsonArray>>),
     Ndjson(Box<arrow::json::Writer<&'a mut W, LineDelimited>>),
 }
 
 impl<'a, W: Write> Writer<'a, W> {
-    fn new(format: Format, schema: &SchemaRef, out: &'a mut W) -> io::Result<Self> {
+    fn new(format: Format, schema: &SchemaRef, endless: bool, out: &'a mut W) -> io::Result<Self> {
         let json = || JsonBuilder::new().with_explicit_nulls(true);
         Ok(match format {
             Format::Table => {
                 let terminal = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
                 let width = terminal.map(|(width, _)| usize::from(width.0));
-                Self::Table { out, schema: Arc::clone(schema), held: Vec::new(), width, written: false }
+                let columns = endless.then(Vec::new);
+                Self::Table { out, schema: Arc::clone(schema), held: Vec::new(), width, written: false, columns }
             }
             Format::Csv => {
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(out);
@@ -103,12 +118,31 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     fn table(&mut self) -> Result<(), ArrowError> {
-        let Self::Table { out, schema, held, width, written } = self else { return Ok(()) };
-        let text = render(schema, held, *width)?;
+        let Self::Table { out, schema, held, width, written, columns } = self else { return Ok(()) };
+        let text = match columns {
+            Some(columns) if !columns.is_empty() => render_more(schema, held, columns)?,
+            Some(columns) => {
+                let (text, widths) = render_all(schema, held, *width)?;
+                *columns = widths;
+                text
+            }
+            None => render(schema, held, *width)?,
+        };
         held.clear();
         *written = true;
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
+    }
+
+    /// What was written so far reaches whoever reads it.
+    fn show(&mut self) -> Result<(), ArrowError> {
+        match self {
+            Self::Table { .. } => self.table(),
+            // It flushes itself.
+            Self::Csv(_) => Ok(()),
+            Self::Json(writer) => Ok(writer.get_mut().flush()?),
+            Self::Ndjson(writer) => Ok(writer.get_mut().flush()?),
+        }
     }
 
     /// What is held back, before an error is told.
@@ -171,6 +205,24 @@ fn is_nested(data_type: &DataType) -> bool {
 
 /// A table with a header. With a width, wide columns are cut, and columns that still have no room are left out.
 pub(super) fn render(schema: &Schema, batches: &[RecordBatch], width: Option<usize>) -> Result<String, ArrowError> {
+    Ok(render_all(schema, batches, width)?.0)
+}
+
+/// More rows of a table whose header is written, in columns of these widths, or wider from now on.
+fn render_more(schema: &Schema, batches: &[RecordBatch], widths: &mut [usize]) -> Result<String, ArrowError> {
+    let columns = cells(schema, batches)?;
+    for (width, cells) in widths.iter_mut().zip(&columns) {
+        *width = widest(&cells[1..]).max(*width);
+    }
+    let mut text = String::new();
+    for row in 1..columns.first().map_or(0, Vec::len) {
+        line(&mut text, schema, &columns, row, widths);
+    }
+    Ok(text)
+}
+
+/// The cells of each column, its name first.
+fn cells(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, ArrowError> {
     let options = FormatOptions::new().with_null("NULL");
     let mut columns: Vec<Vec<String>> = schema.fields().iter().map(|field| vec![clean(field.name())]).collect();
     for batch in batches {
@@ -179,21 +231,38 @@ pub(super) fn render(schema: &Schema, batches: &[RecordBatch], width: Option<usi
             cells.extend((0..array.len()).map(|row| clean(&text.value(row).to_string())));
         }
     }
-    let mut widths: Vec<usize> =
-        columns.iter().map(|cells| cells.iter().map(|cell| cell.width()).max().unwrap_or(0).clamp(1, WIDEST)).collect();
-    let shown = width.map_or(columns.len(), |width| fit(&mut widths, width));
-    let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+    Ok(columns)
+}
 
+fn widest(cells: &[String]) -> usize {
+    cells.iter().map(|cell| cell.width()).max().unwrap_or(0).clamp(1, WIDEST)
+}
+
+/// One row, or the header.
+fn line(text: &mut String, schema: &Schema, columns: &[Vec<String>], row: usize, widths: &[usize]) {
+    for (i, (cells, width)) in columns.iter().zip(widths).enumerate() {
+        text.push_str(if i == 0 { " " } else { " │ " });
+        pad(text, &cells[row], *width, row > 0 && schema.field(i).data_type().is_numeric());
+    }
+    trim(text);
+}
+
+/// A table, and the widths of the columns that it shows.
+fn render_all(
+    schema: &Schema,
+    batches: &[RecordBatch],
+    width: Option<usize>,
+) -> Result<(String, Vec<usize>), ArrowError> {
+    let columns = cells(schema, batches)?;
+    let mut widths: Vec<usize> = columns.iter().map(|cells| widest(cells)).collect();
+    let shown = width.map_or(columns.len(), |width| fit(&mut widths, width));
+    widths.truncate(shown);
     let mut text = String::new();
     let rows = columns.first().map_or(0, Vec::len);
     for row in 0..rows {
-        for (i, cells) in columns.iter().take(shown).enumerate() {
-            text.push_str(if i == 0 { " " } else { " │ " });
-            pad(&mut text, &cells[row], widths[i], right[i] && row > 0);
-        }
-        trim(&mut text);
+        line(&mut text, schema, &columns, row, &widths);
         if row == 0 {
-            for (i, width) in widths.iter().take(shown).enumerate() {
+            for (i, width) in widths.iter().enumerate() {
                 text.push_str(if i == 0 { "─" } else { "─┼─" });
                 text.push_str(&"─".repeat(*width));
             }
@@ -207,7 +276,7 @@ pub(super) fn render(schema: &Schema, batches: &[RecordBatch], width: Option<usi
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         text.push_str(&format!(" … not shown for want of width: {listed}{more}\n"));
     }
-    Ok(text)
+    Ok((text, widths))
 }
 
 /// Shrinks the widest columns until all fit; the number of columns that do.

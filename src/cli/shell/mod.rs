@@ -32,6 +32,7 @@ use crate::query;
 #[command(after_help = "Examples:\n  \
     millpond sql                                          a prompt on the running server\n  \
     millpond sql -c 'SELECT count(*) FROM telemetry'\n  \
+    millpond sql -c 'SUBSCRIBE SELECT car_id, speed_kmh FROM telemetry WHERE speed_kmh > 100'\n  \
     millpond sql --url grpc://127.0.0.1:32010 -f report.sql --format csv > report.csv")]
 pub struct SqlArgs {
     /// Run one statement; may be given several times
@@ -99,7 +100,7 @@ pub async fn run(args: SqlArgs, mut target: Box<dyn Target>) -> anyhow::Result<E
 /// Writes `rows` to standard output.
 pub async fn show(schema: SchemaRef, rows: Vec<RecordBatch>, format: Format) -> Result<()> {
     let results: Results = (schema, stream::iter(rows.into_iter().map(Ok)).boxed());
-    match format::write(results, format, &mut io::stdout()).await {
+    match format::write(results, format, false, &mut io::stdout()).await {
         Ok(written) => written.map(drop),
         // `| head` closed the pipe: it has what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -130,7 +131,7 @@ async fn execute(
         Ok(results) => results,
         Err(error) => return Ok(Err(error)),
     };
-    match format::write(results, format, out).await {
+    match format::write(results, format, query::is_subscription(sql), out).await {
         Ok(Ok(rows)) => {
             if format == Format::Table {
                 let plural = if rows == 1 { "" } else { "s" };

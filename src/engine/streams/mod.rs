@@ -6,6 +6,7 @@
 //! at once (`journal`), so that a restart (`restore`) goes on where this process was.
 
 mod ask;
+mod follow;
 mod journal;
 mod restore;
 mod runner;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::ask::{Act, Explained, Explanation, Request, explain, silence};
+pub use self::follow::follow;
 pub use self::journal::{ALERTS, alerts_schema};
 pub use self::runner::Runner;
 pub use self::status::{active, active_schema, queries, queries_schema};

@@ -96,7 +96,7 @@ fn shown(batches: &[RecordBatch]) -> String {
 /// What a prepared statement answers, and what it answers when it is planned with its values.
 async fn answers(session: &Session, sql: &str, values: &[V]) -> [String; 2] {
     let parsed = parse::parse(sql).unwrap();
-    let ask = allow::classify(parsed.statement).unwrap();
+    let ask = allow::sort(parsed).unwrap();
     let planned = session.bind(sql.into(), ask, values.to_vec()).await.unwrap();
     let prepared = session.prepare(sql).await.unwrap().bind(values.to_vec()).await.unwrap();
     assert_eq!(prepared.schema(), planned.schema(), "{sql}");
