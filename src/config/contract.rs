@@ -12,13 +12,14 @@ use super::{
     section::Section,
     settings::{commit_interval, timezone as timezone_name},
     tree::{Place, Table, Value},
+    units::Interval,
     words::{Words, events, mirror},
 };
 use crate::{
     decode::{check_time_format, is_value},
     schema::{
-        ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
-        OnTypeConflict, Path, PathError, Start, TimeFormat, derive_name,
+        ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
+        Match, OnNewField, OnTypeConflict, Path, PathError, Start, TimeFormat, derive_name,
     },
 };
 
@@ -79,6 +80,11 @@ pub(super) fn read(
     let start = start(&root);
     let is_events = kind == Kind::Events;
     let time = is_events.then(|| root.section("time", &events::TIME)).flatten();
+    let allowed_lateness = time.as_ref().filter(|section| section.has("allowed_lateness"));
+    let allowed_lateness = allowed_lateness.and_then(|section| {
+        let parse = |text: &str| Ok::<_, Complaint>(text.parse::<Interval>()?.duration());
+        section.read("allowed_lateness", parse)
+    });
     let time = time.and_then(|section| event_time(&section));
     let strip = is_events.then(|| root.read("strip", strip)).flatten().unwrap_or_default();
     let new_field = [("add", OnNewField::Add), ("rescue", OnNewField::Rescue)];
@@ -119,6 +125,7 @@ pub(super) fn read(
         infer_timestamps: root.boolean("infer_timestamps").unwrap_or(false),
         raw: root.boolean("raw").unwrap_or(false),
         commit_interval,
+        allowed_lateness: allowed_lateness.unwrap_or(ALLOWED_LATENESS),
         timezone,
     };
     let contract = if is_events { contract } else { contract.into_changes() };

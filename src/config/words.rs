@@ -90,7 +90,7 @@ pub(super) mod events {
         ],
         later: &["topic_pattern", "retention", "description"],
     };
-    pub const TIME: Words = Words { keys: &["path", "format"], later: &["allowed_lateness"] };
+    pub const TIME: Words = Words { keys: &["path", "format", "allowed_lateness"], later: &[] };
     pub const COLUMN: Words =
         Words { keys: &["path", "type", "format", "zone", "default", "not_null", "description", "drop"], later: &[] };
     pub const ARRAY: Words = Words { keys: &["as", "by", "value"], later: &[] };

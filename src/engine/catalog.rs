@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arrow::array::{
@@ -28,7 +29,8 @@ use crate::latest::{self, Stats};
 use crate::news::News;
 use crate::query::{Catalog, KeyedTable, NewRows, Pinned, Service, SystemTable, ViewTable};
 use crate::schema::{
-    Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change, type_name,
+    ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change,
+    type_name,
 };
 use crate::source::{PartitionStatus, ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
@@ -136,18 +138,8 @@ impl EngineCatalog {
 
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
-        // The partitions of a stream query are those of what it reads.
-        let mut table = table.to_owned();
-        for _ in 0..MOST_DEEP {
-            let Some(stream) = self.stream_queries.stream_of(&table) else { break };
-            table = stream;
-        }
-        let table = &*table;
-        let fed = self.fed();
-        let is_its = |contract: &&Arc<Contract>| contract.table == table;
-        let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);
-        let contract = fed.contracts.iter().find(is_its).or_else(|| fed.contracts.iter().find(feeds));
-        let consumer = contract.map_or(table, |contract| &contract.table);
+        let contract = self.contract(table);
+        let consumer = contract.as_ref().map_or(table, |contract| &contract.table);
         let mut lanes = Vec::new();
         for (topic, (incarnation, status)) in self.readers.read().iter() {
             let status = status();
@@ -158,6 +150,24 @@ impl EngineCatalog {
             }
         }
         lanes
+    }
+
+    /// How far behind the newest event of a table its time is.
+    pub fn allowed_lateness(&self, table: &str) -> Duration {
+        self.contract(table).map_or(ALLOWED_LATENESS, |contract| contract.allowed_lateness)
+    }
+
+    /// The contract that rows of a table come from in the end.
+    fn contract(&self, table: &str) -> Option<Arc<Contract>> {
+        let mut table = table.to_owned();
+        for _ in 0..MOST_DEEP {
+            let Some(stream) = self.stream_queries.stream_of(&table) else { break };
+            table = stream;
+        }
+        let fed = self.fed();
+        let is_its = |contract: &&Arc<Contract>| contract.table == table;
+        let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);
+        fed.contracts.iter().find(is_its).or_else(|| fed.contracts.iter().find(feeds)).cloned()
     }
 
     /// Why the engine is not ready to be relied on; nothing when it is.

@@ -46,6 +46,8 @@ pub struct Contract {
     pub raw: bool,
     /// Overrides `[lake] commit_interval`.
     pub commit_interval: Option<Duration>,
+    /// Rules look at times so far behind the newest event: what is older has come by then, or is late.
+    pub allowed_lateness: Duration,
     /// The project's zone: days of `_day`, and timestamps without a zone.
     pub timezone: Tz,
 }
@@ -86,6 +88,9 @@ impl Format {
     }
 }
 
+/// `allowed_lateness` where a contract does not say it.
+pub const ALLOWED_LATENESS: Duration = Duration::from_secs(2);
+
 impl Contract {
     /// The contract of a JSON topic's table that declares nothing.
     pub fn undeclared(table: &str, topic: &str) -> Self {
@@ -108,6 +113,7 @@ impl Contract {
             infer_timestamps: false,
             raw: false,
             commit_interval: None,
+            allowed_lateness: ALLOWED_LATENESS,
             timezone: Tz::UTC,
         }
     }

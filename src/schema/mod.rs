@@ -29,8 +29,8 @@ mod widen;
 pub(crate) use arrow::element_field;
 pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, type_name};
 pub use contract::{
-    ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format, Match, OnNewField,
-    OnTypeConflict, Path, Start, TimeFormat,
+    ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
+    Match, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
 };
 pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};

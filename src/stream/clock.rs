@@ -30,6 +30,11 @@ impl<L: Ord + Clone> Clock<L> {
         Self { lateness, lanes: BTreeMap::new(), now: Micros::MIN }
     }
 
+    /// It trails them by so much from now on.
+    pub fn trail(&mut self, lateness: Micros) {
+        self.lateness = lateness;
+    }
+
     /// An event of this time came in a lane, or all that it had at this time was seen: nothing older is on its way.
     pub fn reach(&mut self, lane: &L, at: Micros) {
         match self.lanes.get_mut(lane) {

@@ -20,7 +20,7 @@ topics = ["fleet.a", "fleet.b"]
 format = "json"
 start = "2026-11-01T00:00:00+09:00"
 key = ["car_id", "trip_id"]
-time = { path = "reported_at", format = "EEE MMM dd HH:mm:ss z yyyy" }
+time = { path = "reported_at", format = "EEE MMM dd HH:mm:ss z yyyy", allowed_lateness = "5s" }
 strip = "vehicle.body."
 on_new_field = "rescue"
 on_type_conflict = "dead_letter"
@@ -104,6 +104,7 @@ drop = true
         infer_timestamps: true,
         raw: false,
         commit_interval: Some(Duration::from_millis(250)),
+        allowed_lateness: Duration::from_secs(5),
         timezone: chrono_tz::Asia::Seoul,
     };
     assert_eq!(project.unwrap().tables, [expected]);
@@ -134,6 +135,7 @@ fn a_topic_is_enough() {
         infer_timestamps: false,
         raw: false,
         commit_interval: None,
+        allowed_lateness: Duration::from_secs(2),
         timezone: chrono_tz::UTC,
     };
     assert_eq!(tables[0], expected);
@@ -250,10 +252,10 @@ fn mistakes() {
             ],
         ),
         (
-            "time = { path = \"at\", format = \"iso\", allowed_lateness = \"2s\" }",
+            "time = { path = \"at\", format = \"iso\", allowed_lateness = \"2 ells\" }",
             vec![
                 "3:32: time.format: `iso` is not a time format: `i` is not supported in a time pattern\n  hint: rfc3339, unix_s, unix_ms, unix_us, or a pattern such as \"yyyy-MM-dd HH:mm:ss\"",
-                "3:39: time.allowed_lateness: `allowed_lateness` is not in this version of Millpond",
+                "3:58: time.allowed_lateness: `2 ells` is not a duration: unknown unit ` ells`\n  hint: a whole number and a unit: ms, s, m, h or d, as in \"250ms\" or \"10m\"",
             ],
         ),
         (

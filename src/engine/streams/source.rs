@@ -25,9 +25,6 @@ use crate::schema::{change, conform, fixed};
 use crate::source::ReaderState;
 use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
 
-/// How far the time of a stream is behind its newest events.
-const LATENESS: Micros = 2_000_000;
-
 /// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
 const GRACE: Micros = 10_000_000;
 
@@ -107,7 +104,7 @@ impl Table {
 
 impl Source {
     fn new(tables: Vec<Table>, rows: NewRows) -> Self {
-        Self { tables, rows, clock: Clock::new(LATENESS), silent_from: Micros::MIN }
+        Self { tables, rows, clock: Clock::new(0), silent_from: Micros::MIN }
     }
 
     /// A table that keeps every record: those that come from now on, or after `seen`.
@@ -209,6 +206,8 @@ impl Source {
 
     /// How far time has come. It follows the wall where all is read that the brokers had a moment ago.
     pub fn now(&mut self, catalog: &EngineCatalog) -> Micros {
+        let lateness = self.tables.iter().map(|table| catalog.allowed_lateness(&table.name)).max();
+        self.clock.trail(lateness.and_then(|lateness| lateness.as_micros().try_into().ok()).unwrap_or_default());
         let mut lanes = Vec::new();
         for table in &self.tables {
             let seen = table.seen.as_ref();
