@@ -172,7 +172,9 @@ impl StreamRunner {
         loop {
             let now = wanted.borrow_and_update().clone();
             let goes_on = |before: &StreamQuery| {
-                now.iter().any(|query| query.name == before.name && query.table() == before.table())
+                let is_it = |query: &&StreamQuery| query.name == before.name;
+                let query = now.iter().find(is_it);
+                query.is_some_and(|query| (query.table(), query.keeps) == (before.table(), before.keeps))
             };
             let gone = running.extract_if(.., |_, running| !goes_on(&running.query.borrow()));
             for (name, running) in gone.collect::<Vec<_>>() {

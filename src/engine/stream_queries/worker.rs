@@ -120,11 +120,10 @@ impl Worker {
     pub(super) async fn run(mut self, stop: Shutdown) -> std::result::Result<(), CommitError> {
         let mut ticks = tokio::time::interval(self.runner.commit_interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut is_edited = false;
         loop {
             // What is committed must be recorded first, and that begins when ingest does.
             if self.runner.catalog.versions.is_open() && self.runner.catalog.dead_letters.get().is_some() {
-                self.plan(is_edited).await?;
+                self.plan().await?;
                 self.follow(&stop).await;
             }
             if stop.is_cancelled() {
@@ -136,10 +135,9 @@ impl Worker {
                     _ => std::future::pending().await,
                 }
             };
-            is_edited = false;
             tokio::select! {
                 () = stop.cancelled() => {}
-                edited = self.edits.changed() => is_edited = edited.is_ok(),
+                Ok(()) = self.edits.changed() => {}
                 () = changed => {}
                 _ = ticks.tick() => self.flush(),
                 flushed = finished(&mut self.flushing) => self.flushed(flushed)?,
@@ -179,9 +177,10 @@ impl Worker {
     }
 
     /// Plans the query if its text or the columns of its tables are others.
-    async fn plan(&mut self, is_edited: bool) -> std::result::Result<(), CommitError> {
+    async fn plan(&mut self) -> std::result::Result<(), CommitError> {
+        let is_edited = *self.edits.borrow() != self.query;
         if is_edited {
-            self.query = self.edits.borrow_and_update().clone();
+            self.query = self.edits.borrow().clone();
             (self.planned_with, self.topics) = (None, Vec::new());
             let query = self.query.clone();
             self.runner.catalog.stream_queries.update(&self.query.name, |status| status.query = query);
