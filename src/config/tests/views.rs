@@ -24,7 +24,7 @@ fn mistakes() {
             "--! kind = \"stream\"\n--! mode = \"upsert\"\n--! for = \"1s\"\nSELECT 1",
             vec![
                 ":2:12: mode: needs `key`: the columns that say whose a row is\n  hint: key = [\"car_id\"]",
-                ":3:5: for: unknown key\n  hint: there are: kind, key, mode, table, to",
+                ":3:5: for: unknown key\n  hint: known here: kind, key, mode, table, to",
             ],
         ),
         (
