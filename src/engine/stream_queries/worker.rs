@@ -435,7 +435,7 @@ impl Worker {
                 let selected = tokio::task::block_in_place(|| stream.selection.select(new, counters));
                 let selected = selected.map_err(broken)?;
                 if !self.query.to.is_empty() {
-                    records.extend(records_of(&selected, &piece.lane, &self.query.key));
+                    records.extend(records_of(&self.query, &selected, &piece.lane));
                 }
                 if self.query.keeps {
                     rows = selected.rows;
@@ -475,7 +475,7 @@ impl Worker {
             };
             let mut writer = writer?;
             if !self.runner.catalog.embedded {
-                writer.read_back(since, |id| comes_again(id, &seen)).await?;
+                writer.read_back(since, |id| comes_again(&self.query, id, &seen)).await?;
             }
             topics.push(writer);
         }
@@ -572,24 +572,25 @@ impl From<CommitError> for Stop {
     }
 }
 
-/// Rows for topics.
-fn records_of(selected: &Selected, lane: &TopicPartition, key: &[String]) -> Vec<RowRecord> {
+/// Rows for topics. Several queries may write to one: a row's id is of its query.
+fn records_of(query: &StreamQuery, selected: &Selected, lane: &TopicPartition) -> Vec<RowRecord> {
     let payloads = rows_as_json(&selected.shown);
-    let keys = (!key.is_empty()).then(|| keys(&selected.shown, key));
+    let keys = (!query.key.is_empty()).then(|| keys(&selected.shown, &query.key));
     let of = |name: &str| selected.rows.column_by_name(name);
     let (Some(offsets), Some(rows)) = (of(fixed::OFFSET), of(fixed::ROW)) else { return Vec::new() };
     let (offsets, rows) = (offsets.as_primitive::<Int64Type>(), rows.as_primitive::<Int32Type>());
     let record = |(at, payload): (usize, String)| RowRecord {
-        id: format!("{lane}/{}/{}", offsets.value(at), rows.value(at)),
+        id: format!("{}/{lane}/{}/{}", query.name, offsets.value(at), rows.value(at)),
         key: keys.as_ref().map(|keys| keys[at].to_string()),
         payload,
     };
     payloads.into_iter().enumerate().map(record).collect()
 }
 
-/// Whether a row comes again, if this is next of each lane.
-fn comes_again(id: &str, next: &HashMap<String, i64>) -> bool {
-    let mut parts = id.rsplitn(3, '/');
+/// Whether a row with this id comes again, if these are the next offsets of each lane.
+fn comes_again(query: &StreamQuery, id: &str, next: &HashMap<String, i64>) -> bool {
+    let Some(place) = id.strip_prefix(&query.name).and_then(|rest| rest.strip_prefix('/')) else { return false };
+    let mut parts = place.rsplitn(3, '/');
     let (Some(_), Some(offset), Some(lane)) = (parts.next(), parts.next(), parts.next()) else { return false };
     let Ok(offset) = offset.parse::<i64>() else { return false };
     next.get(lane).is_none_or(|next| offset >= *next)
