@@ -15,12 +15,12 @@ use tracing::{error, info, warn};
 
 use super::{StreamRunner, plan};
 use crate::deliver::{RowRecord, RowWriter};
-use crate::engine::lanes::{after, behind, between, end, has_seen, see};
+use crate::engine::lanes::{after, behind, between, has_seen, see};
 use crate::engine::rows::{Columns, broken, first_offset, read};
 use crate::engine::streams::{ends, fingerprint, fingerprints, waits_for_columns};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    self, CommitError, HotBatch, LiveView, PUBLIC, Positions, STREAMS, Table, TableError, TopicPartition, View, Window,
+    self, CommitError, HotBatch, LiveView, PUBLIC, Positions, STREAMS, Table, TableError, TopicPartition, Window,
 };
 use crate::schema::{Cause, SchemaVersion, fixed};
 use crate::stream::{Counters, Selected, Selection, StreamQuery, keys, rows_as_json};
@@ -257,7 +257,7 @@ impl Worker {
             catalog.versions.record(&table, version.number, &abort).await?;
         }
         if self.target.is_none() {
-            self.target = Some(self.target(&version, &name, &live.pin()).await?);
+            self.target = Some(self.target(&version, &name).await?);
         }
         if let Some(target) = self.target.as_ref().filter(|_| self.query.keeps) {
             target.live.evolve(version.arrow_schema(), version.number);
@@ -270,11 +270,12 @@ impl Worker {
     }
 
     /// Opens the table, or makes it: then the query begins with what has come since it did.
-    async fn target(&self, version: &SchemaVersion, stream: &str, view: &View) -> std::result::Result<Target, Stop> {
+    async fn target(&self, version: &SchemaVersion, stream: &str) -> std::result::Result<Target, Stop> {
         let (folder, name) =
             if self.query.keeps { (PUBLIC, self.query.table()) } else { (STREAMS, self.query.table()) };
-        let began = self.began.as_ref().and_then(|began| began.get(stream).cloned());
-        let (schema, begin) = (version.arrow_schema(), began.unwrap_or_else(|| end(view)));
+        // All rows of a table that was not there then have come since.
+        let begin = self.began.as_ref().and_then(|began| began.get(stream).cloned()).unwrap_or_default();
+        let schema = version.arrow_schema();
         let table = loop {
             let (log, data) = self.runner.lake.table_stores(folder, &name).map_err(unusable)?;
             match lake::create(&name, log, data, &schema, &[fixed::DAY], version.number, &begin).await {
