@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -24,6 +24,8 @@ const TRIES_FOR: Duration = Duration::from_secs(10);
 
 /// How long the brokers may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How far the clocks of this machine and of the brokers may differ.
+const CLOCKS: TimeDelta = TimeDelta::seconds(60);
 /// The header that holds a message's id.
 const ID: &str = "Idempotency-Key";
 
@@ -91,7 +93,7 @@ pub(super) fn ids(topic: &str, cluster: &Cluster, since: DateTime<Utc>) -> Resul
     Ok(ids)
 }
 
-/// Hands out what a topic was given since `since`; nothing if there is no such topic.
+/// Hands out what a topic was given since `since`, and some of what it was given before; nothing if there is no such topic.
 fn records(
     topic: &str,
     cluster: &Cluster,
@@ -110,7 +112,7 @@ fn records(
     let Some(known) = known.filter(|topic| !topic.partitions().is_empty()) else { return Ok(()) };
     let mut from = TopicPartitionList::new();
     for partition in known.partitions() {
-        let at = Offset::Offset(since.timestamp_millis());
+        let at = Offset::Offset((since - CLOCKS).timestamp_millis());
         from.add_partition_offset(topic, partition.id(), at).map_err(away)?;
     }
     let from = consumer.offsets_for_times(from, ANSWER).map_err(away)?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::channel::{Cluster, Failure};
@@ -13,8 +13,6 @@ use crate::error::{Error, Kind, Result};
 
 /// Pause before the brokers are asked again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How far the clocks of this machine and of the brokers may differ.
-const CLOCKS: TimeDelta = TimeDelta::seconds(60);
 /// Records on their way at once.
 const AT_ONCE: usize = 2_000;
 
@@ -58,7 +56,7 @@ impl RowWriter {
     /// Reads back what the topic was given since `since`: what of it is `wanted`, by its id, is not written again.
     pub async fn read_back(&mut self, since: DateTime<Utc>, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let (name, cluster) = (self.name.clone(), self.cluster.clone());
-        let read = tokio::task::spawn_blocking(move || kafka::ids(&name, &cluster, since - CLOCKS));
+        let read = tokio::task::spawn_blocking(move || kafka::ids(&name, &cluster, since));
         let failed = |error| Err(Error::new(Kind::Internal, "reading a topic failed").because(error));
         self.known.extend(read.await.unwrap_or_else(failed)?.into_iter().filter(|id| wanted(id)));
         Ok(())

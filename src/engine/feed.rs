@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::ingest::{Beside, Ingest};
+use super::make::{Wanted, make};
 use super::retry::Retries;
 use super::schemas;
 use super::versions::Versions;
@@ -357,21 +358,14 @@ impl Feed {
         partition_by: &[&str],
         positions: &Positions,
     ) -> Result<Table> {
-        loop {
-            let (log, data) = self.lake.table_stores(folder, name).map_err(unreadable)?;
-            match lake::create(name, log, data, schema, partition_by, schema_version, positions).await {
-                Ok(table) => {
-                    self.wait_for(None);
-                    return Ok(table);
-                }
-                Err(error @ TableError::Schema { .. }) => return Err(unreadable(error)),
-                Err(error) => {
-                    warn!(table = name, error = %error, "table not created, trying again");
-                    self.wait_for(Some(format!("table {name} cannot be created: {error}")));
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
+        let wanted = Wanted { schema, schema_version, partition_by, positions };
+        let told = |error: &TableError| {
+            warn!(table = name, error = %error, "table not created, trying again");
+            self.wait_for(Some(format!("table {name} cannot be created: {error}")));
+        };
+        let table = make(&self.lake, folder, name, wanted, told).await.map_err(unreadable)?;
+        self.wait_for(None);
+        Ok(table)
     }
 }
 

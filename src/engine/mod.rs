@@ -17,6 +17,7 @@ mod feeder;
 mod ingest;
 mod lanes;
 pub mod latest;
+mod make;
 mod metrics;
 mod outbound;
 mod queries;
@@ -351,23 +352,15 @@ impl Engine {
         }
         // They take what the last commits hold.
         self.stop_queries.cancel();
-        if tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.stream_queries).await.is_err() {
-            // Nothing is lost: the next start goes on at the positions in their tables.
-            self.abort.cancel();
-            let seconds = SHUTDOWN_DEADLINE.as_secs();
-            warn!(seconds, "rows of stream queries are not committed, the store did not answer in time");
-            let _ = tokio::time::timeout(LAST_WORDS, &mut self.stream_queries).await;
-        }
+        // Nothing is lost if they do not end: the next start goes on at the positions in their tables.
+        let late = "rows of stream queries are not committed, the store did not answer in time";
+        in_time(&mut self.stream_queries, &self.abort, late).await;
         self.finish_latest().await;
         // What the last rows raise is told, and so is what the end of ingest told.
         self.stop_streams.cancel();
-        if tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.streams).await.is_err() {
-            // Nothing is lost: what was told is read back from the topics, and told again to all others.
-            self.abort.cancel();
-            let seconds = SHUTDOWN_DEADLINE.as_secs();
-            warn!(seconds, "alerts are not written down, the store did not answer in time");
-            let _ = tokio::time::timeout(LAST_WORDS, &mut self.streams).await;
-        }
+        // Nothing is lost if they do not end: what was told is read back from the topics, and told again to all others.
+        let late = "alerts are not written down, the store did not answer in time";
+        in_time(&mut self.streams, &self.abort, late).await;
         let _ = self.watch.await;
         self.news.stop().await;
         self.sinks.stop().await;
@@ -723,6 +716,15 @@ async fn bind<T, F: Future<Output = Result<T>>>(
     match address {
         Some(address) => Ok(Some(bind(address).await?)),
         None => Ok(None),
+    }
+}
+
+/// Waits for work that stops, until the deadline; then the store is given up, and it is said that it was `late`.
+async fn in_time(work: &mut (impl Future + Unpin), abort: &Shutdown, late: &'static str) {
+    if tokio::time::timeout(SHUTDOWN_DEADLINE, &mut *work).await.is_err() {
+        abort.cancel();
+        warn!(seconds = SHUTDOWN_DEADLINE.as_secs(), "{late}");
+        let _ = tokio::time::timeout(LAST_WORDS, work).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array};
 use arrow::datatypes::DataType;
 use datafusion::common::cast::as_float64_array;
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use geo::{BoundingRect, Contains, Geometry, MultiPolygon, Point, Rect};
 use geojson::GeoJson;
@@ -59,13 +59,16 @@ impl ScalarUDFImpl for Haversine {
             is_known.then(|| haversine_km(place.map(|column| column.value(row))))
         };
         let distances: Float64Array = (0..lat1.len()).map(distance).collect();
-        let is_scalar = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        if is_scalar {
-            let distance = distances.iter().next().flatten();
-            return Ok(ColumnarValue::Scalar(distance.into()));
-        }
-        Ok(ColumnarValue::Array(Arc::new(distances)))
+        answer(&args, distances)
     }
+}
+
+/// What a function gives: one value, if it was given nothing but values.
+fn answer(args: &ScalarFunctionArgs, given: impl Array + 'static) -> Result<ColumnarValue> {
+    if args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_))) {
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&given, 0)?));
+    }
+    Ok(ColumnarValue::Array(Arc::new(given)))
 }
 
 /// The haversine formula, of degrees.
@@ -167,10 +170,7 @@ impl ScalarUDFImpl for Within {
             Ok(Some(zone.around.contains(&place) && zone.area.contains(&place)))
         };
         let within = (0..lat.len()).map(&mut is_within).collect::<Result<BooleanArray>>()?;
-        if args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_))) {
-            return Ok(ColumnarValue::Scalar(within.iter().next().flatten().into()));
-        }
-        Ok(ColumnarValue::Array(Arc::new(within)))
+        answer(&args, within)
     }
 }
 

@@ -183,14 +183,13 @@ impl Query {
             let (session, sql) = (session.clone(), Arc::<str>::from(sql));
             let statement = match ask {
                 Ask::Rows(statement) => statement,
-                Ask::Subscribe(statement) => {
-                    let query = session.plan_continuous(&sql, *statement, false).await?;
-                    let what = What::Follow(Arc::new(query));
-                    let schema = what.schema();
-                    return Ok(Self { session, sql, what, schema });
-                }
                 other => {
-                    let what = answer(&session, &other)?;
+                    let what = match other {
+                        Ask::Subscribe(statement) => {
+                            What::Follow(Arc::new(session.plan_continuous(&sql, *statement, false).await?))
+                        }
+                        other => answer(&session, &other)?,
+                    };
                     let schema = what.schema();
                     return Ok(Self { session, sql, what, schema });
                 }

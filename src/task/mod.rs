@@ -4,6 +4,15 @@ mod budget;
 pub mod failpoint;
 mod spawn;
 
+/// Gives those who watch another value, if it is one.
+pub fn replace<T: PartialEq>(watched: &tokio::sync::watch::Sender<T>, value: T) {
+    watched.send_if_modified(|now| {
+        let is_other = *now != value;
+        *now = value;
+        is_other
+    });
+}
+
 pub use budget::{Budget, Charge};
 pub use spawn::{spawn, spawn_thread};
 pub use tokio_util::sync::CancellationToken as Shutdown;

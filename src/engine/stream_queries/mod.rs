@@ -55,11 +55,7 @@ pub struct Status {
 impl StreamQueries {
     /// These are the stream queries from now on.
     pub fn take_over(&self, queries: Vec<StreamQuery>) {
-        self.wanted.send_if_modified(|now| {
-            let is_other = *now != queries;
-            *now = queries;
-            is_other
-        });
+        task::replace(&self.wanted, queries);
     }
 
     /// Those that are wanted now.
@@ -172,9 +168,8 @@ impl StreamRunner {
         loop {
             let now = wanted.borrow_and_update().clone();
             let goes_on = |before: &StreamQuery| {
-                let is_it = |query: &&StreamQuery| query.name == before.name;
-                let query = now.iter().find(is_it);
-                query.is_some_and(|query| (query.table(), query.keeps) == (before.table(), before.keeps))
+                let what = |query: &StreamQuery| (query.name.clone(), query.table(), query.keeps);
+                now.iter().any(|query| what(query) == what(before))
             };
             let gone = running.extract_if(.., |_, running| !goes_on(&running.query.borrow()));
             for (name, running) in gone.collect::<Vec<_>>() {
@@ -185,13 +180,7 @@ impl StreamRunner {
             }
             for query in now {
                 match running.get(&query.name) {
-                    Some(known) => {
-                        known.query.send_if_modified(|known| {
-                            let is_other = *known != query;
-                            *known = query;
-                            is_other
-                        });
-                    }
+                    Some(known) => task::replace(&known.query, query),
                     None => {
                         running.insert(query.name.clone(), self.begin(query));
                     }

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::{StreamRunner, plan};
 use crate::deliver::{RowRecord, RowWriter};
 use crate::engine::lanes::{after, behind, between, has_seen, see};
+use crate::engine::make::{Wanted, make};
 use crate::engine::rows::{Columns, broken, first_offset, read};
 use crate::engine::streams::{ends, fingerprint, fingerprints, waits_for_columns};
 use crate::error::{Error, Kind, Result};
@@ -263,8 +264,8 @@ impl Worker {
             target.live.evolve(version.arrow_schema(), version.number);
         }
         self.show();
-        let same = self.stream.take().filter(|stream| Arc::ptr_eq(&stream.live, &live));
-        let last = same.map_or_else(Weak::new, |stream| stream.last);
+        let same = self.stream.as_ref().filter(|stream| Arc::ptr_eq(&stream.live, &live));
+        let last = same.map(|stream| Weak::clone(&stream.last)).unwrap_or_default();
         let (changes, columns) = (live.subscribe(), Columns::of(&live.pin().schema));
         Ok(Stream { name, changes, columns, live, selection: Selection::new(select, version), last })
     }
@@ -276,17 +277,12 @@ impl Worker {
         // All rows of a table that was not there then have come since.
         let begin = self.began.as_ref().and_then(|began| began.get(stream).cloned()).unwrap_or_default();
         let schema = version.arrow_schema();
-        let table = loop {
-            let (log, data) = self.runner.lake.table_stores(folder, &name).map_err(unusable)?;
-            match lake::create(&name, log, data, &schema, &[fixed::DAY], version.number, &begin).await {
-                Ok(table) => break table,
-                Err(error @ TableError::Schema { .. }) => return Err(unusable(error).into()),
-                Err(error) => warn!(table = name, error = %error, "table not created, trying again"),
-            }
-            if self.runner.abort.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-                return Err(CommitError::Stopped.into());
-            }
-        };
+        let (schema_version, partition_by) = (version.number, &[fixed::DAY][..]);
+        let wanted = Wanted { schema: &schema, schema_version, partition_by, positions: &begin };
+        let told = |error: &TableError| warn!(table = name, error = %error, "table not created, trying again");
+        let made = make(&self.runner.lake, folder, &name, wanted, told);
+        let made = self.runner.abort.run_until_cancelled(made).await.ok_or(CommitError::Stopped)?;
+        let table = made.map_err(unusable)?;
         let known = self.runner.catalog.fed().tables.get(&name).cloned().filter(|_| self.query.keeps);
         let live = match known {
             Some(live) => live,

@@ -39,6 +39,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lake::Snapshot;
 use crate::query::Service;
 use crate::stream::{Key, Plan, Rule, Silence, StreamQuery};
+use crate::task;
 
 /// The rules of a running project.
 #[derive(Default)]
@@ -60,11 +61,7 @@ type Shown = (Option<Arc<Snapshot>>, std::result::Result<RecordBatch, ArrowError
 impl Streams {
     /// These are the rules from now on.
     pub fn take_over(&self, rules: Vec<Rule>) {
-        self.rules.send_if_modified(|now| {
-            let is_other = *now != rules;
-            *now = rules;
-            is_other
-        });
+        task::replace(&self.rules, rules);
     }
 
     /// `system.alerts`; nothing if there is no such table yet.

@@ -7,21 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tracing::{info, warn};
 
 use super::journal::{ALERTS, Journal, alerts_schema};
 use super::runner::sinks_of;
 use crate::deliver::{Message, Sinks};
+use crate::engine::make::{Wanted, make};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, AlertFiles, AlertLog, FoundAlerts, Lake, Positions, SYSTEM, Table, TableError};
+use crate::lake::{self, AlertFiles, AlertLog, FoundAlerts, Lake, Positions, SYSTEM, TableError};
 use crate::stream::{Rule, State, Told};
 
 /// Pause before the store or the brokers are asked again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How far the clocks of this machine and of the brokers may differ.
-const CLOCKS: TimeDelta = TimeDelta::seconds(60);
 
 /// What was found.
 pub(super) struct Restored {
@@ -42,7 +40,10 @@ pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded
         }
         tokio::time::sleep(RETRY).await;
     };
-    let log = AlertLog::new(create(lake, &alerts_schema()).await?);
+    let none = Positions::new();
+    let wanted = Wanted { schema: &alerts_schema(), schema_version: 0, partition_by: &[], positions: &none };
+    let told = |error: &TableError| warn!(table = ALERTS, error = %error, "table not created, trying again");
+    let log = AlertLog::new(make(lake, SYSTEM, ALERTS, wanted, told).await.map_err(unusable)?);
     let FoundAlerts { state, journal } = found;
     let (epoch, state) = match state {
         Some((epoch, bytes)) => (epoch, State::from_bytes(&bytes).map_err(unreadable)?),
@@ -61,7 +62,7 @@ pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded
     let told_by = |sink: &String| rules.iter().any(|rule| rule.to.contains(sink));
     if epoch > 0 && !state.is_last && !embedded {
         for sink in sinks.topics().into_iter().filter(|sink| told_by(&(*sink).to_owned())) {
-            let messages = read_topic(sinks, sink, state.written_at - CLOCKS).await;
+            let messages = read_topic(sinks, sink, state.written_at).await;
             let ids = in_topics.entry(sink).or_default();
             for message in messages {
                 ids.insert(message.id.clone());
@@ -114,18 +115,6 @@ async fn read_topic(sinks: &Sinks, sink: &str, since: DateTime<Utc>) -> Vec<Mess
                     warn!(sink, error = %error, "what was told is not read, trying again until kafka answers");
                 }
             }
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn create(lake: &Lake, schema: &SchemaRef) -> Result<Table> {
-    loop {
-        let (log, data) = lake.table_stores(SYSTEM, ALERTS).map_err(unusable)?;
-        match lake::create(ALERTS, log, data, schema, &[], 0, &Positions::new()).await {
-            Ok(table) => return Ok(table),
-            Err(error @ TableError::Schema { .. }) => return Err(unusable(error)),
-            Err(error) => warn!(table = ALERTS, error = %error, "table not created, trying again"),
         }
         tokio::time::sleep(RETRY).await;
     }
