@@ -74,6 +74,7 @@ project() {
     mkdir -p "$STACK/project/schemas"
     ln -sf "$REPO"/schemas/*.toml "$SCRIPTS"/stack/schemas/*.toml "$STACK/project/schemas/"
     ln -sfn "$REPO/queries" "$STACK/project/queries"
+    ln -sfn "$REPO/reference" "$STACK/project/reference"
     [ -e "$STACK/project/millpond.toml" ] || cat >"$STACK/project/millpond.toml" <<EOF
 # Made by make up; yours to change: it is not written again.
 [project]

@@ -64,7 +64,7 @@ pub(super) fn read(
     // A file of another kind has other keys: one problem says it all.
     let kind = Section::peek(tree, file, problems);
     kind.require("kind", "kind = \"events\", or \"mirror\" for the changes of a database's table");
-    let kind = kind.choice("kind", &KINDS, events::KINDS_LATER)?;
+    let kind = kind.choice("kind", &KINDS, &[])?;
 
     let (words, column_words) = match kind {
         Kind::Events => (&events::ROOT, &events::COLUMN),

@@ -32,9 +32,12 @@ pub(super) fn read(
     Some(Latest { table: table.to_owned(), key, sources, derived })
 }
 
-fn key(root: &Section) -> Vec<String> {
+/// `key`: names of columns.
+pub(super) fn key(root: &Section) -> Vec<String> {
     let mut key: Vec<String> = Vec::new();
-    for item in root.has("key").then(|| root.list("key")).flatten().unwrap_or_default() {
+    let items = root.has("key").then(|| root.list("key")).flatten();
+    let is_empty = items.as_ref().is_some_and(Vec::is_empty);
+    for item in items.unwrap_or_default() {
         match names::column(item.text) {
             Ok(()) if key.iter().any(|other| other == item.text) => {
                 root.report(item.place, "key", Complaint::new(format!("`{}` is given twice", item.text)));
@@ -43,7 +46,7 @@ fn key(root: &Section) -> Vec<String> {
             Err(complaint) => root.report(item.place, "key", complaint),
         }
     }
-    if root.has("key") && key.is_empty() {
+    if is_empty {
         root.complain("key", Complaint::new("is empty"));
     }
     key

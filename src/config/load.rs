@@ -14,15 +14,17 @@ use super::{
     latest, names, overrides,
     problem::{Complaint, Problem, Problems},
     query::{self, Query, SinkNames},
+    reference,
     settings::{self, Config},
     tree::{Place, Table},
 };
 use crate::deliver::SinkOptions;
-use crate::schema::{Contract, Latest};
+use crate::schema::{Contract, Latest, Reference};
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
 pub(super) const MIRROR_DEFAULTS: &str = include_str!("mirror_defaults.toml");
+pub(super) const REFERENCE_DEFAULTS: &str = include_str!("reference_defaults.toml");
 const CONFIG_FILE: &str = "millpond.toml";
 
 pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problems> {
@@ -38,7 +40,7 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     let timezone = config.as_ref().map_or(Tz::UTC, |config| config.project.timezone);
     // A registry that was written wrongly is one problem already.
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
-    let (tables, latest) = loader.tables(timezone, registry);
+    let Tables { contracts: tables, latest, references } = loader.tables(timezone, registry);
     let queries = loader.queries(config.as_ref());
 
     let mut problems = loader.problems.into_inner();
@@ -50,6 +52,7 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
                 config,
                 tables,
                 latest,
+                references,
                 views: Vec::new(),
                 alerts: Vec::new(),
                 streams: Vec::new(),
@@ -101,6 +104,14 @@ struct Loader<'a> {
     problems: RefCell<Problems>,
 }
 
+/// The tables that `schemas/` declares.
+#[derive(Default)]
+struct Tables {
+    contracts: Vec<Contract>,
+    latest: Vec<Latest>,
+    references: Vec<Reference>,
+}
+
 /// A file of `schemas/` or `queries/` whose name is right.
 struct Named {
     name: String,
@@ -140,8 +151,8 @@ impl Loader<'_> {
         names.filter(|name| !name.starts_with('.')).collect()
     }
 
-    fn tables(&self, timezone: Tz, registry: bool) -> (Vec<Contract>, Vec<Latest>) {
-        let (mut tables, mut merged) = (Vec::new(), Vec::new());
+    fn tables(&self, timezone: Tz, registry: bool) -> Tables {
+        let (mut tables, mut merged) = (Tables::default(), Vec::new());
         for Named { name, file, text } in self.named("schemas", "toml") {
             let user = Table::parse(&file, &text, Some(&self.interpolation), &mut self.problems.borrow_mut());
             let Some(user) = user else { continue };
@@ -150,18 +161,26 @@ impl Loader<'_> {
                 merged.push((name, file, user));
                 continue;
             }
-            let below = if user.text("kind") == Some("mirror") { MIRROR_DEFAULTS } else { EVENTS_DEFAULTS };
+            let below = match user.text("kind") {
+                Some("mirror") => MIRROR_DEFAULTS,
+                Some("reference") => REFERENCE_DEFAULTS,
+                _ => EVENTS_DEFAULTS,
+            };
             let mut tree = defaults(below, &self.problems);
             tree.overlay(user);
             tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
-            tables.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
+            if below == REFERENCE_DEFAULTS {
+                tables.references.extend(reference::read(&tree, &name, &file, self.absolute, &self.problems));
+            } else {
+                tables.contracts.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
+            }
         }
-        contract::share_topics(&mut tables);
-        let read =
-            |(name, file, tree): (String, String, Table)| latest::read(&tree, &name, &file, &tables, &self.problems);
-        let merged = merged.into_iter().filter_map(read).collect();
-        (tables, merged)
+        contract::share_topics(&mut tables.contracts);
+        for (name, file, tree) in merged {
+            tables.latest.extend(latest::read(&tree, &name, &file, &tables.contracts, &self.problems));
+        }
+        tables
     }
 
     fn queries(&self, config: Option<&Config>) -> Vec<Query> {

@@ -23,6 +23,7 @@ mod nearest;
 mod overrides;
 mod problem;
 mod query;
+mod reference;
 mod section;
 mod settings;
 mod sinks;
@@ -47,7 +48,7 @@ pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
 pub use units::{ByteSize, Interval, UnitError};
 pub use watch::Watch;
 
-use crate::schema::{Contract, Latest};
+use crate::schema::{Contract, Latest, Reference};
 use crate::stream::{Rule, StreamQuery};
 
 /// A project that is right in itself; whether brokers and stores answer is another matter.
@@ -61,6 +62,8 @@ pub struct Project {
     pub tables: Vec<Contract>,
     /// `schemas/*.toml` of `kind = "latest"`, by name.
     pub latest: Vec<Latest>,
+    /// `schemas/*.toml` of `kind = "reference"`, by name.
+    pub references: Vec<Reference>,
     /// `queries/*.sql` of `kind = "view"`, by name.
     pub views: Vec<View>,
     /// `queries/*.sql` of `kind = "alert"`, by name.

@@ -99,8 +99,6 @@ pub(super) mod events {
     #[cfg(test)]
     pub const ALL: &[(&str, &Words)] =
         &[("", &ROOT), ("time", &TIME), ("columns.<name>", &COLUMN), ("arrays.<path>", &ARRAY)];
-    /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["reference"];
 }
 
 /// `schemas/<table>.toml` of `kind = "mirror"`.
@@ -147,6 +145,20 @@ pub(super) mod latest {
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("sources.<table>", &SOURCE), ("columns.<name>", &COLUMN)];
+}
+
+/// `schemas/<table>.toml` of `kind = "reference"`.
+pub(super) mod reference {
+    use super::Words;
+
+    pub const ROOT: Words =
+        Words { keys: &["kind", "url", "format", "key", "mode", "poll"], later: &["columns", "description"] };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
+    /// Values of `mode` that come later.
+    pub const MODES_LATER: &[&str] = &["append", "upsert"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.

@@ -28,6 +28,7 @@ mod change;
 mod dead;
 mod decoder;
 mod draft;
+mod file;
 mod fit;
 mod pattern;
 mod plan;
@@ -44,6 +45,7 @@ mod writer;
 
 pub use dead::{DeadLetter, Event, Reason, dead_letters_batch, dead_letters_schema, events_batch, records_of};
 pub use decoder::{Child, Decoded, Decoder, Skip};
+pub use file::{FileError, rows_of_csv, rows_of_json};
 pub use fit::is_value;
 pub use raw::raw_schema;
 pub use records::{Header, Record, Records, RecordsBuilder};

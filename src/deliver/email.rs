@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message as Mail};
 use sha2::{Digest as _, Sha256};
+use tracing::warn;
 
 use super::channel::Failure;
 use super::message::Message;
@@ -56,8 +57,21 @@ fn compose(options: &EmailSink, message: &Message) -> std::result::Result<Mail, 
         .header(ContentType::TEXT_PLAIN)
         // So that no absent person's mailbox answers.
         .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into()));
+    let (mut taken, mut refused) = (0, None);
     for recipient in &options.recipients {
-        builder = builder.to(address(recipient, message)?);
+        match address(recipient, message) {
+            Ok(address) => {
+                builder = builder.to(address);
+                taken += 1;
+            }
+            Err(failure) => refused = refused.or(Some(failure)),
+        }
+    }
+    if let Some(failure) = refused {
+        if taken == 0 {
+            return Err(failure);
+        }
+        warn!(id = message.id, reason = failure.reason(), "mail goes to the other recipients only");
     }
     builder.body(body(options, message)).map_err(|error| Failure::refused(format!("no mail can be made: {error}")))
 }
@@ -159,6 +173,9 @@ mod tests {
         }
         let missing = composed(&["{nobody}"], "x", &[]).unwrap_err();
         assert_eq!(missing, Failure::refused("no recipient: the message has no value for {nobody}"));
+        // Who can be reached is.
+        let mail = composed(&["{nobody}", "kim@example.com", "{to}"], "x", &[("to", "no address")]).unwrap();
+        assert!(headers(&mail).contains(&"To: kim@example.com"), "{mail}");
     }
 
     #[tokio::test]

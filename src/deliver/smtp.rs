@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tracing::warn;
 
 use super::channel::{Failure, root_cause};
 use super::options::{Security, SmtpServer};
@@ -149,8 +150,19 @@ impl Talk {
             parameters.push(MailParameter::SmtpUtfEight);
         }
         self.ask(Mail::new(envelope.from().cloned(), parameters)).await?;
+        let (mut taken, mut refused) = (0, None);
         for recipient in envelope.to() {
-            self.tell(Rcpt::new(recipient.clone(), Vec::new())).await?.taken()?;
+            match self.tell(Rcpt::new(recipient.clone(), Vec::new())).await?.taken() {
+                Ok(()) => taken += 1,
+                Err(failure @ Failure::Refused { .. }) => refused = refused.or(Some(failure)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        if let Some(failure) = refused {
+            if taken == 0 {
+                return Err(failure);
+            }
+            warn!(reason = failure.reason(), "mail goes to the other recipients only");
         }
         self.tell(Data).await?.taken()?;
         self.write(&transparent(mail)).await?;
@@ -318,11 +330,17 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_of_the_mail_are_final_and_others_are_not() {
-        let replies = &["220 hi", HELLO, "250 ok", "550-5.1.1 no such\r\n550 5.1.1 user"];
+        let replies = &["220 hi", HELLO, "250 ok", "550-5.1.1 no such\r\n550 5.1.1 user", "550 nor this"];
         let (sent, _) = talk(replies, false, Security::None).await;
         assert_eq!(sent, Err(Failure::refused("the mail server says 550 5.1.1 no such 5.1.1 user")));
+        // The others get it.
+        let replies = &["220 hi", HELLO, "250 ok", "550 no such user", "250 ok", "354 go on", "250 taken", "221 bye"];
+        let (sent, got) = talk(replies, false, Security::None).await;
+        assert_eq!((sent, &*got[2], &*got[3]), (Ok(()), "RCPT TO:<a@example.com>", "RCPT TO:<b@example.com>"));
         for (replies, says) in [
             (&["220 hi", HELLO, "250 ok", "450 busy"][..], "450 busy"),
+            // Nobody gets it twice: one who may be reached later holds the mail back.
+            (&["220 hi", HELLO, "250 ok", "250 ok", "450 busy"][..], "450 busy"),
             (&["220 hi", HELLO, "530 log in first"][..], "530 log in first"),
             (&["554 go away"][..], "554 go away"),
             (&["what?"][..], "no SMTP"),

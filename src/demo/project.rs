@@ -10,6 +10,8 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("schemas/deviceinfo.toml", include_str!("../../schemas/deviceinfo.toml")),
         ("schemas/reservation.toml", include_str!("../../schemas/reservation.toml")),
         ("schemas/car_state.toml", include_str!("../../schemas/car_state.toml")),
+        ("schemas/service_area.toml", include_str!("../../schemas/service_area.toml")),
+        ("reference/service_area.geojson", include_str!("../../reference/service_area.geojson")),
         ("queries/fleet_now.sql", include_str!("../../queries/fleet_now.sql")),
         ("queries/battery_low.sql", include_str!("../../queries/battery_low.sql")),
         ("queries/crash.sql", include_str!("../../queries/crash.sql")),

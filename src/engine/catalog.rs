@@ -318,7 +318,7 @@ fn system_tables() -> [(&'static str, SchemaRef, Rows); 11] {
         ("schema_changes", schema_changes_schema(), schema_changes),
         ("news", outbound::news_schema(), |catalog| outbound::news(&catalog.news)),
         ("sinks", outbound::sinks_schema(), |catalog| outbound::sinks(&catalog.sinks)),
-        ("queries", streams::queries_schema(), |catalog| streams::queries(&catalog.streams, &catalog.stream_queries)),
+        ("queries", streams::queries_schema(), streams::queries),
         ("alerts_active", streams::active_schema(), |catalog| streams::active(&catalog.streams)),
     ]
 }
@@ -547,7 +547,7 @@ fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     )
 }
 
-/// A row of `system.tables`. All rows of a mirror or latest table are hot: they are kept in memory.
+/// A row of `system.tables`. All rows of a mirror, latest or reference table are hot: they are kept in memory.
 struct TableRow<'a> {
     name: &'a str,
     kind: &'static str,
@@ -593,6 +593,10 @@ fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
         let known: BTreeMap<String, LogicalColumn> =
             of_changes.map(|(_, column)| (column.name.clone(), column.clone())).collect();
         let shown = kept.rows.schema();
+        if kept.is_reference() {
+            rows.extend(LogicalColumn::all(&shown).into_iter().map(|column| (name.clone(), column)));
+            continue;
+        }
         rows.extend(shown.fields().iter().filter_map(|field| Some((name.clone(), known.get(field.name())?.clone()))));
     }
     rows.sort_by(|a, b| a.0.cmp(&b.0));

@@ -204,8 +204,9 @@ impl Engine {
             writers: TaskTracker::new(),
             turns: Arc::default(),
         };
-        let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone(), writing: Some(writing) };
-        keeper.keep(&plan.contracts, &project.latest, &project.streams);
+        let s3 = s3_options(config, &options.variables);
+        let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone(), s3, writing: Some(writing) };
+        keeper.keep(&plan.contracts, &project.latest, &project.references, &project.streams);
 
         let watch =
             Watch { catalog: Arc::clone(&catalog), news: news.clone(), commit_interval: config.lake.commit_interval };
@@ -475,7 +476,8 @@ pub async fn check_queries(project: &Project, variables: &Variables) -> Result<(
         Err(_) => committed(project, None).await?,
     };
     let service = service(lake.as_ref(), &catalog, &project.config)?;
-    Keeper { catalog: Arc::clone(&catalog), service: service.clone(), writing: None }.shape()?;
+    let s3 = s3_options(&project.config, variables);
+    Keeper { catalog: Arc::clone(&catalog), service: service.clone(), s3, writing: None }.shape().await?;
     Ok(queries::check(project, &service, &catalog).await)
 }
 
@@ -501,7 +503,8 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
         let lake = existing(project, variables).await?;
         let catalog = committed(project, Some(&lake)).await?;
         let service = service(Some(&lake), &catalog, &project.config)?;
-        Keeper { catalog, service: service.clone(), writing: None }.load().await?;
+        let s3 = s3_options(&project.config, variables);
+        Keeper { catalog, service: service.clone(), s3, writing: None }.load().await?;
         Ok(service)
     })
 }
@@ -548,7 +551,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
     }
     let contracts: Vec<Arc<Contract>> = project.tables.iter().cloned().map(Arc::new).collect();
     let (all, latest) = stream_queries::kept(&project.streams, contracts, project.latest.clone());
-    let kept = latest::kept(&all, &latest, &latest::KeptTables::default());
+    let kept = latest::kept(&all, &latest, &project.references, &latest::KeptTables::default());
     Ok(Arc::new(EngineCatalog {
         kept: ArcSwap::from_pointee(kept),
         latest_bytes: share(&project.config, LATEST_PERCENT),

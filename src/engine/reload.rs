@@ -118,7 +118,8 @@ impl Reload {
             self.contracts.0.remove(&table);
             anew = true;
         }
-        self.keeper.keep(&self.contracts.plan().contracts, &project.latest, &project.streams);
+        let contracts = self.contracts.plan().contracts;
+        self.keeper.keep(&contracts, &project.latest, &project.references, &project.streams);
         self.catalog.stream_queries.take_over(project.streams);
         self.catalog.streams.take_over(project.alerts);
         if anew {

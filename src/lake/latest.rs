@@ -43,8 +43,10 @@ use crate::task::{Shutdown, failpoint};
 
 /// The column that says which of the table's parts a row is in. Its files are replaced as a whole.
 pub const BUCKET: &str = "_bucket";
-/// The application id whose number is that of the newest flush.
-const FLUSH: &str = "flush";
+/// The application id whose number is that of the newest flush, of a table that is kept from tables …
+pub const FLUSH: &str = "flush";
+/// … and of one that is read from files.
+pub const FILES: &str = "files";
 /// Files that were replaced are kept this long for those who read the table as it was …
 const KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// … unless they take more than this, or …
@@ -142,6 +144,8 @@ pub struct Flush {
 pub struct LatestFiles {
     lake: Lake,
     name: String,
+    /// The application id whose number is that of the newest flush.
+    counted: &'static str,
     table: Option<Table>,
     checkpoint: u64,
     /// Files of the table that are no part of it any more, in the order they were replaced.
@@ -169,13 +173,13 @@ struct Replaced {
 }
 
 impl LatestFiles {
-    /// Those of the table `name`, which may not be there yet.
-    pub async fn open(lake: &Lake, name: &str) -> Result<Self, TableError> {
+    /// Those of the table `name`, which may not be there yet; `counted` is [`FLUSH`] or [`FILES`].
+    pub async fn open(lake: &Lake, name: &str, counted: &'static str) -> Result<Self, TableError> {
         let table = lake.open(PUBLIC, name).await?;
         let checkpoint = table.as_ref().map_or(0, Table::version);
         let (lake, name) = (lake.clone(), name.to_owned());
         let (replaced, written, unnamed) = (VecDeque::new(), BTreeSet::new(), BTreeSet::new());
-        Ok(Self { lake, name, table, checkpoint, replaced, replaced_bytes: 0, written, unnamed })
+        Ok(Self { lake, name, counted, table, checkpoint, replaced, replaced_bytes: 0, written, unnamed })
     }
 
     /// The Delta table; `None` before the first flush.
@@ -192,7 +196,7 @@ impl LatestFiles {
     }
 
     fn number(&self) -> i64 {
-        self.table.as_ref().and_then(|table| table.number(FLUSH)).unwrap_or(0)
+        self.table.as_ref().and_then(|table| table.number(self.counted)).unwrap_or(0)
     }
 
     /// What the newest flush says; `None` if there was none, or its manifest is of a form that this program does not
@@ -220,6 +224,18 @@ impl LatestFiles {
 
     async fn read(&self, path: &Path) -> Result<Bytes, StoreError> {
         self.lake.stores().data().get(path).await?.bytes().await
+    }
+
+    /// The rows of the Delta table.
+    pub async fn rows(&self) -> Result<Vec<RecordBatch>, TableError> {
+        let Some(table) = &self.table else { return Ok(Vec::new()) };
+        let folder = Path::from(PUBLIC).join(self.name.as_str());
+        let mut rows = Vec::new();
+        for file in table.snapshot()?.log_data().iter() {
+            let path = file.object_store_path().parts().fold(folder.clone(), Path::join);
+            rows.extend(parquet_rows(&**self.lake.stores().data(), &path, &self.name).await?.unwrap_or_default());
+        }
+        Ok(rows)
     }
 
     /// Reads the table's sidecars.
@@ -261,7 +277,8 @@ impl LatestFiles {
         let only = flush.only.map(|buckets| (BUCKET, buckets.iter().map(u32::to_string).collect()));
         let replacement = Replacement { adds, only, schema: is_other.then_some(schema) };
         let before = table.clone();
-        let outcome = commit::commit_replacement(&mut table, FLUSH, &replacement, start, manifest.flush, stop).await?;
+        let outcome =
+            commit::commit_replacement(&mut table, self.counted, &replacement, start, manifest.flush, stop).await?;
         failpoint::hit("latest_after_commit");
         if outcome != Outcome::Skipped {
             self.note_replaced(&before, &table)?;

@@ -8,6 +8,7 @@
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
+//! * `files`: files beside the lake, whose rows reference tables hold.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
@@ -16,6 +17,7 @@ mod alerts;
 mod claim;
 mod commit;
 mod dead_letters;
+mod files;
 mod flush;
 mod format;
 mod identity;
@@ -45,10 +47,13 @@ pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create};
 pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
+pub use files::{SourceFile, SourceFiles, rows_of_parquet};
 pub use flush::{Encoding, Window, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use identity::{RecordId, record_ids};
-pub use latest::{Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places};
+pub use latest::{
+    FILES, FLUSH, Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places,
+};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;

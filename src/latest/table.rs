@@ -64,6 +64,10 @@ pub trait Rows: std::fmt::Debug + Send + Sync {
     fn stopped(&self) -> Option<String>;
     /// True while not all rows are here.
     fn is_loading(&self) -> bool;
+    /// Whether they come from files: there are few of them, and they seldom change.
+    fn is_reference(&self) -> bool {
+        false
+    }
     /// All rows.
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable>;
     /// The rows with these keys, given as key columns; `None` while nothing is known at all.

@@ -6,31 +6,32 @@
 //! The first table of FROM is the stream; what is joined to it is looked up as it is at that moment. The WHERE of the
 //! query is a condition and no filter: true, false, or unknown, which is told apart.
 
-use std::any::Any;
-use std::collections::HashMap;
+mod condition;
+mod look_up;
+mod unnest;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{and_kleene, cast, filter, filter_record_batch, is_null, or_kleene, take, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{and_kleene, cast, concat, concat_batches, filter, filter_record_batch, is_null, or_kleene};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, JoinType, Result as DfResult};
-use datafusion::datasource::source_as_provider;
+use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::utils::{conjunction, find_valid_equijoin_key_pair, split_conjunction};
-use datafusion::logical_expr::{Expr, ExprSchemable as _, Join, LogicalPlan, Operator, TableScan};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::Statement as Ast;
 use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::compute::{self, Compute, columns, is_unsteady};
-use super::latest::{KeyedTable, external};
+pub use self::condition::Shared;
+use self::condition::{Asked, Columns, Condition};
+use self::look_up::LookUp;
+use self::unnest::Unnest;
+use super::compute::{self, Compute, is_unsteady};
 use super::{error, parse};
 use crate::error::{Error, Kind, Result};
-use crate::latest::Rows;
 use crate::schema::conform;
 
 /// Name of the column that is added to what is selected.
@@ -41,7 +42,7 @@ const ADDED: &str = "__more";
 pub struct Continuous {
     stream: String,
     /// The stream's columns that it was planned with.
-    columns: SchemaRef,
+    columns: Columns,
     steps: Vec<Step>,
     schema: SchemaRef,
     /// Of each column that is selected, the column of the stream that it is, if it is one.
@@ -68,45 +69,20 @@ enum Step {
     Compute(Compute),
     /// Rows for which it is not true are none of the query's.
     Filter(Arc<dyn PhysicalExpr>),
-    /// A part of the condition, and the parts of that, as they are written.
-    Condition(Arc<dyn PhysicalExpr>, Vec<(String, Arc<dyn PhysicalExpr>)>),
+    /// A part of the condition.
+    Condition(Condition),
     LookUp(Box<LookUp>),
+    Unnest(Unnest),
+    /// What several chains make of the rows, one after the other.
+    Union(Vec<Vec<Step>>, SchemaRef),
 }
 
 /// Rows on their way through the steps.
+#[derive(Clone)]
 struct Now {
     rows: RecordBatch,
     origins: UInt32Array,
     holds: BooleanArray,
-}
-
-/// Rows of a table with one row per key, by equality.
-#[derive(Debug)]
-struct LookUp {
-    rows: Arc<dyn Rows>,
-    columns: SchemaRef,
-    projection: Option<Vec<usize>>,
-    /// What is made of its rows.
-    steps: Vec<Step>,
-    /// Pairs of what must be equal: of the rows that look up, and of those that are found.
-    left: Vec<Arc<dyn PhysicalExpr>>,
-    right: Vec<Arc<dyn PhysicalExpr>>,
-    /// Which of the pairs gives each of the table's key columns, if all are given.
-    key: Option<Vec<usize>>,
-    /// What else must be true.
-    filter: Option<Arc<dyn PhysicalExpr>>,
-    /// Rows for which nothing is found stay.
-    is_left: bool,
-    schema: SchemaRef,
-    /// All rows, as of a number of changes.
-    all: Mutex<Option<(u64, Arc<Indexed>)>>,
-}
-
-/// Rows by what must be equal.
-#[derive(Debug)]
-struct Indexed {
-    rows: RecordBatch,
-    at: HashMap<Box<[u8]>, Vec<u32>>,
 }
 
 impl Continuous {
@@ -121,7 +97,7 @@ impl Continuous {
         Ok(Self {
             selected,
             stream: scan.table_name.table().to_owned(),
-            columns: Arc::clone(scan.projected_schema.inner()),
+            columns: Columns::new(scan.projected_schema.inner()),
             steps,
             schema: Arc::clone(plan.schema().inner()),
             has_more,
@@ -138,9 +114,13 @@ impl Continuous {
     pub fn look_ups(&self) -> Vec<(String, bool)> {
         fn of(steps: &[Step], found: &mut Vec<(String, bool)>) {
             for step in steps {
-                if let Step::LookUp(look_up) = step {
-                    found.push((look_up.rows.name().to_owned(), look_up.key.is_some()));
-                    of(&look_up.steps, found);
+                match step {
+                    Step::LookUp(look_up) => {
+                        found.push((look_up.table().to_owned(), look_up.is_by_key()));
+                        of(look_up.steps(), found);
+                    }
+                    Step::Union(chains, _) => chains.iter().for_each(|chain| of(chain, found)),
+                    _ => {}
                 }
             }
         }
@@ -160,9 +140,10 @@ impl Continuous {
         Arc::new(arrow::datatypes::Schema::new(fields[..fields.len() - usize::from(self.has_more)].to_vec()))
     }
 
-    /// Runs over rows of the stream. Those of which the condition is false are left out, unless they are wanted.
-    pub fn run(&self, batch: &RecordBatch) -> Result<Found> {
-        self.found(batch).map_err(|cause| error::from_datafusion(cause, ""))
+    /// Runs over rows of the stream. Those of which the condition is false are left out, unless they are wanted. What is
+    /// `shared` is only ever of these rows.
+    pub fn run(&self, batch: &RecordBatch, shared: &Shared) -> Result<Found> {
+        self.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
     }
 
     /// What each step says of one row of the stream; nothing ends it early.
@@ -172,32 +153,13 @@ impl Continuous {
 
     fn explained(&self, row: &RecordBatch) -> DfResult<Vec<Explained>> {
         let mut explained = Vec::new();
-        let mut now = Now::of(conform(row, &self.columns)?);
-        for step in &self.steps {
-            if let Step::Condition(_, parts) = step {
-                for (sql, part) in parts {
-                    let holds = boolean(part, &now.rows)?.iter().collect();
-                    explained.push(Explained::Condition { sql: sql.clone(), holds });
-                }
-            }
-            now = step.run(now, true)?;
-            if let Step::LookUp(look_up) = step {
-                let (table, found) = (look_up.rows.name().to_owned(), now.rows.num_rows());
-                explained.push(Explained::LookUp { table, found });
-            }
-        }
+        explain(&self.steps, Now::of(conform(row, &self.columns.schema)?), &mut explained)?;
         Ok(explained)
     }
 
-    fn found(&self, batch: &RecordBatch) -> DfResult<Found> {
-        let mut now = Now::of(conform(batch, &self.columns)?);
-        for step in &self.steps {
-            now = step.run(now, self.has_more)?;
-            if now.rows.num_rows() == 0 {
-                now.rows = RecordBatch::new_empty(Arc::clone(&self.schema));
-                break;
-            }
-        }
+    fn found(&self, batch: &RecordBatch, shared: &Shared) -> DfResult<Found> {
+        let (rows, asked) = shared.rows(batch, &self.columns)?;
+        let now = run(&self.steps, Now::of(rows), self.has_more, &self.schema, Some(&asked))?;
         let Now { rows, origins, holds } = now;
         let own = rows.num_columns() - usize::from(self.has_more);
         let more = rows.columns().get(own).map(as_boolean).transpose()?;
@@ -226,8 +188,51 @@ pub enum Explained {
     },
 }
 
+/// Runs a chain of steps whose last gives columns of `schema`. `asked` is what others ask of the rows that it begins
+/// with.
+fn run(
+    steps: &[Step],
+    mut now: Now,
+    keeps_false: bool,
+    schema: &SchemaRef,
+    asked: Option<&Asked<'_>>,
+) -> DfResult<Now> {
+    for (at, step) in steps.iter().enumerate() {
+        now = step.run(now, keeps_false, asked.filter(|_| at == 0))?;
+        if now.rows.num_rows() == 0 {
+            now.rows = RecordBatch::new_empty(Arc::clone(schema));
+            break;
+        }
+    }
+    Ok(now)
+}
+
+/// Runs a chain over a row to its end, and notes what is said of it on the way.
+fn explain(steps: &[Step], mut now: Now, explained: &mut Vec<Explained>) -> DfResult<()> {
+    for step in steps {
+        match step {
+            Step::Condition(condition) => {
+                for (sql, part) in condition.parts() {
+                    let holds = boolean(part, &now.rows)?.iter().collect();
+                    explained.push(Explained::Condition { sql: sql.clone(), holds });
+                }
+            }
+            Step::Union(chains, _) => {
+                chains.iter().try_for_each(|chain| explain(chain, now.clone(), explained))?;
+            }
+            _ => {}
+        }
+        now = step.run(now, true, None)?;
+        if let Step::LookUp(look_up) = step {
+            let (table, found) = (look_up.table().to_owned(), now.rows.num_rows());
+            explained.push(Explained::LookUp { table, found });
+        }
+    }
+    Ok(())
+}
+
 impl Step {
-    fn run(&self, now: Now, keeps_false: bool) -> DfResult<Now> {
+    fn run(&self, now: Now, keeps_false: bool, asked: Option<&Asked<'_>>) -> DfResult<Now> {
         let count = now.rows.num_rows();
         match self {
             Self::Compute(compute) => Ok(Now { rows: compute.run(&now.rows)?, ..now }),
@@ -236,8 +241,8 @@ impl Step {
                 now.only(&is_in)
             }
             Self::Condition(..) if count == 0 => Ok(now),
-            Self::Condition(condition, _) => {
-                let holds = and_kleene(&now.holds, &boolean(condition, &now.rows)?)?;
+            Self::Condition(condition) => {
+                let holds = and_kleene(&now.holds, &condition.of(&now.rows, asked)?)?;
                 let now = Now { holds, ..now };
                 if keeps_false {
                     return Ok(now);
@@ -250,6 +255,11 @@ impl Step {
                 if may_hold.true_count() == count { Ok(now) } else { now.only(&may_hold) }
             }
             Self::LookUp(look_up) => look_up.run(now),
+            Self::Unnest(unnest) => unnest.run(now),
+            Self::Union(chains, schema) => {
+                let parts = chains.iter().map(|chain| run(chain, now.clone(), keeps_false, schema, asked));
+                Now::together(&parts.collect::<DfResult<Vec<_>>>()?, schema)
+            }
         }
     }
 }
@@ -261,7 +271,27 @@ impl Now {
         Self { rows, origins, holds }
     }
 
+    fn together(parts: &[Self], schema: &SchemaRef) -> DfResult<Self> {
+        // The chains name the same columns in their own ways.
+        let named = |part: &Self| {
+            let options = RecordBatchOptions::new().with_row_count(Some(part.rows.num_rows()));
+            RecordBatch::try_new_with_options(Arc::clone(schema), part.rows.columns().to_vec(), &options)
+        };
+        let rows = parts.iter().map(named).collect::<std::result::Result<Vec<_>, _>>()?;
+        let origins: Vec<&dyn arrow::array::Array> = parts.iter().map(|part| &part.origins as _).collect();
+        let holds: Vec<&dyn arrow::array::Array> = parts.iter().map(|part| &part.holds as _).collect();
+        Ok(Self {
+            rows: concat_batches(schema, &rows)?,
+            origins: concat(&origins)?.as_primitive().clone(),
+            holds: concat(&holds)?.as_boolean().clone(),
+        })
+    }
+
     fn only(self, is_in: &BooleanArray) -> DfResult<Self> {
+        if is_in.true_count() == 0 {
+            // What no chain goes on with needs no columns.
+            return Ok(Self::of(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        }
         Ok(Self {
             rows: filter_record_batch(&self.rows, is_in)?,
             origins: filter(&self.origins, is_in)?.as_primitive().clone(),
@@ -276,105 +306,6 @@ fn boolean(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> DfResult<B
 
 fn as_boolean(column: &ArrayRef) -> DfResult<BooleanArray> {
     Ok(cast(column, &DataType::Boolean)?.as_boolean().clone())
-}
-
-impl LookUp {
-    fn run(&self, now: Now) -> DfResult<Now> {
-        if now.rows.num_rows() == 0 {
-            return Ok(Now { rows: RecordBatch::new_empty(Arc::clone(&self.schema)), ..now });
-        }
-        let sought = columns(&self.left, &now.rows)?;
-        let known = self.known(&sought)?;
-        let (mut from, mut to) = (Vec::new(), Vec::new());
-        for (row, key) in keys(&sought)?.into_iter().enumerate() {
-            for found in key.and_then(|key| known.at.get(&key)).into_iter().flatten() {
-                from.push(row as u32);
-                to.push(Some(*found));
-            }
-        }
-        let mut rows = self.side_by_side(&now.rows, &from, &known.rows, &to)?;
-        if let Some(filter) = &self.filter {
-            let is_in = boolean(filter, &rows)?;
-            rows = filter_record_batch(&rows, &is_in)?;
-            let is_in = |at: usize| is_in.is_valid(at) && is_in.value(at);
-            from = from.iter().enumerate().filter(|(at, _)| is_in(*at)).map(|(_, row)| *row).collect();
-        }
-        if self.is_left {
-            let mut is_found = vec![false; now.rows.num_rows()];
-            from.iter().for_each(|row| is_found[*row as usize] = true);
-            let missed: Vec<u32> = (0..is_found.len() as u32).filter(|row| !is_found[*row as usize]).collect();
-            let alone = self.side_by_side(&now.rows, &missed, &known.rows, &vec![None; missed.len()])?;
-            rows = arrow::compute::concat_batches(&self.schema, [&rows, &alone])?;
-            from.extend(missed);
-        }
-        let from = UInt32Array::from(from);
-        let origins = take(&now.origins, &from, None)?.as_primitive().clone();
-        let holds = take(&now.holds, &from, None)?.as_boolean().clone();
-        Ok(Now { rows, origins, holds })
-    }
-
-    /// Rows of both sides, those of the right null where there is none.
-    fn side_by_side(
-        &self,
-        left: &RecordBatch,
-        from: &[u32],
-        right: &RecordBatch,
-        to: &[Option<u32>],
-    ) -> DfResult<RecordBatch> {
-        let left = take_record_batch(left, &UInt32Array::from(from.to_vec()))?;
-        let to = UInt32Array::from(to.to_vec());
-        let right = right.columns().iter().map(|column| take(column, &to, None));
-        let right = right.collect::<std::result::Result<Vec<_>, _>>()?;
-        let columns = left.columns().iter().cloned().chain(right).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(to.len()));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
-    }
-
-    /// The rows that may be found.
-    fn known(&self, sought: &[ArrayRef]) -> DfResult<Arc<Indexed>> {
-        if let Some(key) = &self.key {
-            let keys: Vec<ArrayRef> = key.iter().map(|at| Arc::clone(&sought[*at])).collect();
-            let found = self.rows.get(&keys).map_err(external)?;
-            return Ok(Arc::new(self.indexed(&found.into_iter().collect::<Vec<_>>())?));
-        }
-        let mut all = self.all.lock();
-        // Before the rows are read: what changes meanwhile makes them old again.
-        let changes = self.rows.changes();
-        if let Some((_, known)) = all.as_ref().filter(|(then, _)| *then == changes) {
-            return Ok(Arc::clone(known));
-        }
-        let indexed = Arc::new(self.indexed(&self.rows.scan().map_err(external)?)?);
-        *all = Some((changes, Arc::clone(&indexed)));
-        Ok(indexed)
-    }
-
-    fn indexed(&self, batches: &[RecordBatch]) -> DfResult<Indexed> {
-        let batches =
-            batches.iter().map(|rows| conform(rows, &self.columns)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut rows = arrow::compute::concat_batches(&self.columns, &batches)?;
-        if let Some(projection) = &self.projection {
-            rows = rows.project(projection)?;
-        }
-        let mut now = Now::of(rows);
-        for step in &self.steps {
-            now = step.run(now, false)?;
-        }
-        let mut at: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
-        for (row, key) in keys(&columns(&self.right, &now.rows)?)?.into_iter().enumerate() {
-            if let Some(key) = key {
-                at.entry(key).or_default().push(row as u32);
-            }
-        }
-        Ok(Indexed { rows: now.rows, at })
-    }
-}
-
-/// The key of each row; `None` where a part of it is null, and so equals nothing.
-fn keys(columns: &[ArrayRef]) -> DfResult<Vec<Option<Box<[u8]>>>> {
-    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-    let rows = RowConverter::new(fields)?.convert_columns(columns)?;
-    let is_whole = |row: usize| columns.iter().all(|column| column.is_valid(row));
-    Ok((0..rows.num_rows()).map(|row| is_whole(row).then(|| rows.row(row).as_ref().into())).collect())
 }
 
 /// A SELECT with one more column at its end, if there is SQL for one.
@@ -457,6 +388,25 @@ fn spine<'a>(
             steps.push(Step::LookUp(Box::new(LookUp::of(join, state)?)));
             Ok(scan)
         }
+        LogicalPlan::Unnest(unnest) => {
+            let scan = spine(&unnest.input, state, is_top, steps)?;
+            steps.push(Step::Unnest(Unnest::of(unnest)?));
+            Ok(scan)
+        }
+        LogicalPlan::Union(union) => {
+            let (mut chains, mut of): (Vec<Vec<Step>>, Option<&TableScan>) = (Vec::new(), None);
+            for input in &union.inputs {
+                let mut chain = Vec::new();
+                let scan = spine(input, state, is_top, &mut chain)?;
+                if of.is_some_and(|of| of.table_name != scan.table_name) {
+                    return Err(refused("UNION ALL of several streams", "write a query for each of them"));
+                }
+                of = Some(scan);
+                chains.push(chain);
+            }
+            steps.push(Step::Union(chains, Arc::clone(union.schema.inner())));
+            of.ok_or_else(|| unknown(plan))
+        }
         LogicalPlan::TableScan(scan) if scan.filters.is_empty() && scan.fetch.is_none() => Ok(scan),
         other => Err(unknown(other)),
     }
@@ -483,7 +433,7 @@ fn conditioned<'a>(
     let part = |part: &Expr| Ok((part.human_display().to_string(), physical(part, plan.schema(), state)?));
     let parts = left.iter().map(part).collect::<Result<_>>()?;
     if let Some(condition) = conjunction(left) {
-        steps.push(Step::Condition(physical(&condition, plan.schema(), state)?, parts));
+        steps.push(Step::Condition(Condition::new(physical(&condition, plan.schema(), state)?, parts)));
     }
     Ok(scan)
 }
@@ -504,74 +454,10 @@ fn unknown(plan: &LogicalPlan) -> Error {
         ),
         LogicalPlan::Window(_) => refused("a window function", "it looks at one row of the stream at a time"),
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => refused("ORDER BY or LIMIT: a stream has no end", ""),
-        LogicalPlan::Union(_) => refused("UNION", "write two queries"),
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             refused("FROM names no table", "the first table of FROM is the stream")
         }
         other => refused(&format!("{}", other.display()), ""),
-    }
-}
-
-impl LookUp {
-    fn of(join: &Join, state: &SessionState) -> Result<Self> {
-        let is_left = match join.join_type {
-            JoinType::Inner => false,
-            JoinType::Left => true,
-            other => return Err(refused(&format!("{other} JOIN"), "JOIN and LEFT JOIN look rows up")),
-        };
-        let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-        let mut equal = join.on.clone();
-        let mut others = Vec::new();
-        for condition in join.filter.iter().flat_map(split_conjunction) {
-            let pair = match condition {
-                Expr::BinaryExpr(binary) if binary.op == Operator::Eq => {
-                    find_valid_equijoin_key_pair(&binary.left, &binary.right, left_schema, right_schema)
-                        .map_err(|cause| error::from_datafusion(cause, ""))?
-                }
-                _ => None,
-            };
-            match pair {
-                Some(pair) => equal.push(pair),
-                None => others.push(condition.clone()),
-            }
-        }
-        let mut steps = Vec::new();
-        let scan = spine(&join.right, state, false, &mut steps)?;
-        let table = scan.table_name.table().to_owned();
-        if equal.is_empty() {
-            let text = format!("{table} is joined without an equality");
-            return Err(refused(&text, "rows are looked up by what equals: ON a.x = b.y"));
-        }
-        let provider = source_as_provider(&scan.source).map_err(|cause| error::from_datafusion(cause, ""))?;
-        let Some(keyed) = (&*provider as &dyn Any).downcast_ref::<KeyedTable>() else {
-            let text = format!("{table} is joined, and has not one row per key");
-            return Err(refused(&text, "the first table of FROM is the stream; others are mirrors or latest tables"));
-        };
-        let rows = keyed.rows();
-        let of_key = |name: &String| equal.iter().position(|(_, right)| column_of(&join.right, right) == Some(name));
-        let key = rows.key().iter().map(of_key).collect::<Option<Vec<_>>>();
-        let key = key.filter(|key| {
-            let kinds = rows.schema();
-            let is_same = |(at, name): (&usize, &String)| {
-                let kind = kinds.field_with_name(name).map(|field| field.data_type().clone()).ok();
-                let sought = equal[*at].0.get_type(left_schema.as_ref()).ok();
-                kind.is_some() && kind == sought
-            };
-            key.iter().zip(rows.key()).all(is_same)
-        });
-        Ok(Self {
-            columns: datafusion::catalog::TableProvider::schema(keyed),
-            projection: scan.projection.clone(),
-            rows,
-            steps,
-            left: equal.iter().map(|(left, _)| physical(left, left_schema, state)).collect::<Result<_>>()?,
-            right: equal.iter().map(|(_, right)| physical(right, right_schema, state)).collect::<Result<_>>()?,
-            key,
-            filter: conjunction(others).map(|filter| physical(&filter, &join.schema, state)).transpose()?,
-            is_left,
-            schema: Arc::clone(join.schema.inner()),
-            all: Mutex::default(),
-        })
     }
 }
 
@@ -586,6 +472,19 @@ fn column_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<&'a str> {
         }
         LogicalPlan::Filter(filter) => column_of(&filter.input, expression),
         LogicalPlan::Join(join) if has_columns(join.left.schema(), expression) => column_of(&join.left, expression),
+        LogicalPlan::Unnest(unnest) => {
+            let of = unnest.dependency_indices[at];
+            let is_list = unnest.list_type_columns.iter().any(|(list, _)| *list == of);
+            let inner = unnest.input.schema().columns().swap_remove(of);
+            if is_list { None } else { column_of(&unnest.input, &Expr::Column(inner)) }
+        }
+        LogicalPlan::Union(union) => {
+            let of =
+                |input: &'a Arc<LogicalPlan>| column_of(input, &Expr::Column(input.schema().columns().swap_remove(at)));
+            let mut of = union.inputs.iter().map(of);
+            let first = of.next()??;
+            of.all(|other| other == Some(first)).then_some(first)
+        }
         LogicalPlan::Projection(projection) => {
             let mut inner = &projection.expr[at];
             while let Expr::Alias(alias) = inner {

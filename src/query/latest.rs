@@ -69,6 +69,9 @@ impl KeyedTable {
     /// The keys that the filters name, as key columns, if they name any.
     fn keys(&self, filters: &[Expr]) -> Option<Vec<ArrayRef>> {
         let key = self.table.key();
+        if key.is_empty() {
+            return None;
+        }
         let column = |name: &String| {
             let kind = self.columns().field_with_name(name).ok()?.data_type();
             let values = filters.iter().find_map(|filter| values(filter, name))?;

@@ -17,7 +17,7 @@ use datafusion::sql::parser::Statement as Ast;
 use tokio::time::Instant;
 
 use super::allow::{self, Ask};
-use super::continuous::{Continuous, Found};
+use super::continuous::{Continuous, Found, Shared};
 use super::direct::Direct;
 use super::rows::{self, Rows};
 use super::session::{Planned, Session};
@@ -254,7 +254,7 @@ impl Query {
     async fn follow(&self, query: &Arc<Continuous>) -> Result<Rows> {
         let (query, stream) = (Arc::clone(query), self.session.follow(query.stream()).await?);
         let found = stream.map(move |rows| {
-            let Found { rows, holds, .. } = query.run(&rows?)?;
+            let Found { rows, holds, .. } = query.run(&rows?, &Shared::default())?;
             filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
         });
         Ok(rows::pump(self.session.threads(), found.boxed(), Arc::clone(&self.schema), None))

@@ -22,6 +22,7 @@ mod latest;
 mod names;
 mod path;
 mod record;
+mod reference;
 mod selected;
 mod version;
 mod widen;
@@ -40,6 +41,7 @@ pub use names::{derive as derive_name, quoted as quoted_name};
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};
 pub use record::{Cause, Change, ChangeKind, Place, VersionRecord};
+pub use reference::{FileFormat, Reference};
 pub use version::{Column, MAX_COLUMNS, SchemaVersion, fixed};
 pub use widen::{LogicalColumn, conform};
 

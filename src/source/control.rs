@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -21,7 +20,7 @@ use super::join::Junction;
 use super::kafka::{Kafka, watermarks};
 use super::pump::{Ended, Inbox, Lane, Pump, Role};
 use super::status::{Board, PartitionStatus};
-use crate::task::{Budget, Shutdown};
+use crate::task::{Budget, Shutdown, Wall};
 
 /// How long one question may take; the shutdown is noticed only after it.
 const ASK_TIMEOUT: Duration = Duration::from_millis(700);
@@ -198,7 +197,7 @@ impl Control {
 
     /// Polls the main queue until the data thread ends, the shutdown comes, or something stops the topic.
     fn watch<T>(&self, assigned: &mut Assigned, data: &JoinHandle<T>) -> Option<Fault> {
-        let mut doubts = Doubts::default();
+        let (mut doubts, mut wall) = (Doubts::default(), Wall::new());
         let (mut asked, mut listed) = (Instant::now(), Instant::now());
         while !self.shutdown.is_cancelled() && !data.is_finished() {
             match assigned.client.poll(TURN) {
@@ -215,7 +214,7 @@ impl Control {
             self.board.refresh();
             let fault = if asked.elapsed() >= WATERMARKS_EVERY {
                 asked = Instant::now();
-                self.ask_watermarks(assigned, &mut doubts)
+                self.ask_watermarks(assigned, wall.now_us(), &mut doubts)
             } else if listed.elapsed() >= PARTITIONS_EVERY {
                 listed = Instant::now();
                 self.ask_partitions(assigned, &mut doubts)
@@ -229,10 +228,9 @@ impl Control {
         None
     }
 
-    fn ask_watermarks(&self, assigned: &Assigned, doubts: &mut Doubts) -> Option<Fault> {
+    fn ask_watermarks(&self, assigned: &Assigned, asked_at_us: i64, doubts: &mut Doubts) -> Option<Fault> {
         // Positions first: they may move on while the brokers answer.
         let positions = self.board.positions();
-        let asked_at_us = Utc::now().timestamp_micros();
         let high = match client::offsets(&assigned.client, &self.topic, &assigned.partitions, Offset::End, ASK_TIMEOUT)
         {
             Ok(high) => high,

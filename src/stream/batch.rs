@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::clock::believed;
 use super::life::{Cause, Key, Micros};
+use crate::query::Shared;
 use crate::schema::fixed;
 
 /// New rows.
@@ -29,6 +30,8 @@ pub struct Batch {
     pub gone: Vec<(Key, Micros, Cause)>,
     /// Whose each is, by columns.
     entities: RefCell<Vec<Entities>>,
+    /// What rules ask of them.
+    shared: Shared,
 }
 
 /// Columns, and what they say of each row.
@@ -37,7 +40,7 @@ type Entities = (Vec<String>, Arc<[Key]>);
 impl Batch {
     /// These rows.
     pub fn new(rows: RecordBatch, times: Vec<Micros>, causes: Vec<Cause>, gone: Vec<(Key, Micros, Cause)>) -> Self {
-        Self { rows, times, causes, gone, entities: RefCell::default() }
+        Self { rows, times, causes, gone, entities: RefCell::default(), shared: Shared::default() }
     }
 
     /// Rows of a table that keeps every record, with its columns of where they come from; `time` is the column that
@@ -71,6 +74,11 @@ impl Batch {
         };
         let causes = (0..rows.num_rows()).map(cause).collect();
         Ok(Self::new(rows, times, causes, Vec::new()))
+    }
+
+    /// What rules ask of them.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// How many they are.

@@ -14,7 +14,7 @@ use super::batch::{Batch, keys, object};
 use super::life::{Became, Cause, Instance, Key, Life, Micros, Said, Transition};
 use super::rule::Rule;
 use crate::error::{Error, Kind};
-use crate::query::{Continuous, Found};
+use crate::query::{Continuous, Found, Shared};
 
 /// What an alert tells of its row.
 pub type Row = Map<String, Value>;
@@ -215,7 +215,7 @@ impl Evaluation {
         let Ok(plan) = &self.plan else { return Ok(()) };
         self.counters.rows += batch.len() as u64;
         let mut failed = None;
-        let judged = judge(&plan.query, &batch.rows, &mut failed)?;
+        let judged = judge(&plan.query, &batch.rows, batch.shared(), &mut failed)?;
         if let Some(reason) = failed {
             self.counters.last_error = Some(reason);
         }
@@ -237,6 +237,10 @@ impl Evaluation {
     }
 
     fn hear(&mut self, batch: &Batch, entity: &[String], found: &Found, told: &mut Vec<Transition<Row>>) {
+        // Those that are not found say that nothing holds, which matters if something did.
+        if found.origins.is_empty() && self.life.is_empty() {
+            return;
+        }
         let names = keys(&found.rows, &self.rule.key);
         let over = found.more.as_ref();
         let known = |column: &BooleanArray, at: usize| column.is_valid(at).then(|| column.value(at));
@@ -259,10 +263,6 @@ impl Evaluation {
                 None => said.push((at, Said { key: Arc::clone(&names[at]), holds, is_over })),
             }
         }
-        // Those that are not found say that nothing holds, which matters if something did.
-        if of_row.is_empty() && self.life.is_empty() {
-            return;
-        }
         let entities = batch.entities(entity);
         for (row, entity) in entities.iter().enumerate() {
             let said = of_row.remove(&(row as u32)).unwrap_or_default();
@@ -281,19 +281,21 @@ impl Evaluation {
 pub(super) fn judge(
     plan: &Continuous,
     rows: &RecordBatch,
+    shared: &Shared,
     failed: &mut Option<String>,
 ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
-    judge_from(plan, 0, rows, failed)
+    judge_from(plan, 0, rows, shared, failed)
 }
 
 fn judge_from(
     plan: &Continuous,
     first: usize,
     rows: &RecordBatch,
+    shared: &Shared,
     failed: &mut Option<String>,
 ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
     let count = rows.num_rows();
-    let error = match plan.run(rows) {
+    let error = match plan.run(rows, shared) {
         Ok(found) => return Ok(vec![(first..first + count, found)]),
         Err(error) => error,
     };
@@ -302,7 +304,8 @@ fn judge_from(
         return Ok(Vec::new());
     }
     let half = count / 2;
-    let mut judged = judge_from(plan, first, &rows.slice(0, half), failed)?;
-    judged.extend(judge_from(plan, first + half, &rows.slice(half, count - half), failed)?);
+    let mut judged = judge_from(plan, first, &rows.slice(0, half), &Shared::default(), failed)?;
+    let rest = rows.slice(half, count - half);
+    judged.extend(judge_from(plan, first + half, &rest, &Shared::default(), failed)?);
     Ok(judged)
 }

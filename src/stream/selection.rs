@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::evaluation::{Counters, judge};
-use crate::query::{Continuous, Found};
+use crate::query::{Continuous, Found, Shared};
 use crate::schema::{LogicalColumn, SchemaVersion, change, fixed};
 
 /// A query of `kind = "stream"`.
@@ -80,7 +80,7 @@ impl Selection {
     pub fn select(&self, rows: &RecordBatch, counters: &mut Counters) -> Result<Selected, ArrowError> {
         counters.rows += rows.num_rows() as u64;
         let mut failed = None;
-        let judged = judge(&self.query, rows, &mut failed)?;
+        let judged = judge(&self.query, rows, &Shared::default(), &mut failed)?;
         let heard: usize = judged.iter().map(|(range, _)| range.len()).sum();
         counters.failed += (rows.num_rows() - heard) as u64;
         counters.last_error = failed.or(counters.last_error.take());

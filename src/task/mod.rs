@@ -3,6 +3,12 @@
 mod budget;
 pub mod failpoint;
 mod spawn;
+mod wall;
+
+pub use budget::{Budget, Charge};
+pub use spawn::{spawn, spawn_thread};
+pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use wall::Wall;
 
 /// Gives those who watch another value, if it is one.
 pub fn replace<T: PartialEq>(watched: &tokio::sync::watch::Sender<T>, value: T) {
@@ -12,7 +18,3 @@ pub fn replace<T: PartialEq>(watched: &tokio::sync::watch::Sender<T>, value: T) 
         is_other
     });
 }
-
-pub use budget::{Budget, Charge};
-pub use spawn::{spawn, spawn_thread};
-pub use tokio_util::sync::CancellationToken as Shutdown;

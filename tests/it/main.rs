@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod alerts;
+mod alerts_bad_days;
 mod alerts_bench;
 mod bad_days;
 mod beside;
@@ -18,6 +19,7 @@ mod pipe;
 mod project_folder;
 mod public_json;
 mod readers;
+mod reference;
 mod registry;
 mod rig;
 mod rig_test;

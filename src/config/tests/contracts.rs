@@ -357,9 +357,31 @@ fn mistakes_of_the_head() {
             ],
         ),
         (
-            "kind = \"reference\"\nkey = 5\nanything = true",
-            vec!["1:8: kind: `reference` is not in this version of Millpond".into()],
+            "kind = \"reference\"\nkey = 5\nanything = true\nmode = \"append\"\npoll = \"10ms\"",
+            vec![
+                "1:1: url: is missing\n  hint: where its files are, such as \"reference/zones/*.csv\"".into(),
+                "2:7: key: expected a list, found a number".into(),
+                "3:1: anything: unknown key\n  hint: known here: kind, url, format, key, mode, poll".into(),
+                "4:8: mode: `append` is not in this version of Millpond".into(),
+                "5:8: poll: is too short\n  hint: at least \"1s\"".into(),
+            ],
         ),
+        (
+            "kind = \"reference\"\nurl = \"zones\"",
+            vec![
+                "2:7: url: does not say what is in the files\n  hint: add format = \"csv\" (or \"json\", \"parquet\")"
+                    .into(),
+            ],
+        ),
+        (
+            "kind = \"reference\"\nurl = \"http://x/zones.csv\"",
+            vec!["2:7: url: files at `http://` cannot be read\n  hint: a path, or \"s3://bucket/zones/*.csv\"".into()],
+        ),
+        (
+            "kind = \"reference\"\nurl = \"s3://bucket\"",
+            vec!["2:7: url: names no files\n  hint: such as \"s3://bucket/zones/*.csv\"".into()],
+        ),
+        ("kind = \"reference\"\nurl = \"a[.csv\"", vec!["2:7: url: is no pattern: invalid range pattern".into()]),
         ("kind = \"event\"", vec!["1:8: kind: `event` is not known here\n  hint: did you mean `events`?".into()]),
         ("kind = \"events\"", vec![format!("1:1: topic: is missing\n  {feeds}")]),
         (

@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, alert, events, latest, mirror, notify, project, query, stream, view},
+    words::{Words, alert, events, latest, mirror, notify, project, query, reference, stream, view},
 };
 use crate::schema::Contract;
 
@@ -84,12 +84,13 @@ fn defaults(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn keys_and_defaults_are_those_of_the_code() {
     let project_later: &[&[&str]] = &[&["msk-iam"], notify::EVENTS_LATER];
-    let events_later: &[&[&str]] = &[events::KINDS_LATER];
+    let reference_later: &[&[&str]] = &[reference::MODES_LATER];
     let chapters = [
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
-        ("schemas/&lt;table&gt;.toml", events::ALL, events_later, loading::EVENTS_DEFAULTS),
+        ("schemas/&lt;table&gt;.toml", events::ALL, &[], loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
         ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
+        ("schemas/&lt;reference&gt;.toml", reference::ALL, reference_later, loading::REFERENCE_DEFAULTS),
         ("queries/&lt;name&gt;.sql", view::ALL, &[query::KINDS_LATER], ""),
         ("queries/&lt;alert&gt;.sql", alert::ALL, &[], ""),
         ("queries/&lt;stream&gt;.sql", stream::ALL, &[], ""),
@@ -245,6 +246,26 @@ fn each_example_of_a_latest_table_changes_something() {
             changed.push(format!("sources.{source}.prefix = \"p_\""));
         }
         assert_eq!(spec(&changed) == spec(&base), key == "kind", "{changed:?}: accepted and ignored");
+    }
+}
+
+#[test]
+fn each_example_of_a_reference_table_changes_something() {
+    let spec = |lines: &[String]| {
+        let project =
+            load(&[("schemas/zones.toml", &lines.join("\n"))]).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut spec = project.references.into_iter().next().unwrap();
+        // Each project here has a folder of its own.
+        spec.url = spec.url.rsplit('/').next().unwrap().to_owned();
+        spec
+    };
+    let base = ["kind = \"reference\"".to_owned(), "url = \"zones.csv\"".to_owned()];
+    for row in chapter("schemas/&lt;reference&gt;.toml").rows {
+        let is_other = |line: &&String| !line.starts_with(&format!("{} = ", row.key));
+        let mut changed: Vec<String> = base.iter().filter(is_other).cloned().collect();
+        changed.push(format!("{} = {}", row.key, row.example));
+        let is_same = matches!(&*row.key, "kind" | "mode");
+        assert_eq!(spec(&changed) == spec(&base), is_same, "{changed:?}: accepted and ignored");
     }
 }
 

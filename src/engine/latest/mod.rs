@@ -1,8 +1,10 @@
 //! Keeps the rows of mirrors and latest tables: in memory, following the tables they come from (`follower`), and on the
-//! lake (`writer`), where they are read back from at the next start.
+//! lake (`writer`), where they are read back from at the next start. Those of a reference table come from files
+//! (`reference`).
 
 mod follower;
 mod lookup;
+mod reference;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -26,10 +28,10 @@ use super::catalog::EngineCatalog;
 use super::lanes::has_seen;
 use super::stream_queries;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Lake, LatestFiles, SourceState};
-use crate::latest::{LatestError, LatestTable, Merged, Part, Relation, Rows, Wanted};
+use crate::lake::{FLUSH, Lake, LatestFiles, S3Options, SourceState};
+use crate::latest::{LatestError, LatestTable, Merged, Part, ReferenceRows, Relation, Rows, Wanted};
 use crate::query::Service;
-use crate::schema::{Contract, Latest, Merge, OnDelete};
+use crate::schema::{Contract, Latest, Merge, OnDelete, Reference};
 use crate::stream::StreamQuery;
 use crate::task::Shutdown;
 
@@ -66,6 +68,8 @@ pub struct Kept {
     declared: Declared,
     /// The states that rows are made of.
     states: Vec<State>,
+    /// The rows of files, if they are.
+    files: Option<Arc<ReferenceRows>>,
     /// What the lake has of it.
     pub flushed: Arc<Mutex<Option<Flushed>>>,
     stop: Shutdown,
@@ -145,6 +149,7 @@ impl State {
 enum Declared {
     Mirror { key: Vec<String> },
     Latest { spec: Latest, mirrors: Vec<Option<Vec<String>>> },
+    Reference(Reference),
 }
 
 /// Tables with one row per key, by name.
@@ -155,10 +160,10 @@ impl Kept {
         let stop = Shutdown::new();
         let alive = Arc::new(stop.clone().drop_guard());
         let derived = match &declared {
-            Declared::Mirror { .. } => None,
+            Declared::Mirror { .. } | Declared::Reference(_) => None,
             Declared::Latest { spec, .. } => spec.derived_sql(),
         };
-        Self { rows, derived, declared, states, flushed: Arc::default(), stop, _alive: alive }
+        Self { rows, derived, declared, states, files: None, flushed: Arc::default(), stop, _alive: alive }
     }
 
     /// The same again, with nothing in it yet.
@@ -169,7 +174,13 @@ impl Kept {
                 Self::mirror(name, source, key)
             }
             Declared::Latest { spec, .. } => Self::latest(spec, contracts, self.declared.clone()),
+            Declared::Reference(spec) => Self::reference(spec),
         }
+    }
+
+    /// Whether its rows come from files: none of them is ever newer than another.
+    pub fn is_reference(&self) -> bool {
+        self.files.is_some()
     }
 
     /// The tables that its rows are kept from.
@@ -187,7 +198,14 @@ impl Kept {
         match self.declared {
             Declared::Mirror { .. } => "mirror",
             Declared::Latest { .. } => "latest",
+            Declared::Reference(_) => "reference",
         }
+    }
+
+    fn reference(spec: &Reference) -> Self {
+        let rows = Arc::new(ReferenceRows::new(&spec.table, &spec.key));
+        let kept = Self::new(Arc::clone(&rows) as Arc<dyn Rows>, Declared::Reference(spec.clone()), Vec::new());
+        Self { files: Some(rows), ..kept }
     }
 
     fn mirror(name: &str, source: &str, key: &[String]) -> Self {
@@ -232,7 +250,12 @@ impl Kept {
 }
 
 /// The tables with one row per key that these declare; those of `before` that are declared the same go on.
-pub fn kept(contracts: &[Arc<Contract>], latest: &[Latest], before: &KeptTables) -> KeptTables {
+pub fn kept(
+    contracts: &[Arc<Contract>],
+    latest: &[Latest],
+    references: &[Reference],
+    before: &KeptTables,
+) -> KeptTables {
     let mut now = KeptTables::new();
     let mut keep = |name: &str, declared: Declared, make: &dyn Fn(Declared) -> Kept| {
         let known = before.get(name).filter(|kept| kept.declared == declared).cloned();
@@ -250,6 +273,9 @@ pub fn kept(contracts: &[Arc<Contract>], latest: &[Latest], before: &KeptTables)
         let declared = Declared::Latest { spec: spec.clone(), mirrors };
         keep(&spec.table, declared, &|declared| Kept::latest(spec, contracts, declared));
     }
+    for spec in references {
+        keep(&spec.table, Declared::Reference(spec.clone()), &|_| Kept::reference(spec));
+    }
     now
 }
 
@@ -260,6 +286,8 @@ pub struct Keeper {
     pub catalog: Arc<EngineCatalog>,
     /// Reads what the lake holds.
     pub service: Service,
+    /// Reads files of buckets.
+    pub s3: S3Options,
     /// Where they are written to; nothing if another process does that.
     pub writing: Option<Writing>,
 }
@@ -285,12 +313,25 @@ pub struct Writing {
     pub turns: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
+impl Writing {
+    /// Who holds it writes the table `name`.
+    fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.turns.lock().entry(name.to_owned()).or_default())
+    }
+}
+
 impl Keeper {
     /// Keeps what these declare from now on.
-    pub fn keep(&self, contracts: &[Arc<Contract>], latest: &[Latest], queries: &[StreamQuery]) {
+    pub fn keep(
+        &self,
+        contracts: &[Arc<Contract>],
+        latest: &[Latest],
+        references: &[Reference],
+        queries: &[StreamQuery],
+    ) {
         let before = self.catalog.kept.load_full();
         let (contracts, latest) = stream_queries::kept(queries, contracts.to_vec(), latest.to_vec());
-        let now = kept(&contracts, &latest, &before);
+        let now = kept(&contracts, &latest, references, &before);
         for (name, kept) in now.iter().filter(|(name, kept)| before.get(*name).is_none_or(|old| !old.is(kept))) {
             info!(table = name, kind = kept.kind(), "rows are put together");
             self.begin(name, kept, false);
@@ -333,6 +374,9 @@ impl Keeper {
 
     /// Keeps `kept` from now on; `anew`: nothing that was written down of it counts.
     fn begin(&self, name: &str, kept: &Kept, anew: bool) {
+        if let (Some(rows), Declared::Reference(spec)) = (&kept.files, &kept.declared) {
+            return reference::begin(self, spec, rows, &kept.flushed, anew, &kept.stop);
+        }
         // Whoever holds `kept` keeps it alive, so its tasks hold parts of it.
         let (keeper, name, stop) = (self.clone(), name.to_owned(), kept.stop.clone());
         let (rows, derived, declared) = (Arc::clone(&kept.rows), kept.derived.clone(), format!("{:?}", kept.declared));
@@ -341,7 +385,7 @@ impl Keeper {
         if anew {
             keeper.follow(&states, None, &stop);
         }
-        let turn = Arc::clone(writing.turns.lock().entry(name.clone()).or_default());
+        let turn = writing.turn(&name);
         let work = writing.writers.clone().track_future(async move {
             let _turn = turn.lock_owned().await;
             let opened = stop.run_until_cancelled(open(&writing.lake, &name)).await;
@@ -368,8 +412,9 @@ impl Keeper {
         }
     }
 
-    /// Gives tables the columns that they have by now, and no rows.
-    pub fn shape(&self) -> Result<()> {
+    /// Gives tables the columns that they have by now, and no rows; reference tables those of files of this host.
+    pub async fn shape(&self) -> Result<()> {
+        self.read_references(|spec| !spec.url.contains("://")).await;
         let fed = self.catalog.fed();
         for state in self.catalog.kept.load().values().flat_map(|kept| &kept.states) {
             if let Some(live) = fed.tables.get(&state.source) {
@@ -389,7 +434,18 @@ impl Keeper {
                 Follower::new(state, self, known).look().await?;
             }
         }
+        self.read_references(|_| true).await;
         Ok(())
+    }
+
+    async fn read_references(&self, which: impl Fn(&Reference) -> bool) {
+        for kept in self.catalog.kept.load_full().values() {
+            if let (Some(rows), Declared::Reference(spec)) = (&kept.files, &kept.declared)
+                && which(spec)
+            {
+                reference::read_once(self, spec, rows).await;
+            }
+        }
     }
 
     /// All is committed that will be: writes down the rest, however long the store is away, unless that is given up.
@@ -404,7 +460,7 @@ impl Keeper {
 type Opened = (LatestFiles, Option<StatesManifest>);
 
 async fn read(lake: &Lake, name: &str) -> std::result::Result<Opened, crate::lake::TableError> {
-    let files = LatestFiles::open(lake, name).await?;
+    let files = LatestFiles::open(lake, name, FLUSH).await?;
     let manifest = files.manifest().await?;
     Ok((files, manifest))
 }

@@ -53,6 +53,13 @@ pub struct Flushed {
     pub files: usize,
 }
 
+impl Flushed {
+    /// What these are; nothing before the first flush.
+    pub(super) fn of(files: &LatestFiles) -> Option<Self> {
+        files.table().map(|table| Self { table_version: table.version(), files: table.files() })
+    }
+}
+
 /// What there is to write.
 pub(super) struct Source {
     pub name: String,
@@ -175,8 +182,7 @@ impl Writer {
     }
 
     fn show(&self) {
-        let flushed = |table: &crate::lake::Table| Flushed { table_version: table.version(), files: table.files() };
-        *self.source.flushed.lock() = self.files.table().map(flushed);
+        *self.source.flushed.lock() = Flushed::of(&self.files);
     }
 
     /// Takes what has changed, with its sidecars written; `None` if nothing has.

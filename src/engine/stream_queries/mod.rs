@@ -19,10 +19,10 @@ use tracing::info;
 
 use self::worker::Worker;
 use super::catalog::EngineCatalog;
-use super::streams::Latency;
+use super::streams::{Latency, Load};
 use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Encoding, Lake};
+use crate::lake::{Encoding, Lake, Positions};
 use crate::query::{Continuous, Service};
 use crate::schema::{Cardinality, Contract, Latest, LatestSource, Merge, OnDelete};
 use crate::stream::{Counters, StreamQuery};
@@ -50,6 +50,10 @@ pub struct Status {
     pub counters: Counters,
     /// From Kafka to where its rows can be seen.
     pub latency: Latency,
+    /// How much it has to do.
+    pub load: Load,
+    /// Up to where it has looked at its stream.
+    pub seen: Positions,
 }
 
 impl StreamQueries {
@@ -206,6 +210,8 @@ impl StreamRunner {
             error: None,
             counters: Counters::default(),
             latency: Latency::default(),
+            load: Load::default(),
+            seen: Positions::new(),
         };
         self.catalog.stream_queries.status.lock().insert(query.name.clone(), status);
         let (stop, runner) = (Shutdown::new(), self.clone());

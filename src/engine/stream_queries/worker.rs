@@ -425,9 +425,11 @@ impl Worker {
         let (Some(stream), Some(target)) = (&self.stream, &self.target) else { return Ok(()) };
         let shown = Arc::clone(&target.live.pin().schema);
         let (mut made, mut records) = (Vec::new(), Vec::new());
+        let (mut looked_at, began) = (0, Instant::now());
         for piece in pieces {
             let mut rows = RecordBatch::new_empty(Arc::clone(&shown));
             if let Some(new) = &piece.rows {
+                looked_at += new.num_rows();
                 let counters = &mut self.counters;
                 let selected = tokio::task::block_in_place(|| stream.selection.select(new, counters));
                 let selected = selected.map_err(broken)?;
@@ -440,6 +442,7 @@ impl Worker {
             }
             made.push((piece, rows));
         }
+        let took = began.elapsed();
         self.send(records, stop).await?;
         let Some(target) = &mut self.target else { return Ok(()) };
         for (Piece { lane, start, end, received_at, .. }, rows) in made {
@@ -451,8 +454,11 @@ impl Worker {
                 status.latency.took(received_at.elapsed());
             });
         }
-        let counters = self.counters.clone();
-        self.runner.catalog.stream_queries.update(&self.query.name, |status| status.counters = counters);
+        let (counters, seen) = (self.counters.clone(), target.seen.clone());
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            (status.counters, status.seen) = (counters, seen);
+            status.load.add(looked_at, took);
+        });
         Ok(())
     }
 

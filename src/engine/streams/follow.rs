@@ -18,6 +18,7 @@ pub async fn follow(catalog: Arc<EngineCatalog>, service: Service, table: String
         return Err(error.hint("ask a running server: millpond sql --url grpc://127.0.0.1:32010"));
     }
     let source = match kept.values().find(|kept| kept.rows.name() == table) {
+        Some(kept) if kept.is_reference() => return Err(super::no_stream(kept)),
         Some(kept) => Source::of_keys(kept, &catalog),
         None => fed.tables.get(&table).map(|live| Source::of_records(&table, live, None)),
     };

@@ -29,11 +29,12 @@ pub use self::follow::follow;
 pub use self::journal::{ALERTS, alerts_schema};
 pub use self::runner::Runner;
 pub use self::status::{active, active_schema, queries, queries_schema};
-pub use self::work::{Latency, ends, fingerprint, fingerprints};
+pub use self::work::{Latency, Load, ends, fingerprint, fingerprints};
 
 use self::journal::Journal;
 use self::work::{Feed, Progress, Work};
 use super::catalog::EngineCatalog;
+use super::latest::Kept;
 use crate::deliver::Message;
 use crate::error::{Error, Kind, Result};
 use crate::lake::Snapshot;
@@ -96,8 +97,18 @@ pub fn waits_for_columns(error: &Error, catalog: &EngineCatalog) -> bool {
         return true;
     }
     let is_of_columns = error.message().contains("does not exist") || error.message().starts_with("key:");
-    let is_young = || catalog.fed().tables.values().any(|live| live.pin().schema_version == 0);
+    let is_unread = |kept: &Kept| kept.is_reference() && kept.rows.schema().fields().is_empty();
+    let is_young = || {
+        catalog.fed().tables.values().any(|live| live.pin().schema_version == 0)
+            || catalog.kept.load().values().any(is_unread)
+    };
     error.kind() == Kind::Query && is_of_columns && is_young()
+}
+
+/// Why nobody can follow the rows of files.
+pub(super) fn no_stream(reference: &Kept) -> Error {
+    let message = format!("{} is a reference table: all of its rows come at once", reference.rows.name());
+    Error::new(Kind::Query, message).hint("the first table of FROM is the stream; JOIN this one to look rows up")
 }
 
 /// How `rule` is run, or why it cannot be.
@@ -106,6 +117,9 @@ pub async fn plan(rule: &Rule, service: &Service, catalog: &EngineCatalog) -> Re
     let (kept, fed) = (catalog.kept.load(), catalog.fed());
     let stream = query.stream();
     let kept = kept.values().find(|kept| kept.rows.name() == stream);
+    if let Some(reference) = kept.filter(|kept| kept.is_reference()) {
+        return Err(no_stream(reference));
+    }
     if kept.is_none() && !fed.tables.contains_key(stream) {
         let hint =
             "the first table of FROM is the stream: an events table, a __changes table, a mirror or a latest table";

@@ -477,6 +477,7 @@ impl Runner {
         let mut progress = self.streams.progress.lock();
         let progress = progress.entry(feed.clone()).or_default();
         progress.clock = stream.clock;
+        (progress.waiting, progress.late) = (stream.order.waiting(), stream.order.late());
         if let Some(received_at) = taken.received_at {
             progress.latency.took(received_at.elapsed());
         }
@@ -490,8 +491,9 @@ impl Runner {
         source: &Source,
         batch: &Batch,
     ) -> std::result::Result<(), ArrowError> {
-        let mut told = Vec::new();
+        let (mut told, began) = (Vec::new(), Instant::now());
         let taken = work.evaluation.take(batch, &mut told);
+        work.load.add(batch.len(), began.elapsed());
         self.tell(journal, work, Some(source), &told, None);
         taken
     }

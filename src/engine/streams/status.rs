@@ -7,14 +7,17 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::Streams;
-use super::work::{Feed, Progress, Work};
-use crate::engine::catalog::{micros, numbers, schema, texts, timestamps};
-use crate::engine::stream_queries::{Status, StreamQueries};
-use crate::stream::{Counters, Phase};
+use super::work::{Feed, Load, Progress, Work};
+use crate::engine::catalog::{EngineCatalog, micros, numbers, schema, texts, timestamps};
+use crate::engine::lanes::end;
+use crate::engine::stream_queries::Status;
+use crate::lake::TopicPartition;
+use crate::stream::{Counters, Phase, Plan};
 
 /// `system.queries`: a row per rule and stream query; counts are since it was planned first. Times are from Kafka to where
 /// all rules of the stream had looked at the rows and what they raised was handed to the sinks, or to where a stream query's
-/// rows can be seen, per batch, of the last two minutes.
+/// rows can be seen, per batch, of the last two minutes. `ns_per_row` is what looking at a row took of a processor, on
+/// average.
 pub fn queries_schema() -> SchemaRef {
     schema(&[
         ("query_name", DataType::Utf8),
@@ -28,6 +31,10 @@ pub fn queries_schema() -> SchemaRef {
         ("rows_true", DataType::Int64),
         ("rows_unknown", DataType::Int64),
         ("rows_failed", DataType::Int64),
+        ("rows_late", DataType::Int64),
+        ("rows_waiting", DataType::Int64),
+        ("rows_per_second", DataType::Int64),
+        ("ns_per_row", DataType::Int64),
         ("last_row_error", DataType::Utf8),
         ("pending", DataType::Int64),
         ("firing", DataType::Int64),
@@ -49,6 +56,11 @@ struct Query {
     state: &'static str,
     error: Option<String>,
     counters: Counters,
+    /// Rows that came too late to be put in the order of their times, if they are.
+    late: Option<u64>,
+    /// Rows that have come, and were not looked at.
+    waiting: u64,
+    load: Load,
     /// Keys whose alerts are pending and firing; a stream query has none.
     alerts: Option<(usize, usize)>,
     quantiles_us: [Option<u64>; 3],
@@ -63,7 +75,8 @@ impl Query {
         let phases = |is: fn(&Phase<crate::stream::Row>) -> bool| {
             work.evaluation.life().instances().filter(|(_, instance)| is(&instance.phase)).count()
         };
-        let latency = work.feed().and_then(|feed| Some(&progress.get(&feed)?.latency));
+        let progress = work.feed().and_then(|feed| progress.get(&feed));
+        let latency = progress.map(|progress| &progress.latency);
         Self {
             name: name.to_owned(),
             kind: "alert",
@@ -73,6 +86,9 @@ impl Query {
             state: if plan.is_ok() { "running" } else { "waiting" },
             error: plan.err().map(|error| error.headline().to_owned()),
             counters: work.evaluation.counters().clone(),
+            late: progress.filter(|_| plan.is_ok_and(Plan::ordered)).map(|progress| progress.late),
+            waiting: progress.map_or(0, |progress| progress.waiting as u64),
+            load: work.load.clone(),
             alerts: Some((
                 phases(|phase| matches!(phase, Phase::Pending { .. })),
                 phases(|phase| matches!(phase, Phase::Firing(_))),
@@ -82,7 +98,10 @@ impl Query {
         }
     }
 
-    fn of_stream(status: &Status) -> Self {
+    fn of_stream(status: &Status, catalog: &EngineCatalog) -> Self {
+        let ends = status.stream.as_ref().and_then(|stream| Some(end(&catalog.fed().tables.get(stream)?.pin())));
+        let left = |(lane, end): (&TopicPartition, &i64)| u64::try_from(end - status.seen.get(lane)?).ok();
+        let waiting = ends.iter().flatten().filter_map(left).sum();
         let class = if status.look_ups.is_empty() { "stateless" } else { "look-up join" };
         let runs = status.stream.is_some() && status.error.is_none();
         Self {
@@ -94,6 +113,9 @@ impl Query {
             state: if runs { "running" } else { "waiting" },
             error: status.error.clone(),
             counters: status.counters.clone(),
+            late: None,
+            waiting,
+            load: status.load.clone(),
             alerts: None,
             quantiles_us: QUANTILES.map(|share| status.latency.quantile_us(share)),
             hash: status.query.hash.clone(),
@@ -110,8 +132,9 @@ impl Query {
 }
 
 /// The rows of `system.queries`.
-pub fn queries(streams: &Streams, stream_queries: &StreamQueries) -> Result<RecordBatch, ArrowError> {
-    let mut rows = stream_queries.each(Query::of_stream);
+pub fn queries(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
+    let streams = &catalog.streams;
+    let mut rows = catalog.stream_queries.each(|status| Query::of_stream(status, catalog));
     {
         let (work, progress) = (streams.work.lock(), streams.progress.lock());
         rows.extend(work.iter().map(|(name, work)| Query::of_rule(name, work, &progress)));
@@ -134,6 +157,10 @@ pub fn queries(streams: &Streams, stream_queries: &StreamQueries) -> Result<Reco
             count(|row| Some(row.counters.held)),
             count(|row| Some(row.counters.unknown)),
             count(|row| Some(row.counters.failed)),
+            count(|row| row.late),
+            count(|row| Some(row.waiting)),
+            count(|row| Some(row.load.rows_per_second())),
+            count(|row| row.load.ns_per_row()),
             text(|row| row.counters.last_error.as_deref()),
             count(|row| row.alerts.map(|(pending, _)| pending as u64)),
             count(|row| row.alerts.map(|(_, firing)| firing as u64)),

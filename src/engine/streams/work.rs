@@ -18,6 +18,8 @@ use crate::stream::{Batch, Evaluation, Instance, Key, Micros, Order, Plan, Row, 
 
 /// Times of so long ago at least are forgotten.
 const RECENT: Duration = Duration::from_secs(60);
+/// Rows are counted for so long before what they were before that is forgotten.
+const A_WHILE: Duration = Duration::from_secs(10);
 
 /// A rule at work.
 pub(super) struct Work {
@@ -32,6 +34,8 @@ pub(super) struct Work {
     pub storm: Storm,
     /// When the keys that it expects were asked for last.
     pub expected_at: Option<Instant>,
+    /// How much it has to do.
+    pub load: Load,
     /// It has not seen all rows of its stream yet.
     pub is_new: bool,
     /// Where tables stood when it came, or could not be planned any more, until it has looked at what came since.
@@ -57,6 +61,7 @@ impl Work {
             planned_with: 0,
             storm: Storm::default(),
             expected_at: None,
+            load: Load::default(),
             is_new: true,
             since: None,
         }
@@ -85,11 +90,14 @@ pub(super) struct Progress {
     pub clock: Micros,
     /// From Kafka to where all rules had looked at a batch.
     pub latency: Latency,
+    /// Rows that wait until nothing older can come, and those that came too late for that.
+    pub waiting: usize,
+    pub late: u64,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { clock: Micros::MIN, latency: Latency::default() }
+        Self { clock: Micros::MIN, latency: Latency::default(), waiting: 0, late: 0 }
     }
 }
 
@@ -126,6 +134,49 @@ impl Latency {
 impl Default for Latency {
     fn default() -> Self {
         Self { now: histogram(), before: None, since: Instant::now() }
+    }
+}
+
+/// How much a query has to do.
+#[derive(Debug, Clone)]
+pub struct Load {
+    rows: u64,
+    busy: Duration,
+    /// Rows since then …
+    since: Instant,
+    now: u64,
+    /// … and of a while before.
+    before: (u64, Duration),
+}
+
+impl Load {
+    /// So many rows took so long.
+    pub fn add(&mut self, rows: usize, took: Duration) {
+        let passed = self.since.elapsed();
+        if passed >= A_WHILE {
+            self.before = (self.now, passed);
+            (self.now, self.since) = (0, Instant::now());
+        }
+        self.rows += rows as u64;
+        self.now += rows as u64;
+        self.busy += took;
+    }
+
+    /// Rows per second, of the last 20 s.
+    pub fn rows_per_second(&self) -> u64 {
+        let seconds = (self.before.1 + self.since.elapsed()).as_secs_f64();
+        ((self.now + self.before.0) as f64 / seconds.max(1.0)).round() as u64
+    }
+
+    /// What a row takes, on average since the start.
+    pub fn ns_per_row(&self) -> Option<u64> {
+        u64::try_from(self.busy.as_nanos()).ok()?.checked_div(self.rows)
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { rows: 0, busy: Duration::ZERO, since: Instant::now(), now: 0, before: (0, Duration::ZERO) }
     }
 }
 

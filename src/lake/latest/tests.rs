@@ -54,14 +54,14 @@ async fn held(files: &LatestFiles) -> Vec<i64> {
 #[tokio::test]
 async fn buckets_are_replaced_and_the_manifest_is_found_again() {
     let (lake, stop) = (lake(), Shutdown::new());
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     assert!(files.table().is_none());
     write(&mut files, flush(&[1, 2, 11, 12, 3], None), &mut manifest(), &stop).await.unwrap();
     let mut second = manifest();
     write(&mut files, flush(&[21, 31], Some(&[1, 5])), &mut second, &stop).await.unwrap();
     assert_eq!(held(&files).await, [2, 3, 12, 21, 31]);
     assert_eq!(second.flush, 2);
-    let again = LatestFiles::open(&lake, "cars").await.unwrap();
+    let again = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     assert_eq!(again.manifest().await.unwrap(), Some(second));
     // Nothing changed but what is known beside the rows.
     write(&mut files, flush(&[], Some(&[])), &mut manifest(), &stop).await.unwrap();
@@ -71,11 +71,11 @@ async fn buckets_are_replaced_and_the_manifest_is_found_again() {
 #[tokio::test]
 async fn a_number_that_a_crash_has_left_behind_is_not_taken_again() {
     let (lake, stop) = (lake(), Shutdown::new());
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     write(&mut files, flush(&[1], None), &mut manifest(), &stop).await.unwrap();
     let mut orphan = Manifest { flush: 2, declared: "of a process that was killed".to_owned(), ..manifest() };
     files.write_manifest(&mut orphan, &stop).await.unwrap();
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     assert_eq!(files.manifest::<String>().await.unwrap().map(|manifest| manifest.flush), Some(1));
     let mut next = manifest();
     write(&mut files, flush(&[5], None), &mut next, &stop).await.unwrap();
@@ -86,21 +86,21 @@ async fn a_number_that_a_crash_has_left_behind_is_not_taken_again() {
 #[tokio::test]
 async fn of_two_who_flush_from_one_snapshot_one_lands_and_the_other_learns_of_it() {
     let (lake, stop) = (lake(), Shutdown::new());
-    let mut first = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut first = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     write(&mut first, flush(&[1, 2], None), &mut manifest(), &stop).await.unwrap();
-    let mut other = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut other = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     write(&mut first, flush(&[11], Some(&[1])), &mut manifest(), &stop).await.unwrap();
     // Other buckets: the library alone would let both land.
     let lost = write(&mut other, flush(&[12], Some(&[2])), &mut manifest(), &stop).await;
     assert!(matches!(lost, Err(CommitError::Rival { .. })), "{lost:?}");
-    let now = LatestFiles::open(&lake, "cars").await.unwrap();
+    let now = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     assert_eq!(held(&now).await, [2, 11]);
 }
 
 #[tokio::test]
 async fn columns_that_come_or_go_replace_all_rows() {
     let (lake, stop) = (lake(), Shutdown::new());
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     write(&mut files, flush(&[1, 2], None), &mut manifest(), &stop).await.unwrap();
     assert!(!files.present(&rows(&[]).schema(), &stop).await.unwrap().is_other);
     let names: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["a"]));
@@ -116,7 +116,7 @@ async fn columns_that_come_or_go_replace_all_rows() {
 #[tokio::test]
 async fn sidecars_are_kept_for_two_flushes() {
     let (lake, stop) = (lake(), Shutdown::new());
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     let (mut names, mut before) = (Vec::new(), None);
     for number in 0..4 {
         let mut writer = SidecarWriter::new();
@@ -145,7 +145,7 @@ async fn sidecars_are_kept_for_two_flushes() {
     let mut writer = SidecarWriter::new();
     writer.add(&rows(&[9])).unwrap();
     let lost = files.write_sidecar(writer, &stop).await.unwrap();
-    let mut files = LatestFiles::open(&lake, "cars").await.unwrap();
+    let mut files = LatestFiles::open(&lake, "cars", FLUSH).await.unwrap();
     let mut newest = files.manifest::<String>().await.unwrap().unwrap();
     files.find_leftovers(Some(&newest)).await.unwrap();
     let before = newest.clone();

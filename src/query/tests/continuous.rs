@@ -1,10 +1,12 @@
 //! A query over new rows finds what the same query finds over all of them at once, however they are cut into batches.
 
-use arrow::array::{Array, BooleanArray};
+use arrow::array::{Array, BooleanArray, ListArray};
+use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
 use super::direct::Still;
 use super::*;
+use crate::latest::ReferenceRows;
 
 /// What is selected, where from, and on what condition.
 const QUERIES: &[(&str, &str, &str)] = &[
@@ -20,12 +22,29 @@ const QUERIES: &[(&str, &str, &str)] = &[
         "signals s JOIN cars c ON c.id = s.car LEFT JOIN cars d ON d.id = s.b",
         "c.speed > 0 AND d.speed IS NULL",
     ),
+    ("s.n, c.id", "signals s JOIN cars c ON c.plate = 'one'", "s.a > 1"),
+    ("s.n, c.id", "signals s LEFT JOIN cars c ON c.id = 1 AND c.speed > s.a", "s.b > 1 OR c.plate IS NULL"),
+    ("s.n, c.id", "signals s LEFT JOIN cars c ON c.plate = 'one' AND 2 = c.speed AND c.id = s.car", "s.b > 1"),
+    ("s.n, z.plate", "signals s, zones z", "z.speed > s.a AND z.plate = 'two'"),
+    ("s.n, z.id", "signals s LEFT JOIN zones z ON z.speed < s.b", "s.a > 0"),
+    ("s.n, z.plate", "signals s JOIN zones z ON z.id = s.car", "z.speed > s.a"),
+    ("n, unnest(make_array(a, b)) AS x", "signals", "a > 1"),
+    ("x.n, x.l, x.r", "(SELECT n, unnest(l) AS l, unnest(make_array(n, a, car)) AS r FROM signals) x", "x.l > x.r"),
+    ("x.n, c.plate", "(SELECT n, unnest(l) AS l FROM signals WHERE b > 0) x LEFT JOIN cars c ON c.id = x.l", "x.l > 0"),
+    (
+        "x.n, x.v, c.plate",
+        "(SELECT n, a AS v FROM signals WHERE b > 1 UNION ALL SELECT n, b FROM signals WHERE a > 1 \
+         UNION ALL SELECT n, car FROM signals) x LEFT JOIN cars c ON c.id = x.v",
+        "x.v > 1",
+    ),
     ("x.n, x.twice", "(SELECT n, a * 2 AS twice, b FROM signals WHERE b IS NOT NULL) x", "x.twice > x.b"),
 ];
 
 fn signals(rows: &[(Option<i64>, Option<i64>, Option<i64>)]) -> RecordBatch {
     let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+    let lists = rows.iter().map(|(car, a, b)| car.map(|car| (0..car).map(|at| if at % 2 == 0 { *a } else { *b })));
     RecordBatch::try_from_iter_with_nullable([
+        ("l", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists)) as ArrayRef, true),
         ("n", column((0..rows.len() as i64).map(Some).collect()), true),
         ("car", column(rows.iter().map(|row| row.0).collect()), true),
         ("a", column(rows.iter().map(|row| row.1).collect()), true),
@@ -51,6 +70,9 @@ fn fixture(new: &RecordBatch, known: &RecordBatch) -> Arc<Fixture> {
     let still = Still::new(&["id"], known.clone());
     fixture.keep("cars", Arc::clone(&still) as _, None);
     fixture.keep("state", still, Some(DERIVED));
+    let zones = ReferenceRows::new("zones", &["id".to_owned()]);
+    zones.replace(known.clone()).unwrap();
+    fixture.keep("zones", Arc::new(zones), None);
     fixture
 }
 
@@ -100,13 +122,15 @@ proptest! {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(new.num_rows() + 1)).collect();
         ends.push(new.num_rows());
         ends.sort_unstable();
+        // All ask the same rows.
+        let shared: Vec<Shared> = ends.iter().map(|_| Shared::default()).collect();
         for query @ (select, from, condition) in QUERIES {
             let sql = format!("SELECT {select} FROM {from} WHERE {condition}");
             let plan = runtime.block_on(session.continuous(&sql, None)).unwrap();
             prop_assert_eq!(plan.stream(), "signals");
             let (mut found, mut first) = (Vec::new(), 0);
-            for end in &ends {
-                let part = plan.run(&new.slice(first, end - first)).unwrap();
+            for (end, shared) in ends.iter().zip(&shared) {
+                let part = plan.run(&new.slice(first, end - first), shared).unwrap();
                 let column = new["n"].slice(first, end - first);
                 for (row, origin) in part.origins.iter().enumerate() {
                     let n = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&part.rows["n"]);
@@ -126,7 +150,7 @@ async fn what_ends_an_alert_is_told_of_every_row() {
     let new = signals(&[(Some(0), Some(1), Some(5)), (Some(0), Some(4), Some(1)), (Some(0), None, None)]);
     let session = service(&fixture(&new, &cars(&[]))).session();
     let plan = session.continuous("SELECT n FROM signals WHERE a > 2", Some("b > 3")).await.unwrap();
-    let found = plan.run(&new).unwrap();
+    let found = plan.run(&new, &Shared::default()).unwrap();
     let texts = |column: &dyn Array| arrow::array::AsArray::as_boolean(column).iter().collect::<Vec<_>>();
     assert_eq!(texts(&found.holds), [Some(false), Some(true), None]);
     assert_eq!(texts(found.more.as_ref().unwrap()), [Some(true), Some(false), None]);
@@ -142,10 +166,16 @@ async fn what_cannot_be_continuous_is_refused_with_the_way_out() {
         ("SELECT lag(a) OVER (ORDER BY n) FROM signals", "a window function", "one row of the stream"),
         ("SELECT a FROM signals ORDER BY a", "ORDER BY", ""),
         ("SELECT a FROM signals LIMIT 3", "LIMIT", ""),
-        ("SELECT a FROM signals UNION ALL SELECT b FROM signals", "UNION", ""),
+        ("SELECT a FROM signals UNION SELECT b FROM signals", "without a window", "one row of the stream"),
+        ("SELECT a FROM signals UNION ALL SELECT id FROM cars", "several streams", "a query for each"),
+        ("SELECT unnest(struct(a, b)) FROM signals", "UNNEST of what is no list", "a column of a list type"),
         ("SELECT a FROM signals WHERE a IN (SELECT id FROM cars)", "a query inside", "join the table"),
         ("SELECT a FROM signals WHERE now() > TIMESTAMP '2026-01-01T00:00:00Z'", "now()", "event_time"),
-        ("SELECT s.a FROM signals s JOIN signals t ON s.n = t.n", "one row per key", "mirrors or latest tables"),
+        (
+            "SELECT s.a FROM signals s JOIN signals t ON s.n = t.n",
+            "one row per key",
+            "mirrors, latest or reference tables",
+        ),
         ("SELECT s.a FROM signals s JOIN cars c ON c.id > s.car", "without an equality", "ON a.x = b.y"),
         ("SELECT s.a FROM signals s RIGHT JOIN cars c ON c.id = s.car", "RIGHT", "LEFT JOIN"),
         ("SELECT 1", "FROM", "the stream"),
