@@ -9,7 +9,7 @@ use super::{stream_queries, streams};
 use crate::config::{Problem, Problems, Project, View};
 use crate::error::Error;
 use crate::lake::LiveView;
-use crate::query::{Continuous, Service};
+use crate::query::{By, Continuous, Service};
 use crate::schema::SchemaVersion;
 use crate::stream::{Plan, Rule, StreamQuery};
 
@@ -127,10 +127,11 @@ fn note_of_stream(query: &StreamQuery, select: &Continuous) -> String {
     format!("stream {}: {}; {}", query.name, parts.join("; "), to.join("; "))
 }
 
-fn look_up((table, by_key): (String, bool)) -> String {
-    match by_key {
-        true => format!("looks up {table} by its key"),
-        false => format!("looks up {table} and keeps an index of all its rows"),
+fn look_up((table, by): (String, By)) -> String {
+    match by {
+        By::Key => format!("looks up {table} by its key"),
+        By::Index => format!("looks up {table} and keeps an index of all its rows"),
+        By::Comparison => format!("compares each row with all rows of {table}"),
     }
 }
 

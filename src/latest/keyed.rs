@@ -1,6 +1,7 @@
 //! The state kept from one table: a slot per key.
 
 mod lists;
+mod log;
 mod scan;
 mod sidecar;
 
@@ -11,6 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
+use self::log::Log;
 use super::index::Index;
 use super::key::KeyForm;
 use super::order::{Epochs, Order};
@@ -48,6 +50,7 @@ pub struct Keyed {
     rows: usize,
     /// Slots of which something is not written down yet.
     changed: Vec<u32>,
+    log: Log,
 }
 
 /// Which rows name a key of another table.
@@ -192,6 +195,7 @@ impl Keyed {
             sweeps: BTreeSet::new(),
             rows: 0,
             changed: Vec::new(),
+            log: Log::default(),
         })
     }
 
@@ -240,7 +244,30 @@ impl Keyed {
         }
         self.chunks.iter_mut().for_each(Chunk::change);
         (self.shape, self.form) = (shape, form);
+        self.log.forget(self.log.now());
         Ok(())
+    }
+
+    /// What changes is counted as the change `now` from now on.
+    pub fn begin_change(&mut self, now: u64) {
+        self.log.at(now);
+    }
+
+    /// The change `now` was made: by another state, if it did not begin here.
+    pub fn end_change(&mut self, now: u64) {
+        if self.log.now() != now {
+            self.log.forget(now);
+        }
+    }
+
+    /// The keys that have changed since `then`, as key columns, and the rows that they have; `None` if that is not known,
+    /// or if they are more than `most`.
+    pub fn since(&self, then: u64, most: usize) -> Result<Option<(Vec<ArrayRef>, RecordBatch)>, LatestError> {
+        let Some(slots) = self.log.since(then, most) else { return Ok(None) };
+        let keys = self.form.values(slots.iter().map(|at| self.keys.key(*at as usize)))?;
+        let slots = slots.into_iter().map(|at| at as usize);
+        let rows = self.gather(slots.filter(|at| self.slots[*at].is_live(self.truncated)).collect())?;
+        Ok(Some((keys, rows)))
     }
 
     /// Takes in rows of the table of changes. Rows that were taken in before change nothing.
@@ -295,6 +322,7 @@ impl Keyed {
         }
         self.rows = self.rows + usize::from(after) - usize::from(before);
         self.chunks[at / CHUNK].change();
+        self.log.note(at as u32);
         at
     }
 
@@ -334,6 +362,7 @@ impl Keyed {
             }
         }
         self.chunks.iter_mut().for_each(Chunk::change);
+        self.log.forget(self.log.now());
     }
 
     /// The ends of snapshots that were told, and not swept yet.

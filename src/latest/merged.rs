@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::key::KeyForm;
 use super::keyed::Stats;
 use super::reader::LatestError;
-use super::table::{LatestTable, Rows, Unavailable};
+use super::table::{LatestTable, Rows, Since, Unavailable};
 use crate::schema::fixed;
 
 /// A table that rows are put together from.
@@ -314,6 +314,14 @@ impl Rows for Merged {
 
     fn is_loading(&self) -> bool {
         self.parts.iter().any(|part| part.table.is_loading())
+    }
+
+    fn since(&self, then: u64, most: usize) -> Result<Option<Since>, Unavailable> {
+        // Of several parts it is not known which of them changed how often.
+        let [Part { table, relation: Relation::Own, .. }] = &self.parts[..] else { return Ok(None) };
+        let Some(Since { changes, keys, rows }) = table.since(then, most)? else { return Ok(None) };
+        let rows = self.put_together(vec![vec![rows]])?.pop();
+        Ok(rows.map(|rows| Since { changes, keys, rows }))
     }
 
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {

@@ -24,7 +24,7 @@ mod shape;
 mod store;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use key::Buckets;
 pub use keyed::{Sidecars, Stats};
@@ -33,4 +33,4 @@ pub use order::Order;
 pub use reader::LatestError;
 pub use reference::ReferenceRows;
 pub use shape::{Shape, Wanted};
-pub use table::{LatestTable, Rows, Unavailable};
+pub use table::{LatestTable, Rows, Since, Unavailable};

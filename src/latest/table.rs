@@ -68,10 +68,25 @@ pub trait Rows: std::fmt::Debug + Send + Sync {
     fn is_reference(&self) -> bool {
         false
     }
+    /// What has changed since there were `then` changes; `None` if that is not known, or if it is more than `most` keys.
+    fn since(&self, _then: u64, _most: usize) -> Result<Option<Since>, Unavailable> {
+        Ok(None)
+    }
     /// All rows.
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable>;
     /// The rows with these keys, given as key columns; `None` while nothing is known at all.
     fn get(&self, keys: &[ArrayRef]) -> Result<Option<RecordBatch>, Unavailable>;
+}
+
+/// What has changed of rows.
+#[derive(Debug)]
+pub struct Since {
+    /// How often they have changed by now.
+    pub changes: u64,
+    /// The keys that have, as key columns.
+    pub keys: Vec<ArrayRef>,
+    /// The rows that these keys have now.
+    pub rows: RecordBatch,
 }
 
 /// The state of one table.
@@ -90,6 +105,15 @@ enum State {
     Loading(Option<Keyed>),
     Kept(Option<Keyed>),
     Stopped(String),
+}
+
+impl State {
+    fn keyed(&mut self) -> Option<&mut Keyed> {
+        match self {
+            Self::Loading(keyed) | Self::Kept(keyed) => keyed.as_mut(),
+            Self::Stopped(_) => None,
+        }
+    }
 }
 
 /// The type of times.
@@ -236,8 +260,15 @@ impl LatestTable {
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
+        let now = self.changes.load(Ordering::Acquire) + 1;
+        if let Some(keyed) = state.keyed() {
+            keyed.begin_change(now);
+        }
         let done = change(&mut state);
-        self.changes.fetch_add(1, Ordering::Release);
+        if let Some(keyed) = state.keyed() {
+            keyed.end_change(now);
+        }
+        self.changes.store(now, Ordering::Release);
         done
     }
 
@@ -330,6 +361,14 @@ impl Rows for LatestTable {
 
     fn is_loading(&self) -> bool {
         matches!(&*self.state.lock(), State::Loading(_))
+    }
+
+    fn since(&self, then: u64, most: usize) -> Result<Option<Since>, Unavailable> {
+        let since = |keyed: &mut Keyed| {
+            let changes = self.changes();
+            Ok(keyed.since(then, most)?.map(|(keys, rows)| Since { changes, keys, rows }))
+        };
+        Ok(self.read(since)?.flatten())
     }
 
     fn scan(&self) -> Result<Vec<RecordBatch>, Unavailable> {

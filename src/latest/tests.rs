@@ -51,8 +51,12 @@ fn shape(columns: &[(&str, DataType)]) -> Shape {
     }
 }
 
+fn plain() -> Shape {
+    shape(&[("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)])
+}
+
 fn empty() -> Keyed {
-    Keyed::new(shape(&[("id", DataType::Int64), ("a", DataType::Utf8), ("b", DataType::Int64)])).unwrap()
+    Keyed::new(plain()).unwrap()
 }
 
 /// Changes as rows of a table of changes.
@@ -627,4 +631,61 @@ fn what_a_later_run_of_the_connector_says_is_newer() {
     let again = Sent { run: Some(SECOND), position: 500, ..row(1, "read again", 2) };
     keyed.apply(&batch(&[again, before])).unwrap();
     assert_eq!(rows_of(&keyed.scan().unwrap())[&1].0.as_deref(), Some("read again"));
+}
+
+/// A mirror that changes row by row: `id`, `a`, `b`.
+pub(crate) struct Changing {
+    pub table: Arc<LatestTable>,
+    position: u64,
+}
+
+impl Changing {
+    /// Without rows.
+    pub(crate) fn new(name: &str) -> Self {
+        let table = LatestTable::new(name, Wanted::mirror(&["id".to_owned()]));
+        table.evolve(plain()).unwrap();
+        table.loaded();
+        Self { table: Arc::new(table), position: 0 }
+    }
+
+    /// The row is so; or there is none.
+    pub(crate) fn put(&mut self, key: i64, row: Option<(Option<&str>, Option<i64>)>) {
+        self.position += 1;
+        let change = match row {
+            Some((a, b)) => Change::Row { key, a: a.map(str::to_owned), b, b_told: true },
+            None => Change::Delete { key },
+        };
+        let (position, offset) = (self.position, self.position as i64);
+        let sent = Sent { change, run: None, snapshot: None, epoch: "1", position, partition: 0, offset };
+        self.table.apply(&batch(&[sent])).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_has_changed_is_known_until_it_is_too_much(
+        puts in prop::collection::vec((0..6_i64, prop::option::of(prop::option::of(0..3_i64))), 1..30),
+        then in any::<Index>(),
+    ) {
+        let mut changing = Changing::new("t");
+        let then = then.index(puts.len());
+        let mut before = Rows::new();
+        let mut changes = changing.table.changes();
+        for (number, (key, row)) in puts.iter().enumerate() {
+            if number == then {
+                (before, changes) = (rows_of(&changing.table.scan().unwrap()), changing.table.changes());
+            }
+            changing.put(*key, row.map(|b| (None, b)));
+        }
+        let since = changing.table.since(changes, 6).unwrap().unwrap();
+        prop_assert_eq!(since.changes, changing.table.changes());
+        let keys: Vec<i64> = since.keys[0].as_primitive::<Int64Type>().values().to_vec();
+        let now = rows_of(&changing.table.scan().unwrap());
+        for key in 0..6 {
+            prop_assert!(keys.contains(&key) || before.get(&key) == now.get(&key), "{} of {:?}", key, keys);
+        }
+        let of_keys: Rows = now.into_iter().filter(|(key, _)| keys.contains(key)).collect();
+        prop_assert_eq!(rows_of(&[since.rows]), of_keys);
+        prop_assert!(changing.table.since(changes, 0).unwrap().is_none());
+    }
 }

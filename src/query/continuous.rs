@@ -26,6 +26,8 @@ use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement
 use serde::{Deserialize, Serialize};
 
 pub use self::condition::Shared;
+pub use self::look_up::By;
+
 use self::condition::{Asked, Columns, Condition};
 use self::look_up::LookUp;
 use self::unnest::Unnest;
@@ -109,14 +111,13 @@ impl Continuous {
         &self.stream
     }
 
-    /// The tables that are looked up, in their order, each with how: by key, or by other columns that are indexed in
-    /// memory.
-    pub fn look_ups(&self) -> Vec<(String, bool)> {
-        fn of(steps: &[Step], found: &mut Vec<(String, bool)>) {
+    /// The tables that are looked up, in their order, each with how.
+    pub fn look_ups(&self) -> Vec<(String, By)> {
+        fn of(steps: &[Step], found: &mut Vec<(String, By)>) {
             for step in steps {
                 match step {
                     Step::LookUp(look_up) => {
-                        found.push((look_up.table().to_owned(), look_up.is_by_key()));
+                        found.push((look_up.table().to_owned(), look_up.by()));
                         of(look_up.steps(), found);
                     }
                     Step::Union(chains, _) => chains.iter().for_each(|chain| of(chain, found)),

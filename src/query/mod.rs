@@ -49,7 +49,7 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-pub use continuous::{Continuous, Explained, Found, Shared};
+pub use continuous::{By, Continuous, Explained, Found, Shared};
 pub use datafusion::common::ScalarValue;
 pub use latest::KeyedTable;
 pub use parse::{Script, is_subscription, split};

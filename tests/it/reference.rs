@@ -74,7 +74,7 @@ async fn rows_of_files_are_looked_up_replaced_and_kept() {
     let file = project.dir().join("reference/zones.csv");
     put(&file, &zones(&[(1, "south", 127), (2, "north", 129)]));
     let checked = project.run(&["check"]).await;
-    let note = "alert inside: look-up join over signals; looks up zones and keeps an index of all its rows";
+    let note = "alert inside: look-up join over signals; compares each row with all rows of zones";
     assert!(checked.code == Some(0) && checked.stdout.contains(note), "{checked:?}");
 
     let millpond = Millpond::serve(&project).await;

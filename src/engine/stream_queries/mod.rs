@@ -23,7 +23,7 @@ use super::streams::{Latency, Load};
 use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Encoding, Lake, Positions};
-use crate::query::{Continuous, Service};
+use crate::query::{By, Continuous, Service};
 use crate::schema::{Cardinality, Contract, Latest, LatestSource, Merge, OnDelete};
 use crate::stream::{Counters, StreamQuery};
 use crate::task::{self, Shutdown};
@@ -41,7 +41,7 @@ pub struct Status {
     /// What its file says.
     pub query: StreamQuery,
     /// What is looked up.
-    pub look_ups: Vec<(String, bool)>,
+    pub look_ups: Vec<(String, By)>,
     /// The table that it reads, once that is known.
     pub stream: Option<String>,
     /// Why it does not get on, if it does not.

@@ -12,6 +12,7 @@ use crate::engine::catalog::{EngineCatalog, micros, numbers, schema, texts, time
 use crate::engine::lanes::end;
 use crate::engine::stream_queries::Status;
 use crate::lake::TopicPartition;
+use crate::query::By;
 use crate::stream::{Counters, Phase, Plan};
 
 /// `system.queries`: a row per rule and stream query; counts are since it was planned first. Times are from Kafka to where
@@ -52,7 +53,7 @@ struct Query {
     kind: &'static str,
     class: Option<&'static str>,
     stream: Option<String>,
-    look_ups: Vec<(String, bool)>,
+    look_ups: Vec<(String, By)>,
     state: &'static str,
     error: Option<String>,
     counters: Counters,
@@ -123,8 +124,10 @@ impl Query {
     }
 
     fn look_ups(&self) -> Option<String> {
-        let how = |(table, by_key): &(String, bool)| {
-            format!("{table} {}", if *by_key { "by key" } else { "by an index in memory" })
+        let how = |(table, by): &(String, By)| match by {
+            By::Key => format!("{table} by key"),
+            By::Index => format!("{table} by an index in memory"),
+            By::Comparison => format!("{table} by comparison with all rows"),
         };
         let all: Vec<String> = self.look_ups.iter().map(how).collect();
         (!all.is_empty()).then(|| all.join(", "))

@@ -1,12 +1,13 @@
 //! Look-ups: rows of tables with one row per key, or of files, beside those of the stream.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{filter_record_batch, take, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::compute::{cast, filter_record_batch, interleave, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DFSchema, JoinType, Result as DfResult};
 use datafusion::datasource::source_as_provider;
@@ -17,12 +18,17 @@ use datafusion::physical_plan::PhysicalExpr;
 use parking_lot::Mutex;
 
 use super::{Now, Step, boolean, column_of, has_columns, physical, refused, run, spine};
-use crate::error::Result;
-use crate::latest::Rows;
+use crate::error::Error;
+use crate::latest::{Rows, Since};
 use crate::query::compute::columns;
 use crate::query::error;
 use crate::query::latest::{KeyedTable, external};
 use crate::schema::conform;
+
+/// All rows are indexed anew when more keys have changed than this …
+const FEW: usize = 256;
+/// … and more than one of so many.
+const A_PART: usize = 128;
 
 /// Rows of a table with one row per key, by equality.
 #[derive(Debug)]
@@ -43,8 +49,34 @@ pub(super) struct LookUp {
     /// Rows for which nothing is found stay.
     is_left: bool,
     schema: SchemaRef,
-    /// All rows, as of a number of changes.
-    all: Mutex<Option<(u64, Arc<Indexed>)>>,
+    /// What is made of a row depends on that row alone.
+    is_own: bool,
+    /// All rows, as they were a moment ago.
+    all: Mutex<Option<Arc<Known>>>,
+}
+
+/// How rows are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// By the key of their table.
+    Key,
+    /// By other columns: all of them are indexed in memory.
+    Index,
+    /// By nothing that is equal: each row is compared with all of them.
+    Comparison,
+}
+
+/// The rows that may be found: as they were once, and those of the keys that have changed since then.
+#[derive(Debug)]
+struct Known {
+    then: Arc<Indexed>,
+    /// How often the rows had changed then …
+    then_changes: u64,
+    /// … and now.
+    changes: u64,
+    /// Rows of then that are others now, or gone.
+    gone: HashSet<u32>,
+    now: Option<Indexed>,
 }
 
 /// Rows by what must be equal.
@@ -52,11 +84,38 @@ pub(super) struct LookUp {
 struct Indexed {
     rows: RecordBatch,
     at: HashMap<Box<[u8]>, Vec<u32>>,
+    /// By the table's key: what was made of its row.
+    of_key: HashMap<Box<[u8]>, Vec<u32>>,
+}
+
+/// Which of two batches a row is in, and where.
+type Place = (usize, usize);
+
+impl Known {
+    fn of(changes: u64, then: Indexed) -> Self {
+        Self { then: Arc::new(then), then_changes: changes, changes, gone: HashSet::new(), now: None }
+    }
+
+    /// Where the rows are that have this key.
+    fn places<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = Place> + 'a {
+        let then = self.then.at.get(key).into_iter().flatten().filter(|row| !self.gone.contains(row));
+        let now = self.now.iter().filter_map(|now| now.at.get(key)).flatten();
+        then.map(|row| (0, *row as usize)).chain(now.map(|row| (1, *row as usize)))
+    }
+
+    /// A column of rows at these places.
+    fn column(&self, at: usize, places: &[Place]) -> Result<ArrayRef, ArrowError> {
+        let then = self.then.rows.column(at);
+        match &self.now {
+            Some(now) => interleave(&[&**then, &**now.rows.column(at)], places),
+            None => take(then, &UInt32Array::from_iter_values(places.iter().map(|(_, row)| *row as u32)), None),
+        }
+    }
 }
 
 impl LookUp {
     /// What a join says of its right side.
-    pub fn of(join: &Join, state: &SessionState) -> Result<Self> {
+    pub fn of(join: &Join, state: &SessionState) -> Result<Self, Error> {
         let is_left = match join.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
@@ -112,18 +171,20 @@ impl LookUp {
             };
             key.iter().zip(rows.key()).all(is_same)
         });
+        let is_own = !steps.iter().any(|step| matches!(step, Step::LookUp(_) | Step::Union(..)));
         Ok(Self {
             columns: datafusion::catalog::TableProvider::schema(keyed),
             projection: scan.projection.clone(),
             rows,
             steps,
             own: Arc::clone(right_schema.inner()),
-            left: equal.iter().map(|(left, _)| physical(left, left_schema, state)).collect::<Result<_>>()?,
-            right: equal.iter().map(|(_, right)| physical(right, right_schema, state)).collect::<Result<_>>()?,
+            left: equal.iter().map(|(left, _)| physical(left, left_schema, state)).collect::<Result<_, Error>>()?,
+            right: equal.iter().map(|(_, right)| physical(right, right_schema, state)).collect::<Result<_, Error>>()?,
             key,
             filter: conjunction(others).map(|filter| physical(&filter, &join.schema, state)).transpose()?,
             is_left,
             schema: Arc::clone(join.schema.inner()),
+            is_own,
             all: Mutex::default(),
         })
     }
@@ -133,9 +194,13 @@ impl LookUp {
         self.rows.name()
     }
 
-    /// Whether rows are found by the table's key, or by an index of all of them.
-    pub fn is_by_key(&self) -> bool {
-        self.key.is_some()
+    /// How its rows are found.
+    pub fn by(&self) -> By {
+        match (&self.key, self.left.is_empty()) {
+            (Some(_), _) => By::Key,
+            (None, false) => By::Index,
+            (None, true) => By::Comparison,
+        }
     }
 
     /// What is made of its rows before they are found.
@@ -151,13 +216,14 @@ impl LookUp {
         let sought = columns(&self.left, &now.rows)?;
         let known = self.known(&sought)?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
-        for (row, key) in keys(&sought, now.rows.num_rows())?.into_iter().enumerate() {
-            for found in key.and_then(|key| known.at.get(&key)).into_iter().flatten() {
+        for (row, key) in keys(&sought, now.rows.num_rows())?.iter().enumerate() {
+            for found in key.iter().flat_map(|key| known.places(key)) {
                 from.push(row as u32);
-                to.push(Some(*found));
+                to.push(found);
             }
         }
-        let mut rows = self.side_by_side(&now.rows, &from, &known.rows, &to)?;
+        let columns = (0..self.own.fields().len()).map(|at| known.column(at, &to));
+        let mut rows = self.side_by_side(&now.rows, &from, columns)?;
         if let Some(filter) = &self.filter {
             let is_in = boolean(filter, &rows)?;
             rows = filter_record_batch(&rows, &is_in)?;
@@ -168,7 +234,8 @@ impl LookUp {
             let mut is_found = vec![false; now.rows.num_rows()];
             from.iter().for_each(|row| is_found[*row as usize] = true);
             let missed: Vec<u32> = (0..is_found.len() as u32).filter(|row| !is_found[*row as usize]).collect();
-            let alone = self.side_by_side(&now.rows, &missed, &known.rows, &vec![None; missed.len()])?;
+            let nothing = self.own.fields().iter().map(|field| Ok(new_null_array(field.data_type(), missed.len())));
+            let alone = self.side_by_side(&now.rows, &missed, nothing)?;
             rows = arrow::compute::concat_batches(&self.schema, [&rows, &alone])?;
             from.extend(missed);
         }
@@ -178,45 +245,69 @@ impl LookUp {
         Ok(Now { rows, origins, holds })
     }
 
-    /// Rows of both sides, those of the right null where there is none.
+    /// These rows of the left, and columns of the right beside them.
     fn side_by_side(
         &self,
         left: &RecordBatch,
         from: &[u32],
-        right: &RecordBatch,
-        to: &[Option<u32>],
+        right: impl Iterator<Item = Result<ArrayRef, ArrowError>>,
     ) -> DfResult<RecordBatch> {
         let left = take_record_batch(left, &UInt32Array::from(from.to_vec()))?;
-        let to = UInt32Array::from(to.to_vec());
-        let right = right.columns().iter().map(|column| take(column, &to, None));
-        let right = right.collect::<std::result::Result<Vec<_>, _>>()?;
-        let columns = left.columns().iter().cloned().chain(right).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(to.len()));
+        let columns = left.columns().iter().cloned().map(Ok).chain(right).collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(from.len()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
 
     /// The rows that may be found.
-    fn known(&self, sought: &[ArrayRef]) -> DfResult<Arc<Indexed>> {
+    fn known(&self, sought: &[ArrayRef]) -> DfResult<Arc<Known>> {
         if let Some(key) = &self.key {
             let keys: Vec<ArrayRef> = key.iter().map(|at| Arc::clone(&sought[*at])).collect();
             let found = self.rows.get(&keys).map_err(external)?;
-            return Ok(Arc::new(self.indexed(&found.into_iter().collect::<Vec<_>>())?));
+            return Ok(Arc::new(Known::of(0, self.indexed(&found.into_iter().collect::<Vec<_>>())?)));
         }
         let mut all = self.all.lock();
+        let known = match all.take().filter(|_| self.is_own) {
+            Some(known) if known.changes == self.rows.changes() => known,
+            Some(known) => match self.since(&known)? {
+                Some(known) => Arc::new(known),
+                None => Arc::new(self.anew()?),
+            },
+            None => Arc::new(self.anew()?),
+        };
+        *all = Some(Arc::clone(&known));
+        Ok(known)
+    }
+
+    fn anew(&self) -> DfResult<Known> {
         // Before the rows are read: what changes meanwhile makes them old again.
         let changes = self.rows.changes();
-        if let Some((_, known)) = all.as_ref().filter(|(then, _)| *then == changes) {
-            return Ok(Arc::clone(known));
-        }
-        let indexed = Arc::new(self.indexed(&self.rows.scan().map_err(external)?)?);
-        *all = Some((changes, Arc::clone(&indexed)));
-        Ok(indexed)
+        Ok(Known::of(changes, self.indexed(&self.rows.scan().map_err(external)?)?))
+    }
+
+    /// The same rows as they are now; nothing if more have changed than is worth the while.
+    fn since(&self, known: &Known) -> DfResult<Option<Known>> {
+        let most = FEW.max(known.then.rows.num_rows() / A_PART);
+        let Some(Since { changes, keys: changed, rows }) =
+            self.rows.since(known.then_changes, most).map_err(external)?
+        else {
+            return Ok(None);
+        };
+        let kind = |name: &String| self.columns.field_with_name(name).map(|field| field.data_type().clone());
+        let changed = changed.iter().zip(self.rows.key()).map(|(column, name)| cast(column, &kind(name)?));
+        let changed = changed.collect::<Result<Vec<_>, ArrowError>>()?;
+        let count = changed.first().map_or(0, |column| column.len());
+        let changed = keys(&changed, count)?;
+        let gone = changed.iter().flatten().filter_map(|key| known.then.of_key.get(key)).flatten().copied().collect();
+        let (then, then_changes) = (Arc::clone(&known.then), known.then_changes);
+        Ok(Some(Known { then, then_changes, changes, gone, now: Some(self.indexed(&[rows])?) }))
     }
 
     fn indexed(&self, batches: &[RecordBatch]) -> DfResult<Indexed> {
-        let batches =
-            batches.iter().map(|rows| conform(rows, &self.columns)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let batches = batches.iter().map(|rows| conform(rows, &self.columns)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = arrow::compute::concat_batches(&self.columns, &batches)?;
+        let own = self.rows.key().iter().map(|name| rows.column_by_name(name).cloned()).collect::<Option<Vec<_>>>();
+        let own = own.filter(|own| self.key.is_none() && !own.is_empty());
+        let own = own.map(|own| keys(&own, rows.num_rows())).transpose()?.unwrap_or_default();
         if let Some(projection) = &self.projection {
             rows = rows.project(projection)?;
         }
@@ -228,7 +319,13 @@ impl LookUp {
                 at.entry(key).or_default().push(row as u32);
             }
         }
-        Ok(Indexed { rows: now.rows, at })
+        let mut of_key: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+        for (row, origin) in now.origins.values().iter().enumerate() {
+            if let Some(Some(own)) = own.get(*origin as usize) {
+                of_key.entry(own.clone()).or_default().push(row as u32);
+            }
+        }
+        Ok(Indexed { rows: now.rows, at, of_key })
     }
 }
 

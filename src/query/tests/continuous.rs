@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::direct::Still;
 use super::*;
 use crate::latest::ReferenceRows;
+use crate::latest::tests::Changing;
 
 /// What is selected, where from, and on what condition.
 const QUERIES: &[(&str, &str, &str)] = &[
@@ -141,6 +142,37 @@ proptest! {
                 first = *end;
             }
             prop_assert_eq!(lines(&found), runtime.block_on(at_once(&session, *query)), "{}", sql);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn what_is_looked_up_is_as_it_is_now(
+        puts in prop::collection::vec((0..8_i64, prop::option::of(cell()), any::<bool>()), 1..40),
+    ) {
+        let fixture = fixture(&signals(&[]), &cars(&[]));
+        let mut changing = Changing::new("doors");
+        fixture.keep("doors", Arc::clone(&changing.table) as _, None);
+        let session = service(&fixture).session();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let plan = |sql: &str| runtime.block_on(session.continuous(sql, None)).unwrap();
+        let queries = [
+            "SELECT s.n, d.id, d.a FROM signals s JOIN doors d ON d.b = s.a",
+            "SELECT s.n, d.id FROM signals s LEFT JOIN (SELECT id, b + 1 AS next FROM doors WHERE b > 0) d ON d.next = s.b",
+        ];
+        let kept: Vec<Continuous> = queries.iter().map(|sql| plan(sql)).collect();
+        let new = signals(&[(Some(1), Some(1), Some(2)), (Some(2), Some(3), Some(4)), (None, Some(0), None)]);
+        let found = |plan: &Continuous| {
+            let found = plan.run(&new, &Shared::default()).unwrap();
+            lines(&[(found.rows, found.holds)])
+        };
+        for (key, row, looks) in puts {
+            changing.put(key, row.map(|b| (Some("x"), b)));
+            for (kept, sql) in kept.iter().zip(queries).filter(|_| looks) {
+                prop_assert_eq!(found(kept), found(&plan(sql)), "{}", sql);
+            }
         }
     }
 }
