@@ -17,8 +17,8 @@ use crate::stream::{Counters, Phase, Plan};
 
 /// `system.queries`: a row per rule and stream query; counts are since it was planned first. Times are from Kafka to where
 /// all rules of the stream had looked at the rows and what they raised was handed to the sinks, or to where a stream query's
-/// rows can be seen, per batch, of the last two minutes. `ns_per_row` is what looking at a row took of a processor, on
-/// average.
+/// rows can be seen, per batch, of the last two minutes. `ns_per_row` is the time that looking at a row took,
+/// on average, waiting for a processor included.
 pub fn queries_schema() -> SchemaRef {
     schema(&[
         ("query_name", DataType::Utf8),

@@ -168,7 +168,7 @@ impl Load {
         ((self.now + self.before.0) as f64 / seconds.max(1.0)).round() as u64
     }
 
-    /// What a row takes, on average since the start.
+    /// The time that a row takes, on average since the start.
     pub fn ns_per_row(&self) -> Option<u64> {
         u64::try_from(self.busy.as_nanos()).ok()?.checked_div(self.rows)
     }
