@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{and_kleene, cast, concat, concat_batches, filter, filter_record_batch, is_null, or_kleene};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::execution::session_state::SessionState;
@@ -290,8 +290,12 @@ impl Now {
 
     fn only(self, is_in: &BooleanArray) -> DfResult<Self> {
         if is_in.true_count() == 0 {
-            // What no chain goes on with needs no columns.
-            return Ok(Self::of(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+            // Nothing is left to copy; the columns stay, for who goes on to explain a row.
+            return Ok(Self {
+                rows: self.rows.slice(0, 0),
+                origins: self.origins.slice(0, 0),
+                holds: self.holds.slice(0, 0),
+            });
         }
         Ok(Self {
             rows: filter_record_batch(&self.rows, is_in)?,

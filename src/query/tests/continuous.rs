@@ -178,6 +178,17 @@ proptest! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_filtered_out_is_explained_to_the_end() {
+    let new = signals(&[(Some(0), Some(1), None)]);
+    let session = service(&fixture(&new, &cars(&[(Some("one"), Some(3))]))).session();
+    let sql = "SELECT x.n, x.twice, c.plate FROM (SELECT n, car, a * 2 AS twice FROM signals WHERE b IS NOT NULL) x \
+               JOIN cars c ON c.id = x.car WHERE x.twice > 1";
+    let explained = session.continuous(sql, None).await.unwrap().explain(&new).unwrap();
+    let found = Explained::LookUp { table: "cars".to_owned(), found: 0 };
+    assert!(matches!(&explained[..], [Explained::Condition { holds, .. }, last] if holds.is_empty() && *last == found));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_ends_an_alert_is_told_of_every_row() {
     let new = signals(&[(Some(0), Some(1), Some(5)), (Some(0), Some(4), Some(1)), (Some(0), None, None)]);
     let session = service(&fixture(&new, &cars(&[]))).session();
