@@ -161,6 +161,7 @@ impl Loader<'_> {
                 merged.push((name, file, user));
                 continue;
             }
+            let is_reference = user.text("kind") == Some("reference");
             let below = match user.text("kind") {
                 Some("mirror") => MIRROR_DEFAULTS,
                 Some("reference") => REFERENCE_DEFAULTS,
@@ -170,7 +171,7 @@ impl Loader<'_> {
             tree.overlay(user);
             tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
-            if below == REFERENCE_DEFAULTS {
+            if is_reference {
                 tables.references.extend(reference::read(&tree, &name, &file, self.absolute, &self.problems));
             } else {
                 tables.contracts.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
