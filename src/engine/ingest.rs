@@ -270,7 +270,7 @@ impl State {
                 Err(error) => Flushed { tables, outcome: Err(error), answer: None },
             }
         };
-        self.flushing = Some(crate::task::spawn("retry", work));
+        self.flushing = Some(crate::task::spawn_behind("retry", work));
     }
 
     /// Commits before the interval is over once half a window is hot.
@@ -312,7 +312,7 @@ impl State {
             let outcome = committed.await.map(drop);
             Flushed { tables, outcome, answer: None }
         };
-        self.flushing = Some(crate::task::spawn("flush", work));
+        self.flushing = Some(crate::task::spawn_behind("flush", work));
     }
 
     async fn finish_flush(&mut self, flushed: Result<Flushed, tokio::task::JoinError>) -> Result<(), CommitError> {
@@ -360,7 +360,7 @@ impl State {
                 }
             }
         };
-        self.checkpointing = Some(crate::task::spawn("checkpoint", work));
+        self.checkpointing = Some(crate::task::spawn_behind("checkpoint", work));
     }
 
     /// The readers have stopped: commits all that is left.

@@ -1,10 +1,12 @@
 //! Background work: shutdown signal, byte budgets and fail points. Every task has a name and stops when told.
 
+mod behind;
 mod budget;
 pub mod failpoint;
 mod spawn;
 mod wall;
 
+pub use behind::spawn_behind;
 pub use budget::{Budget, Charge};
 pub use spawn::{spawn, spawn_thread};
 pub use tokio_util::sync::CancellationToken as Shutdown;

@@ -397,7 +397,9 @@ impl Keeper {
             let service = keeper.service.clone();
             let catalog = Arc::clone(&keeper.catalog);
             let source = Source { name, rows, derived, declared, states, service, catalog, flushed };
-            Writer::new(source, writing, files, manifest).run(stop).await;
+            let writer = Writer::new(source, writing, files, manifest);
+            // Whoever follows is none of it: alerts wait for that.
+            let _ = crate::task::spawn_behind("latest-flush", writer.run(stop)).await;
         });
         crate::task::spawn("latest-writer", work);
     }

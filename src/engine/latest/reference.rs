@@ -82,7 +82,7 @@ pub(super) fn begin(
                 () = writer.run(anew, &finish) => {}
             }
         });
-        crate::task::spawn("reference-writer", work);
+        crate::task::spawn_behind("reference-writer", work);
     }
     let stop = stop.clone();
     crate::task::spawn("reference", async move {

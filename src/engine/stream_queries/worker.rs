@@ -535,7 +535,7 @@ impl Worker {
             }
             Flushed { table, checkpoint, outcome: committed.map(drop) }
         };
-        self.flushing = Some(Flushing { since: Utc::now(), work: crate::task::spawn("stream-flush", work) });
+        self.flushing = Some(Flushing { since: Utc::now(), work: crate::task::spawn_behind("stream-flush", work) });
     }
 
     fn flushed(
