@@ -18,6 +18,7 @@
 #                                                 topics begin with PREFIX, MariaDB's needs a file for its HISTORY
 #   component.sh python ARGS…                     Python with the outside readers
 #   component.sh spark ARGS…                      Python with Spark and Delta
+#   component.sh flink FILE OPTION=VALUE…         Flink, which runs the statements of the file with these options
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -216,6 +217,15 @@ spark)
     # Spark would look for itself there.
     unset SPARK_HOME
     exec "$python" "$@"
+    ;;
+flink)
+    [ -d "$FLINK_HOME" ] || die "Flink is not installed yet: run scripts/setup.sh all (make bench does it)"
+    # What its own start script opens, of which it needs these.
+    opens=()
+    for package in lang net io nio lang.reflect text time util util.concurrent util.concurrent.atomic util.concurrent.locks; do
+        opens+=("--add-opens=java.base/java.$package=ALL-UNNAMED")
+    done
+    exec java "${opens[@]}" -Xmx1g -cp "$FLINK_HOME/libs/*" "$SCRIPTS/flink/Sql.java" "$@"
     ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2

@@ -11,6 +11,7 @@ MINIO_HOME=$CACHE/minio-$MINIO_VERSION
 CONNECT_HOME=$CACHE/connect-$KAFKA_VERSION-$(checksum "$SCRIPTS/connect/libs.sha256" "$SCRIPTS/versions.env")
 REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 SPARK_HOME=$CACHE/spark-$SPARK_VERSION-$(checksum "$SCRIPTS/spark/libs.sha256" "$SCRIPTS/spark/requirements.txt")
+FLINK_HOME=$CACHE/flink-$FLINK_VERSION-$(checksum "$SCRIPTS/flink/libs.sha256" "$SCRIPTS/flink/requirements.txt")
 PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
 
 say() { printf '%s\n' "$*" >&2; }

@@ -4,7 +4,7 @@
 #   setup.sh         that, and Kafka, Kafka Connect with Debezium and a schema registry (Maven), MinIO (Go), the
 #                    Python clients (pip), PostgreSQL and MariaDB (Debian packages)
 #   setup.sh all     that, and what only `make test-all` and `make bench` need: Redis (a Debian package), Spark with Delta
-#                    (pip, Maven; 450 MB)
+#                    (pip, Maven; 450 MB), Flink (pip, Maven; 320 MB)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -160,11 +160,23 @@ spark() {
     touch "$SPARK_HOME/ready"
 }
 
+flink() {
+    local made=$FLINK_HOME.part
+    rm -rf "$made"
+    jars flink "$made" || return 1
+    # The package holds the jars of a whole distribution; nothing of it need be built.
+    python3 -m pip download --quiet --no-input --no-deps --no-binary :all: --require-hashes \
+        -r "$SCRIPTS/flink/requirements.txt" -d "$made" || return 1
+    tar -xzf "$made"/*.tar.gz -C "$made/libs" --strip-components=3 --wildcards '*/deps/lib/*.jar' || return 1
+    rm "$made"/*.tar.gz
+    publish "$made" "$FLINK_HOME"
+}
+
 scope=${1:-}
 build_tools
 [ "$scope" = build ] && exit 0
 
-more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && have redis-server; }; }
+more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && [ -d "$FLINK_HOME" ] && have redis-server; }; }
 
 if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
     [ -e "$PYTHON_HOME/ready" ] && databases && have java && have setpriv && have openssl; then
@@ -191,3 +203,5 @@ fi
     step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients
 [ "$scope" != all ] || [ -e "$SPARK_HOME/ready" ] ||
     step "Spark $SPARK_VERSION with Delta $DELTA_VERSION (450 MB)" "are the Python package index and Maven Central reachable?" spark
+[ "$scope" != all ] || [ -d "$FLINK_HOME" ] ||
+    step "Flink $FLINK_VERSION (320 MB)" "are the Python package index and Maven Central reachable?" flink

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -10,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Process, Project, component, wait_until};
 
 const CARS: u64 = 10_000;
 /// One record in so many makes an alert.
@@ -87,7 +88,7 @@ fn generate(brokers: &str, topic: &str, rate: u64, stop: &AtomicBool, sent: &Ato
 }
 
 /// How long each message took from the record's sending until it is read, in microseconds, until told to stop.
-fn read(brokers: &str, topic: &str, stop: &AtomicBool, measuring: &AtomicBool) -> Vec<u64> {
+fn read(brokers: &str, topic: &str, stop: &AtomicBool, measuring: &AtomicBool, told_of: &AtomicU64) -> Vec<u64> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "bench").set("fetch.wait.max.ms", "5");
     let consumer: BaseConsumer = config.create().unwrap();
@@ -99,7 +100,10 @@ fn read(brokers: &str, topic: &str, stop: &AtomicBool, measuring: &AtomicBool) -
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
         let now = now_us();
         let told: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
-        if let Some(sent_us) = told["values"]["sent"].as_u64().filter(|_| measuring.load(Ordering::Relaxed)) {
+        // Millpond's message, and Flink's for a rule without and with a join.
+        let sent_us = ["/values/sent", "/sent", "/after/sent"].iter().find_map(|path| told.pointer(path)?.as_u64());
+        told_of.fetch_add(u64::from(sent_us.is_some()), Ordering::Relaxed);
+        if let Some(sent_us) = sent_us.filter(|_| measuring.load(Ordering::Relaxed)) {
             took.push(now.saturating_sub(sent_us));
         }
     }
@@ -145,10 +149,100 @@ fn rules(class: &str) -> BTreeMap<String, String> {
     rules
 }
 
+/// A generator of records and a reader of what is told about them.
+struct Load {
+    stop: Arc<AtomicBool>,
+    measuring: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    told: Arc<AtomicU64>,
+    generator: JoinHandle<()>,
+    reader: JoinHandle<Vec<u64>>,
+}
+
+/// What a load met between the end of the warm-up and its own.
+struct Measured {
+    records_per_second: f64,
+    cores: f64,
+    /// Sorted, in microseconds.
+    took: Vec<u64>,
+}
+
+impl Load {
+    fn start(kafka: &Kafka, topics: &Topics, rate: u64) -> Self {
+        let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (sent, told) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let generator = {
+            let (brokers, topic, stop, sent) =
+                (kafka.brokers(), topics.signals.clone(), Arc::clone(&stop), Arc::clone(&sent));
+            std::thread::spawn(move || generate(&brokers, &topic, rate, &stop, &sent))
+        };
+        let reader = {
+            let (brokers, topic, stop) = (kafka.brokers(), topics.outlier.clone(), Arc::clone(&stop));
+            let (measuring, told) = (Arc::clone(&measuring), Arc::clone(&told));
+            std::thread::spawn(move || read(&brokers, &topic, &stop, &measuring, &told))
+        };
+        Self { stop, measuring, sent, told, generator, reader }
+    }
+
+    /// Measures the process `pid`, which works by now.
+    async fn measure(self, pid: u32, before_end: impl AsyncFnOnce()) -> Measured {
+        let pause = async |what: &str, time: Duration| {
+            let began = Instant::now();
+            wait_until(what, PATIENCE, async || (began.elapsed() >= time).then_some(())).await;
+            began.elapsed().as_secs_f64()
+        };
+        pause("it is warm", WARM_UP).await;
+        self.measuring.store(true, Ordering::Relaxed);
+        let (cpu, first) = (cpu_seconds(pid), self.sent.load(Ordering::Relaxed));
+        let seconds = pause("it is measured", MEASURED).await;
+        let cores = (cpu_seconds(pid) - cpu) / seconds;
+        let records_per_second = (self.sent.load(Ordering::Relaxed) - first) as f64 / seconds;
+        before_end().await;
+        self.stop.store(true, Ordering::Relaxed);
+        self.generator.join().unwrap();
+        let mut took = self.reader.join().unwrap();
+        took.sort_unstable();
+        Measured { records_per_second, cores, took }
+    }
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { records_per_second, cores, took } = self;
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| at(took, share));
+        let count = took.len();
+        write!(
+            f,
+            "{records_per_second:.0} records/s, {cores:.2} cores; producer to consumer p50 {p50:.1} p99 {p99:.1} p99.9 {p999:.1} ms of {count}"
+        )
+    }
+}
+
+struct Topics {
+    signals: String,
+    cars: String,
+    outlier: String,
+}
+
+impl Topics {
+    /// New ones; the cars are told already.
+    async fn new(kafka: &Kafka) -> Self {
+        let (signals, cars) = (kafka.topic("signals", 2).await, kafka.topic("cars", 1).await);
+        let row = |car: u64| {
+            let row = json!({"data": {"car": car, "plate": format!("{car}")}, "metadata": {"record-type": "data", "operation": "load"}});
+            (Some(format!("{{\"car\":{car}}}").into_bytes()), Some(row.to_string().into_bytes()))
+        };
+        kafka.send(&cars, (0..CARS).map(row));
+        Self { signals, cars, outlier: kafka.topic("outlier", 1).await }
+    }
+}
+
+/// Who is measured by itself (`CLASSES`), at which rate (`RATE`), and how often (`ROUNDS`) can be chosen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a benchmark"]
 async fn bench_alerts_under_load() {
-    let rate: u64 = std::env::var("RATE").map_or(20_000, |rate| rate.parse().unwrap());
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (rate, rounds) = (number("RATE", 20_000), number("ROUNDS", 1));
     let kafka = Kafka::start().await;
     println!(
         "{rate} records/s of {} bytes, {} s after {} s",
@@ -157,68 +251,91 @@ async fn bench_alerts_under_load() {
         WARM_UP.as_secs()
     );
     let classes = std::env::var("CLASSES").unwrap_or_else(|_| "none,stateless,look-up join,1,000 rules".to_owned());
-    for class in ["none", "stateless", "look-up join", "1,000 rules"] {
-        if classes.contains(class) {
+    for _ in 0..rounds {
+        for class in
+            ["none", "stateless", "look-up join", "1,000 rules"].into_iter().filter(|class| classes.contains(class))
+        {
             run(&kafka, class, rate).await;
+            if let "stateless" | "look-up join" = class {
+                run_flink(&kafka, class, rate, "as it comes", &[], "").await;
+                run_flink(&kafka, class, rate, "lowest latency", FASTEST, FASTEST_SINK).await;
+            }
         }
     }
 }
 
 async fn run(kafka: &Kafka, class: &str, rate: u64) {
-    let (signals, cars) = (kafka.topic("signals", 2).await, kafka.topic("cars", 1).await);
-    let outlier = kafka.topic("outlier", 1).await;
+    let topics = Topics::new(kafka).await;
+    let Topics { signals, cars, outlier } = &topics;
     let mut project = Project::new(kafka.brokers(), Lake::Local)
         .commit_interval("5s")
         .toml(&format!("[sinks.outlier]\ntype = \"kafka\"\ntopic = \"{outlier}\"\n"))
-        .events("signals", &signals, SIGNALS)
+        .events("signals", signals, SIGNALS)
         .schema("cars", &format!("kind = \"mirror\"\nformat = \"dms-json\"\nkey = [\"car\"]\ntopic = \"{cars}\"\n"));
     for (name, text) in rules(class) {
         project = project.query(&name, &text);
     }
-    let row = |car: u64| {
-        let row = json!({"data": {"car": car, "plate": format!("{car}")}, "metadata": {"record-type": "data", "operation": "load"}});
-        (Some(format!("{{\"car\":{car}}}").into_bytes()), Some(row.to_string().into_bytes()))
-    };
-    kafka.send(&cars, (0..CARS).map(row));
     let millpond = Millpond::serve(&project).await;
-    let (stop, measuring, sent) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let generator = {
-        let (brokers, stop, sent) = (kafka.brokers(), Arc::clone(&stop), Arc::clone(&sent));
-        std::thread::spawn(move || generate(&brokers, &signals, rate, &stop, &sent))
-    };
-    let reader = {
-        let (brokers, stop, measuring) = (kafka.brokers(), Arc::clone(&stop), Arc::clone(&measuring));
-        std::thread::spawn(move || read(&brokers, &outlier, &stop, &measuring))
-    };
+    let load = Load::start(kafka, &topics, rate);
     if class != "none" {
         let running = "SELECT count(*) AS n FROM system.queries WHERE state = 'running'";
         let count = rules(class).len() as i64;
         wait_until("all rules run", PATIENCE, async || (millpond.number(running).await == Some(count)).then_some(()))
             .await;
     }
-    let warm = Instant::now();
-    wait_until("it is warm", PATIENCE, async || (warm.elapsed() >= WARM_UP).then_some(())).await;
-    measuring.store(true, Ordering::Relaxed);
-    let (cpu, began, first) = (cpu_seconds(millpond.process().id()), Instant::now(), sent.load(Ordering::Relaxed));
-    wait_until("it is measured", PATIENCE, async || (began.elapsed() >= MEASURED).then_some(())).await;
-    let cores = (cpu_seconds(millpond.process().id()) - cpu) / began.elapsed().as_secs_f64();
-    let achieved = (sent.load(Ordering::Relaxed) - first) as f64 / began.elapsed().as_secs_f64();
-    let inner = millpond
-        .sql("SELECT p50_us, p99_us, p999_us, rows, fired FROM system.queries WHERE query_name = 'first'")
-        .await;
-    let lag = millpond.number("SELECT max(lag) AS n FROM system.ingest").await.unwrap_or(0);
-    stop.store(true, Ordering::Relaxed);
-    generator.join().unwrap();
-    let mut took = reader.join().unwrap();
-    took.sort_unstable();
-    println!(
-        "  {class:<14} {achieved:.0} records/s, {cores:.2} cores, lag {lag}; producer to consumer p50 {:.1} p99 {:.1} p99.9 {:.1} ms of {}; inside: {}",
-        at(&took, 0.5),
-        at(&took, 0.99),
-        at(&took, 0.999),
-        took.len(),
-        json!(inner)
-    );
+    let (mut inner, mut lag) = (Vec::new(), 0);
+    let measured = load.measure(millpond.process().id(), async || {
+        inner = millpond
+            .sql("SELECT p50_us, p99_us, p999_us, rows, fired FROM system.queries WHERE query_name = 'first'")
+            .await;
+        lag = millpond.number("SELECT max(lag) AS n FROM system.ingest").await.unwrap_or(0);
+    });
+    println!("  {class:<14} Millpond: {}; lag {lag}; inside: {}", measured.await, json!(inner));
     assert_eq!(millpond.stop().await, Some(0));
+}
+
+/// The options with which Flink waits for nothing; the other, of the table that it writes to, is of Kafka's client.
+const FASTEST: &[&str] = &["execution.buffer-timeout.interval=0 ms", "pipeline.object-reuse=true"];
+const FASTEST_SINK: &str = ", 'properties.linger.ms' = '0'";
+
+/// The first rule of the class in Flink's SQL. A join tells changes, so it needs a format that has words for them.
+fn statements(class: &str, kafka: &Kafka, topics: &Topics, sink: &str) -> String {
+    let Topics { signals, cars, outlier } = topics;
+    let brokers = kafka.brokers();
+    let (written, select) = match class {
+        "stateless" => {
+            ("car BIGINT, sent BIGINT, speed DOUBLE", "SELECT car, sent, vehicle.speed FROM signals WHERE alarm")
+        }
+        _ => (
+            "car BIGINT, sent BIGINT, plate STRING",
+            "SELECT s.car, s.sent, c.data.plate FROM signals s JOIN cars c ON c.car = s.car AND c.data.plate <> 'x' WHERE s.alarm",
+        ),
+    };
+    let format = if class == "stateless" { "json" } else { "debezium-json" };
+    format!(
+        "CREATE TABLE signals (car BIGINT, sent BIGINT, alarm BOOLEAN, vehicle ROW<speed DOUBLE>) WITH (
+            'connector' = 'kafka', 'topic' = '{signals}', 'properties.bootstrap.servers' = '{brokers}',
+            'properties.group.id' = 'flink', 'scan.startup.mode' = 'latest-offset', 'format' = 'json');
+        CREATE TABLE cars (car BIGINT, data ROW<plate STRING>, PRIMARY KEY (car) NOT ENFORCED) WITH (
+            'connector' = 'upsert-kafka', 'topic' = '{cars}', 'properties.bootstrap.servers' = '{brokers}',
+            'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY');
+        CREATE TABLE outlier ({written}) WITH (
+            'connector' = 'kafka', 'topic' = '{outlier}', 'properties.bootstrap.servers' = '{brokers}',
+            'format' = '{format}'{sink});
+        INSERT INTO outlier {select}"
+    )
+}
+
+async fn run_flink(kafka: &Kafka, class: &str, rate: u64, how: &str, options: &[&str], sink: &str) {
+    let topics = Topics::new(kafka).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rule.sql");
+    std::fs::write(&file, statements(class, kafka, &topics, sink)).unwrap();
+    let mut command = component(&["flink", file.to_str().unwrap()]);
+    command.args(options);
+    let load = Load::start(kafka, &topics, rate);
+    let flink = Process::spawn("flink", &command, &folder.path().join("flink.log"));
+    let told = Arc::clone(&load.told);
+    flink.wait_ready(PATIENCE, async || told.load(Ordering::Relaxed) > 0).await;
+    println!("  {class:<14} Flink, {how}: {}", load.measure(flink.id(), async || ()).await);
 }

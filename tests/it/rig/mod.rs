@@ -36,7 +36,7 @@ pub use kafka::{Kafka, Received, Sender, Sent};
 pub use ledger::{Ledger, Report};
 pub use millpond::{Lake, Millpond, Project};
 pub use minio::{Minio, credentials, store};
-pub use process::Process;
+pub use process::{Process, component};
 pub use proxy::{Fault, Proxy, Rule, RuleId};
 pub use registry::Registry;
 pub use smtp::{Smtp, certificate};
