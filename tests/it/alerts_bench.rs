@@ -237,9 +237,9 @@ impl Topics {
     }
 }
 
-/// Who is measured by itself (`CLASSES`), at which rate (`RATE`), and how often (`ROUNDS`) can be chosen.
+/// What is measured (`CLASSES`), at which rate (`RATE`) and how often (`ROUNDS`) can be chosen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a benchmark"]
+#[ignore = "a measurement of ten minutes; needs Flink; make bench runs it, with MILLPOND_EXECUTABLE for an optimised build"]
 async fn bench_alerts_under_load() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (rate, rounds) = (number("RATE", 20_000), number("ROUNDS", 1));

@@ -137,7 +137,7 @@ fn ten_thousand_mutated_messages() {
 }
 
 #[test]
-#[ignore = "a minute"]
+#[ignore = "a minute; make test-all runs it"]
 fn a_million_mutated_messages() {
     every_mutated_record_is_accounted_for(1_000_000, 2);
 }
