@@ -91,8 +91,10 @@ fn discard(folder: &Path) {
     }
 }
 
+/// Where the folders of this run are; `MILLPOND_TEST_FOLDER` puts them elsewhere, as in memory for a measurement.
 static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let parent = std::env::var("MILLPOND_TEST_FOLDER").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+    let parent = Path::new(&parent);
     sweep(parent);
     let run = parent.join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&run).unwrap();
