@@ -28,7 +28,6 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::commit::machine::Outcome;
@@ -505,16 +504,11 @@ async fn stage(
     schema: &SchemaRef,
     stop: &Shutdown,
 ) -> Result<Vec<Add>, CommitError> {
-    let rows = Arc::new(rows);
     let mut adds = Vec::with_capacity(buckets.len());
     for (bucket, places) in buckets {
-        let (rows, to) = (Arc::clone(&rows), Arc::clone(schema));
-        let rows = blocking(table.name(), move || Ok(gather(&rows, bucket, &places, &to)?)).await?;
+        let rows = gather(&rows, bucket, &places, schema).map_err(TableError::from)?;
         let staged = loop {
-            let (rows, schema, to) = ([rows.clone()], Arc::clone(schema), table.clone());
-            // Encoding takes a processor for a while, which others wait for.
-            let runtime = Handle::current();
-            match blocking(table.name(), move || runtime.block_on(to.stage(&rows, &schema))).await {
+            match table.stage(std::slice::from_ref(&rows), schema).await {
                 Ok(staged) => break staged,
                 Err(error) => table.warn("data files not written, trying again", &error),
             }
@@ -537,13 +531,6 @@ fn gather(
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::new(Int32Array::from_value(bucket.cast_signed(), rows.num_rows())));
     RecordBatch::try_new(Arc::clone(schema), columns)
-}
-
-async fn blocking<T: Send + 'static>(
-    table: &str,
-    work: impl FnOnce() -> Result<T, TableError> + Send + 'static,
-) -> Result<T, TableError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| unwritable(table, &error))?
 }
 
 /// The columns of the Delta table for rows with these columns: all nullable, in types that every engine reads, and the

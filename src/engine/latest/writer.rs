@@ -218,7 +218,7 @@ impl Writer {
             if anew {
                 files.clear();
             }
-            let sidecar = tokio::task::block_in_place(|| sidecar(&state.table, &slots))?;
+            let sidecar = sidecar(&state.table, &slots)?;
             if !sidecar.is_empty() {
                 let sidecar = self.files.write_sidecar(sidecar, &self.writing.abort).await?;
                 bytes += sidecar.bytes;
@@ -241,7 +241,7 @@ impl Writer {
             Some(buckets) if !(self.whole || present.is_other || is_outgrown(buckets)) => (buckets, false),
             _ => (((count / BUCKET_ROWS) as u32).next_power_of_two().clamp(1, MOST_BUCKETS), true),
         };
-        let flush = tokio::task::block_in_place(|| self.divide(rows, &touched, buckets, whole)).map_err(arrow)?;
+        let flush = self.divide(rows, &touched, buckets, whole).map_err(arrow)?;
         Ok(Some(Cut { sources, present, flush, buckets, bytes }))
     }
 
@@ -274,7 +274,7 @@ impl Writer {
 
     /// All rows of the table as they are now, one batch at least.
     async fn rows(&self) -> Result<Vec<RecordBatch>> {
-        let rows = tokio::task::block_in_place(|| self.source.rows.scan())?;
+        let rows = self.source.rows.scan()?;
         let rows = if rows.is_empty() { vec![RecordBatch::new_empty(self.source.rows.schema())] } else { rows };
         let Some(sql) = &self.source.derived else { return Ok(rows) };
         let schema = rows[0].schema();
