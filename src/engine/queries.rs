@@ -150,9 +150,10 @@ fn note(rule: &Rule, plan: &Plan) -> String {
     let query = plan.query();
     let mut parts = vec![format!("{} over {}", plan.class(rule), query.stream())];
     parts.extend(query.look_ups().into_iter().map(look_up));
-    if rule.waits() {
+    if plan.ordered() {
         parts.push("keeps the rows of the last seconds, in order of their times".to_owned());
     }
+    parts.extend(query.memory().map(|memory| format!("keeps {}", memory.describe())));
     let to = if rule.to.is_empty() { "told to nobody".to_owned() } else { format!("told to {}", rule.to.join(", ")) };
     format!("alert {}: {}; {to}", rule.name, parts.join("; "))
 }

@@ -40,14 +40,18 @@ pub(super) fn columns(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch)
 
 /// An expression that can be computed of rows with these columns.
 pub(super) fn physical(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
-    // Some functions are something simpler until then.
+    let expression = simplified(expression, schema, state)?;
+    state.create_physical_expr(expression, schema)
+}
+
+/// The same expression, without those that are something simpler in the end.
+pub(super) fn simplified(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Expr> {
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
         .with_config_options(Arc::clone(state.config_options()))
         .with_query_execution_start_time(state.execution_props().query_execution_start_time)
         .build();
-    let expression = ExprSimplifier::new(context).simplify(expression.clone())?;
-    state.create_physical_expr(expression, schema)
+    ExprSimplifier::new(context).simplify(expression.clone())
 }
 
 /// Whether an expression, its parts aside, is of another value when the same rows are computed again: by the time, by

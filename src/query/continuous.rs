@@ -5,10 +5,17 @@
 //! ```
 //! The first table of FROM is the stream; what is joined to it is looked up as it is at that moment. The WHERE of the
 //! query is a condition and no filter: true, false, or unknown, which is told apart.
+//!
+//! A query that looks back keeps something of the rows that it has seen. Its steps are two chains: those that rows go
+//! through before they are kept ([`Continuous::enter`]), and those of what is said of them ([`Continuous::run`]).
 
 mod condition;
+mod look_back;
 mod look_up;
+mod memory;
 mod unnest;
+mod whole;
+mod windowed;
 
 use std::sync::Arc;
 
@@ -16,10 +23,10 @@ use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, Rec
 use arrow::compute::{and_kleene, cast, concat, concat_batches, filter, filter_record_batch, is_null, or_kleene};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::common::{DFSchema, Result as DfResult, exec_err};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, TableScan};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::Statement as Ast;
 use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement};
@@ -27,14 +34,20 @@ use serde::{Deserialize, Serialize};
 
 pub use self::condition::Shared;
 pub use self::look_up::By;
+pub use self::memory::{Kept, Memory, Said};
 
 use self::condition::{Asked, Columns, Condition};
+use self::look_back::LookBack;
 use self::look_up::LookUp;
+use self::memory::Keeps;
 use self::unnest::Unnest;
+use self::whole::Whole;
+use self::windowed::Windowed;
 use super::compute::{self, Compute, is_unsteady};
+use super::windows::{self, Cut};
 use super::{error, parse};
 use crate::error::{Error, Kind, Result};
-use crate::schema::conform;
+use crate::schema::{change, conform, fixed};
 
 /// Name of the column that is added to what is selected.
 const ADDED: &str = "__more";
@@ -43,12 +56,20 @@ const ADDED: &str = "__more";
 #[derive(Debug)]
 pub struct Continuous {
     stream: String,
-    /// The stream's columns that it was planned with.
+    /// What rows go through before they are kept, and what keeps them.
+    before: Option<(Chain, Memory)>,
+    chain: Chain,
+    /// Of each column that is selected, the column of the stream that it is, if it is one.
+    selected: Vec<Option<String>>,
+}
+
+/// Steps that follow each other.
+#[derive(Debug)]
+struct Chain {
+    /// The columns that they were planned with.
     columns: Columns,
     steps: Vec<Step>,
     schema: SchemaRef,
-    /// Of each column that is selected, the column of the stream that it is, if it is one.
-    selected: Vec<Option<String>>,
     /// The last column was added to what is selected, and rows of which the condition is false are handed out, too.
     has_more: bool,
 }
@@ -74,6 +95,8 @@ enum Step {
     /// A part of the condition.
     Condition(Condition),
     LookUp(Box<LookUp>),
+    /// What comes before it is kept: it is no step of a chain, but stands between two.
+    Keeps(Box<Keeps>),
     Unnest(Unnest),
     /// What several chains make of the rows, one after the other.
     Union(Vec<Vec<Step>>, SchemaRef),
@@ -96,13 +119,16 @@ impl Continuous {
         let scan = spine(plan, state, true, &mut steps)?;
         let columns = plan.schema().columns().into_iter().map(Expr::Column);
         let selected = columns.map(|column| column_of(plan, &column).map(str::to_owned)).collect();
-        Ok(Self {
-            selected,
-            stream: scan.table_name.table().to_owned(),
-            columns: Columns::new(scan.projected_schema.inner()),
-            steps,
-            schema: Arc::clone(plan.schema().inner()),
-            has_more,
+        let (stream, columns) = (scan.table_name.table().to_owned(), scan.projected_schema.inner());
+        let schema = Arc::clone(plan.schema().inner());
+        let columns = Columns::new(columns);
+        Ok(match memory::between(steps, plan)? {
+            (steps, None) => Self { stream, before: None, chain: Chain { columns, steps, schema, has_more }, selected },
+            (first, Some((memory, after))) => {
+                let before = Chain { columns, steps: first, schema: memory.reads(), has_more: false };
+                let chain = Chain { columns: Columns::new(&memory.gives()), steps: after, schema, has_more };
+                Self { stream, before: Some((before, memory)), chain, selected }
+            }
         })
     }
 
@@ -126,25 +152,46 @@ impl Continuous {
             }
         }
         let mut found = Vec::new();
-        of(&self.steps, &mut found);
+        self.before.iter().for_each(|(before, _)| of(&before.steps, &mut found));
+        of(&self.chain.steps, &mut found);
         found
+    }
+
+    /// What it keeps of the rows that it has seen; nothing if it looks at each by itself.
+    pub fn memory(&self) -> Option<&Memory> {
+        self.before.as_ref().map(|(_, memory)| memory)
+    }
+
+    /// The same, if it keeps nothing; otherwise a refusal, for `who` cannot.
+    pub fn row_by_row(self, who: &str) -> Result<Self> {
+        if self.before.is_none() {
+            return Ok(self);
+        }
+        let error = Error::new(Kind::Query, format!("{who} looks at one row at a time: it has no window functions"));
+        Err(error.hint("an alert may look back at rows"))
     }
 
     /// The column of the stream that a selected column is; nothing if it is made of others, or looked up.
     pub fn stream_column(&self, selected: &str) -> Option<&str> {
-        self.selected[self.schema.index_of(selected).ok()?].as_deref()
+        self.selected[self.chain.schema.index_of(selected).ok()?].as_deref()
     }
 
     /// What it selects.
     pub fn schema(&self) -> SchemaRef {
-        let fields = self.schema.fields();
-        Arc::new(arrow::datatypes::Schema::new(fields[..fields.len() - usize::from(self.has_more)].to_vec()))
+        let fields = self.chain.schema.fields();
+        Arc::new(arrow::datatypes::Schema::new(fields[..fields.len() - usize::from(self.chain.has_more)].to_vec()))
     }
 
-    /// Runs over rows of the stream. Those of which the condition is false are left out, unless they are wanted. What is
-    /// `shared` is only ever of these rows.
+    /// Runs over rows of the stream, or over those that its memory gives, if it has one. Those of which the condition is
+    /// false are left out, unless they are wanted. What is `shared` is only ever of these rows.
     pub fn run(&self, batch: &RecordBatch, shared: &Shared) -> Result<Found> {
-        self.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
+        self.chain.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
+    }
+
+    /// What its memory keeps of rows of the stream.
+    pub fn enter(&self, batch: &RecordBatch, shared: &Shared) -> Result<Found> {
+        let chain = self.before.as_ref().map_or(&self.chain, |(before, _)| before);
+        chain.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
     }
 
     /// What each step says of one row of the stream; nothing ends it early.
@@ -154,10 +201,13 @@ impl Continuous {
 
     fn explained(&self, row: &RecordBatch) -> DfResult<Vec<Explained>> {
         let mut explained = Vec::new();
-        explain(&self.steps, Now::of(conform(row, &self.columns.schema)?), &mut explained)?;
+        let chain = self.before.as_ref().map_or(&self.chain, |(before, _)| before);
+        explain(&chain.steps, Now::of(conform(row, &chain.columns.schema)?), &mut explained)?;
         Ok(explained)
     }
+}
 
+impl Chain {
     fn found(&self, batch: &RecordBatch, shared: &Shared) -> DfResult<Found> {
         let (rows, asked) = shared.rows(batch, &self.columns)?;
         let now = run(&self.steps, Now::of(rows), self.has_more, &self.schema, Some(&asked))?;
@@ -256,6 +306,7 @@ impl Step {
                 if may_hold.true_count() == count { Ok(now) } else { now.only(&may_hold) }
             }
             Self::LookUp(look_up) => look_up.run(now),
+            Self::Keeps(_) => exec_err!("rows are kept between two chains"),
             Self::Unnest(unnest) => unnest.run(now),
             Self::Union(chains, schema) => {
                 let parts = chains.iter().map(|chain| run(chain, now.clone(), keeps_false, schema, asked));
@@ -393,6 +444,32 @@ fn spine<'a>(
             steps.push(Step::LookUp(Box::new(LookUp::of(join, state)?)));
             Ok(scan)
         }
+        LogicalPlan::Window(window) => {
+            let scan = spine(&window.input, state, false, steps)?;
+            let keeps = match window_column(&window.input) {
+                Some(start) if look_back::is_in_order_of(start, window) => {
+                    Keeps::LookBack(LookBack::of(window, start, state)?)
+                }
+                Some(_) => Keeps::Whole(Box::new(Whole::of(plan, &window.input, state)?)),
+                None => Keeps::LookBack(LookBack::of(window, time_of(scan), state)?),
+            };
+            steps.push(Step::Keeps(Box::new(keeps)));
+            Ok(scan)
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let scan = spine(&aggregate.input, state, false, steps)?;
+            let keeps = match window_column(&aggregate.input) {
+                Some(_) => Keeps::Whole(Box::new(Whole::of(plan, &aggregate.input, state)?)),
+                None => Keeps::Windowed(Windowed::of(aggregate, time_of(scan), state)?),
+            };
+            steps.push(Step::Keeps(Box::new(keeps)));
+            Ok(scan)
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) if window_column(input).is_some() => {
+            let scan = spine(input, state, false, steps)?;
+            steps.push(Step::Keeps(Box::new(Keeps::Whole(Box::new(Whole::of(plan, input, state)?)))));
+            Ok(scan)
+        }
         LogicalPlan::Unnest(unnest) => {
             let scan = spine(&unnest.input, state, is_top, steps)?;
             steps.push(Step::Unnest(Unnest::of(unnest)?));
@@ -405,6 +482,9 @@ fn spine<'a>(
                 let scan = spine(input, state, is_top, &mut chain)?;
                 if of.is_some_and(|of| of.table_name != scan.table_name) {
                     return Err(refused("UNION ALL of several streams", "write a query for each of them"));
+                }
+                if chain.iter().any(|step| matches!(step, Step::Keeps(_))) {
+                    return Err(refused("a window inside of UNION ALL", "write a query for each part"));
                 }
                 of = Some(scan);
                 chains.push(chain);
@@ -443,6 +523,51 @@ fn conditioned<'a>(
     Ok(scan)
 }
 
+/// The column that says when rows of a stream happened.
+fn time_of(scan: &TableScan) -> &'static str {
+    let is_of_changes = scan.projected_schema.has_column_with_unqualified_name(change::OP);
+    if is_of_changes { change::SOURCE_TIME } else { fixed::EVENT_TIME }
+}
+
+/// How an expression over the rows of `plan` cuts time, and the column of the stream that it cuts; nothing if it does not.
+fn cut_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<(&'a str, Cut)> {
+    let mut expression = expression;
+    while let Expr::Alias(alias) = expression {
+        expression = &alias.expr;
+    }
+    if let Some((time, cut)) = windows::cut(expression) {
+        return Some((column_of(plan, time)?, cut));
+    }
+    let Expr::Column(column) = expression else { return None };
+    let at = plan.schema().maybe_index_of_column(column)?;
+    let inner = |input: &LogicalPlan, at: usize| Some(Expr::Column(input.schema().columns().into_iter().nth(at)?));
+    match plan {
+        LogicalPlan::Projection(projection) => cut_of(&projection.input, &projection.expr[at]),
+        LogicalPlan::SubqueryAlias(alias) => cut_of(&alias.input, &inner(&alias.input, at)?),
+        LogicalPlan::Filter(filter) => cut_of(&filter.input, expression),
+        LogicalPlan::Window(window) => cut_of(&window.input, &inner(&window.input, at)?),
+        LogicalPlan::Join(join) => cut_of(&join.left, &inner(&join.left, at)?),
+        LogicalPlan::Unnest(unnest) => cut_of(&unnest.input, &inner(&unnest.input, unnest.dependency_indices[at])?),
+        _ => None,
+    }
+}
+
+/// The column of an aggregate over windows that says which window a row is of, if there is such an aggregate below.
+fn window_column(plan: &LogicalPlan) -> Option<&str> {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => {
+            let is_window = |group: &Expr| cut_of(&aggregate.input, group).is_some();
+            match aggregate.group_expr.iter().position(is_window) {
+                Some(at) => Some(aggregate.schema.field(at).name()),
+                None => window_column(&aggregate.input),
+            }
+        }
+        LogicalPlan::Join(join) => window_column(&join.left),
+        LogicalPlan::TableScan(_) | LogicalPlan::Union(_) => None,
+        other => window_column(other.inputs().into_iter().next()?),
+    }
+}
+
 fn has_columns(schema: &DFSchema, expression: &Expr) -> bool {
     expression.column_refs().into_iter().all(|column| schema.has_column(column))
 }
@@ -453,11 +578,10 @@ fn physical(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Resul
 
 fn unknown(plan: &LogicalPlan) -> Error {
     match plan {
-        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => refused(
+        LogicalPlan::Distinct(_) => refused(
             "rows of a stream put together without a window",
-            "a continuous query looks at one row of the stream at a time",
+            "GROUP BY the columns and tumble(event_time, INTERVAL '1 minute'), or hop or session",
         ),
-        LogicalPlan::Window(_) => refused("a window function", "it looks at one row of the stream at a time"),
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => refused("ORDER BY or LIMIT: a stream has no end", ""),
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             refused("FROM names no table", "the first table of FROM is the stream")
@@ -476,6 +600,14 @@ fn column_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<&'a str> {
             column_of(&alias.input, &Expr::Column(alias.input.schema().columns().swap_remove(at)))
         }
         LogicalPlan::Filter(filter) => column_of(&filter.input, expression),
+        LogicalPlan::Window(window) => {
+            let inner = window.input.schema().columns().into_iter().nth(at)?;
+            column_of(&window.input, &Expr::Column(inner))
+        }
+        // What it gives is named by itself: its rows are not those of the stream.
+        LogicalPlan::Aggregate(aggregate) => {
+            (at < aggregate.group_expr.len()).then(|| aggregate.schema.field(at).name().as_str())
+        }
         LogicalPlan::Join(join) if has_columns(join.left.schema(), expression) => column_of(&join.left, expression),
         LogicalPlan::Unnest(unnest) => {
             let of = unnest.dependency_indices[at];

@@ -36,6 +36,7 @@ mod stores;
 mod system_table;
 mod table;
 mod threads;
+mod windows;
 pub mod wire;
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ use datafusion::catalog::TableProvider;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-pub use continuous::{By, Continuous, Explained, Found, Shared};
+pub use continuous::{By, Continuous, Explained, Found, Kept, Memory, Said, Shared};
 pub use datafusion::common::ScalarValue;
 pub use latest::KeyedTable;
 pub use parse::{Script, is_subscription, split};

@@ -8,6 +8,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use url::Url;
@@ -18,7 +19,7 @@ use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
-use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, error, geo};
+use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, error, geo, windows};
 use crate::error::Result;
 
 /// How queries run.
@@ -172,7 +173,15 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         // table functions only those that count.
         .with_file_formats(Vec::new())
         .with_table_factories(std::collections::HashMap::new())
+        .with_analyzer_rules(analyzer_rules())
         .with_physical_optimizer_rule(Arc::new(JoinsYield));
-    builder.scalar_functions().get_or_insert_default().extend(geo::functions());
+    let functions = builder.scalar_functions().get_or_insert_default();
+    functions.extend(geo::functions().into_iter().chain(windows::functions()));
     builder.build()
+}
+
+/// The usual ones, behind the one that says what windows are.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let windows: Arc<dyn AnalyzerRule + Send + Sync> = Arc::new(windows::Windows);
+    std::iter::once(windows).chain(Analyzer::new().rules).collect()
 }

@@ -23,7 +23,7 @@ use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
 use super::threads::Threads;
-use super::{NewRows, PUBLIC, SYSTEM, error, parse, wire};
+use super::{NewRows, PUBLIC, SYSTEM, error, parse, windows, wire};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
 
@@ -153,7 +153,11 @@ impl Session {
     pub(super) async fn plan_continuous(&self, sql: &str, statement: Ast, has_more: bool) -> Result<Continuous> {
         let (catalog, state) = self.pinned();
         let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
-        let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
+        let plan = windows::expand(plan, false).map_err(|cause| error::from_datafusion(cause, sql))?;
+        // What a session is the stream knows itself.
+        let mut analyzer = state.analyzer().clone();
+        analyzer.rules.retain(|rule| rule.name() != windows::RULE);
+        let settled = analyzer.execute_and_check(plan, state.config_options(), |_, _| {});
         let settled = settled.map_err(|cause| error::from_datafusion(cause, sql))?;
         Continuous::of(&settled, &state, has_more)
     }

@@ -84,7 +84,8 @@ impl Statement {
                 schema
             }
             Ask::Subscribe(statement) => {
-                let query = session.plan_continuous(sql, (**statement).clone(), false).await?;
+                let query =
+                    session.plan_continuous(sql, (**statement).clone(), false).await?.row_by_row("SUBSCRIBE")?;
                 wire::schema(&query.schema())
             }
             other => answer(&session, other)?.schema(),
@@ -186,7 +187,8 @@ impl Query {
                 other => {
                     let what = match other {
                         Ask::Subscribe(statement) => {
-                            What::Follow(Arc::new(session.plan_continuous(&sql, *statement, false).await?))
+                            let query = session.plan_continuous(&sql, *statement, false).await?;
+                            What::Follow(Arc::new(query.row_by_row("SUBSCRIBE")?))
                         }
                         other => answer(&session, &other)?,
                     };

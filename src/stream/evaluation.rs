@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 
 use super::batch::{Batch, keys, object};
 use super::life::{Became, Cause, Instance, Key, Life, Micros, Said, Transition};
+use super::record::{KeptState, Rows};
 use super::rule::Rule;
 use crate::error::{Error, Kind};
-use crate::query::{Continuous, Found, Shared};
+use crate::query::{Continuous, Found, Kept, Memory, Shared};
 
 /// What an alert tells of its row.
 pub type Row = Map<String, Value>;
@@ -46,19 +47,33 @@ impl Plan {
             Some(key) => key.to_vec(),
             None => own.collect(),
         };
-        let entity = if entity.is_empty() { known.to_vec() } else { entity };
+        let entity = match query.memory().filter(|memory| !memory.gives_rows()) {
+            Some(memory) => of_windows(&rule.key, entity, memory)?,
+            None if entity.is_empty() => known.to_vec(),
+            None => entity,
+        };
         if entity.is_empty() {
             let message = format!("key: none of it is a column of {}", query.stream());
             return Err(Error::new(Kind::Query, message).hint("select a column that says whose each row is"));
         }
+        if key.is_some() && query.memory().is_some() {
+            let stream = query.stream();
+            let message = format!("{stream} has one row per key, and nothing of what was before to look back at");
+            return Err(Error::new(Kind::Query, message).hint("look back at the events table, or at __changes"));
+        }
         // A row with one per key is what its key is now, whenever its record came.
-        let (of_keys, ordered) = (key.is_some(), key.is_none() && rule.waits());
+        let (of_keys, ordered) = (key.is_some(), key.is_none() && (rule.waits() || query.memory().is_some()));
         Ok(Self { query: Arc::new(query), entity, of_keys, ordered })
     }
 
     /// The SELECT.
     pub fn query(&self) -> &Continuous {
         &self.query
+    }
+
+    /// The same, for who goes on with it elsewhere.
+    pub fn shared(&self) -> Arc<Continuous> {
+        Arc::clone(&self.query)
     }
 
     /// The columns of the stream that say whose a row is.
@@ -83,10 +98,25 @@ impl Plan {
 
     /// What runs it, in a word.
     pub fn class(&self, rule: &Rule) -> &'static str {
-        match (rule.absent_for, self.query.look_ups().is_empty()) {
-            (Some(_), _) => "absence",
-            (None, true) => "stateless",
-            (None, false) => "look-up join",
+        match (rule.absent_for, self.query.memory(), self.query.look_ups().is_empty()) {
+            (Some(_), ..) => "absence",
+            (None, Some(memory), _) => memory.class(),
+            (None, None, true) => "stateless",
+            (None, None, false) => "look-up join",
+        }
+    }
+}
+
+/// The columns of windows that say whose they are: those of the key. All that tells windows of the same time apart must
+/// be among them, so that a window says one thing of a key.
+fn of_windows(key: &[String], own: Vec<String>, memory: &Memory) -> Result<Vec<String>, Error> {
+    let missing = memory.groups().into_iter().flatten().find(|group| !own.contains(group));
+    match missing {
+        None => Ok(own),
+        Some(group) => {
+            let message = format!("key: the windows are grouped by {group}, which is not among {}", key.join(", "));
+            Err(Error::new(Kind::Query, message)
+                .hint("put all that the query groups by beside the window into the key"))
         }
     }
 }
@@ -97,6 +127,21 @@ pub struct Evaluation {
     plan: Result<Plan, Error>,
     life: Life<Row>,
     counters: Counters,
+    kept: Kept,
+    has_kept: HasKept,
+}
+
+/// How it stands with what a rule keeps of the rows that it has seen.
+#[derive(Debug, PartialEq)]
+enum HasKept {
+    /// It keeps nothing, or all that it needs.
+    All,
+    /// It begins with nothing, and history may say what it needs.
+    Nothing,
+    /// What it kept before a restart or an edit, until it is planned.
+    Before(KeptState),
+    /// That is kept again, if it is certain that no row came between: those until this time were looked at then.
+    Until(Option<Micros>),
 }
 
 /// What became of a rule's rows.
@@ -120,7 +165,8 @@ impl Evaluation {
     /// A rule of which nothing is known yet, as it is planned; one that cannot be planned waits until it can.
     pub fn new(rule: Arc<Rule>, plan: Result<Plan, Error>) -> Self {
         let life = Life::new(&rule.name, rule.terms());
-        Self { rule, plan, life, counters: Counters::default() }
+        let (counters, kept, has_kept) = (Counters::default(), Kept::default(), HasKept::Nothing);
+        Self { rule, plan, life, counters, kept, has_kept }
     }
 
     /// The rule.
@@ -133,9 +179,76 @@ impl Evaluation {
         self.plan.as_ref()
     }
 
-    /// Goes on with another plan: columns have come, or other tables are looked up.
+    /// Goes on with another plan: columns have come, or other tables are looked up. What it keeps stays if it is the
+    /// same that the new plan needs.
     pub fn replan(&mut self, plan: Result<Plan, Error>) {
+        let memory = |plan: &Result<Plan, Error>| -> Option<String> {
+            Some(plan.as_ref().ok()?.query.memory()?.fingerprint().to_owned())
+        };
+        let is_same = memory(&self.plan).is_some_and(|before| memory(&plan) == Some(before));
         self.plan = plan;
+        let Ok(plan) = &self.plan else {
+            // Rows go by while it cannot look at them.
+            if !matches!(self.has_kept, HasKept::Before(_)) {
+                (self.kept, self.has_kept) = (Kept::default(), HasKept::Nothing);
+            }
+            return;
+        };
+        if is_same {
+            return;
+        }
+        let before = std::mem::replace(&mut self.has_kept, HasKept::Nothing);
+        self.kept = Kept::default();
+        match (plan.query.memory(), before) {
+            (None, _) => self.has_kept = HasKept::All,
+            (Some(memory), HasKept::Before(before)) if before.fingerprint == memory.fingerprint() => {
+                let of_stage = |rows: Vec<Rows>| rows.into_iter().map(|rows| rows.0).collect();
+                let rows: Vec<Vec<RecordBatch>> = before.rows.into_iter().map(of_stage).collect();
+                if let Ok(kept) = memory.read(&rows, before.passed) {
+                    (self.kept, self.has_kept) = (kept, HasKept::Until(before.passed));
+                }
+            }
+            (Some(_), _) => {}
+        }
+    }
+
+    /// Goes on with what was kept before a restart, or by the same rule before it was edited, if that is of use.
+    pub fn restore_kept(&mut self, kept: Option<KeptState>) {
+        self.has_kept = kept.map_or(HasKept::Nothing, HasKept::Before);
+    }
+
+    /// What it keeps of rows, which were looked at until `passed`; nothing if that is nothing, or not all yet.
+    pub fn kept_state(&self, passed: Option<Micros>) -> Option<KeptState> {
+        let passed = match &self.has_kept {
+            HasKept::All => passed,
+            HasKept::Until(until) => *until,
+            HasKept::Before(kept) => return Some(kept.clone()),
+            HasKept::Nothing => return None,
+        };
+        let memory = self.plan.as_ref().ok()?.query.memory()?;
+        let of_stage = |rows: Vec<RecordBatch>| rows.into_iter().map(Rows).collect();
+        let rows = memory.write(&self.kept).ok()?.into_iter().map(of_stage).collect();
+        Some(KeptState { fingerprint: memory.fingerprint().to_owned(), passed, rows })
+    }
+
+    /// What it keeps of rows.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Whether it must learn from history what happened until `passed`, up to where the stream has been looked at.
+    pub fn is_cold(&mut self, passed: Option<Micros>) -> bool {
+        match self.has_kept {
+            HasKept::Until(until) if until == passed => self.has_kept = HasKept::All,
+            HasKept::Until(_) => (self.kept, self.has_kept) = (Kept::default(), HasKept::Nothing),
+            _ => {}
+        }
+        self.has_kept == HasKept::Nothing && self.plan.as_ref().is_ok_and(|plan| plan.query.memory().is_some())
+    }
+
+    /// This is what history has said.
+    pub fn warm(&mut self, kept: Kept) {
+        (self.kept, self.has_kept) = (kept, HasKept::All);
     }
 
     /// Goes on with what was known of its keys.
@@ -202,6 +315,9 @@ impl Evaluation {
     /// Time passes.
     pub fn advance(&mut self, clock: Micros, told: &mut Vec<Transition<Row>>) {
         let before = told.len();
+        if let Err(error) = self.close_windows(clock, told) {
+            self.counters.last_error = Some(error.to_string());
+        }
         self.life.advance(clock, told);
         self.count(&told[before..]);
     }
@@ -214,25 +330,105 @@ impl Evaluation {
     pub fn take(&mut self, batch: &Batch, told: &mut Vec<Transition<Row>>) -> Result<(), ArrowError> {
         let Ok(plan) = &self.plan else { return Ok(()) };
         self.counters.rows += batch.len() as u64;
-        let mut failed = None;
-        let judged = judge(&plan.query, &batch.rows, batch.shared(), &mut failed)?;
-        if let Some(reason) = failed {
-            self.counters.last_error = Some(reason);
-        }
-        let heard: usize = judged.iter().map(|(rows, _)| rows.len()).sum();
-        self.counters.failed += (batch.len() - heard) as u64;
         let (entity, before) = (plan.entity.clone(), told.len());
-        for (rows, found) in judged {
-            let heard = match rows.len() == batch.len() {
-                true => Cow::Borrowed(batch),
-                false => Cow::Owned(batch.slice(rows.start, rows.len())),
-            };
-            self.hear(&heard, &entity, &found, told);
+        match plan.query.memory() {
+            None => {
+                let (query, rows) = (Arc::clone(&plan.query), batch.rows.clone());
+                self.judge(&query, &rows, batch, batch.shared(), &entity, told)?;
+            }
+            Some(_) => self.look_back(&Arc::clone(&plan.query), batch, &entity, told)?,
         }
         for (entity, at, cause) in &batch.gone {
             self.life.take(entity, *at, cause, &[], |_| Row::new(), told);
         }
         self.count(&told[before..]);
+        Ok(())
+    }
+
+    /// Rows go through the query, and what it says of them is heard of those of `batch`.
+    fn judge(
+        &mut self,
+        query: &Continuous,
+        rows: &RecordBatch,
+        batch: &Batch,
+        shared: &Shared,
+        entity: &[String],
+        told: &mut Vec<Transition<Row>>,
+    ) -> Result<(), ArrowError> {
+        let judged = self.judged(|rows, shared| query.run(rows, shared), rows, shared)?;
+        for (rows, found) in judged {
+            let heard = match rows.len() == batch.len() {
+                true => Cow::Borrowed(batch),
+                false => Cow::Owned(batch.slice(rows.start, rows.len())),
+            };
+            self.hear(&heard, entity, &found, told);
+        }
+        Ok(())
+    }
+
+    fn judged(
+        &mut self,
+        run: impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
+        rows: &RecordBatch,
+        shared: &Shared,
+    ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
+        let mut failed = None;
+        let judged = judge(&run, rows, shared, &mut failed)?;
+        self.counters.last_error = failed.or(self.counters.last_error.take());
+        let heard: usize = judged.iter().map(|(rows, _)| rows.len()).sum();
+        self.counters.failed += (rows.num_rows() - heard) as u64;
+        Ok(judged)
+    }
+
+    /// Rows are kept, and what is said of them beside those before them is heard.
+    fn look_back(
+        &mut self,
+        query: &Continuous,
+        batch: &Batch,
+        entity: &[String],
+        told: &mut Vec<Transition<Row>>,
+    ) -> Result<(), ArrowError> {
+        let Some(memory) = query.memory() else { return Ok(()) };
+        let enter = |rows: &RecordBatch, shared: &Shared| query.enter(rows, shared);
+        for (range, found) in self.judged(enter, &batch.rows, batch.shared())? {
+            let origins: Vec<u32> = found.origins.iter().map(|row| row + range.start as u32).collect();
+            let entered = batch.only(&origins)?.into_owned();
+            let said = match memory.take(&found.rows, &entered.times, &mut self.kept) {
+                Ok(Some(said)) => said,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.counters.failed += entered.len() as u64;
+                    self.counters.last_error = Some(error.message().to_owned());
+                    continue;
+                }
+            };
+            let which = said.which.unwrap_or_default();
+            self.counters.unknown += (entered.len() - which.len()) as u64;
+            let heard = entered.only(&which)?;
+            self.judge(query, &said.rows, &heard, &Shared::default(), entity, told)?;
+        }
+        Ok(())
+    }
+
+    /// What windows say that are over is heard.
+    fn close_windows(&mut self, clock: Micros, told: &mut Vec<Transition<Row>>) -> Result<(), ArrowError> {
+        let Ok(plan) = &self.plan else { return Ok(()) };
+        let Some(memory) = plan.query.memory() else { return Ok(()) };
+        let (query, entity) = (Arc::clone(&plan.query), plan.entity.clone());
+        let closed = match memory.pass(clock, &mut self.kept) {
+            Ok(closed) => closed,
+            Err(error) => {
+                self.counters.last_error = Some(error.message().to_owned());
+                return Ok(());
+            }
+        };
+        for said in closed {
+            // No single record made a window what it is.
+            let cause = |end: &Micros| Cause { topic: query.stream().into(), partition: -1, offset: *end };
+            let causes = said.times.iter().map(cause).collect();
+            let heard = Batch::new(said.rows.clone(), said.times, causes, Vec::new());
+            self.judge(&query, &said.rows, &heard, &Shared::default(), &entity, told)?;
+        }
         Ok(())
     }
 
@@ -276,26 +472,38 @@ impl Evaluation {
     }
 }
 
-/// Runs over rows; where that fails, over their halves, so that only those rows are left out at which it does. Gives what
+/// Takes rows of the past into what a query keeps; those that cannot be judged are left out.
+pub fn remember(query: &Continuous, batch: &Batch, kept: &mut Kept) -> Result<(), ArrowError> {
+    let Some(memory) = query.memory() else { return Ok(()) };
+    let enter = |rows: &RecordBatch, shared: &Shared| query.enter(rows, shared);
+    for (range, found) in judge(&enter, &batch.rows, batch.shared(), &mut None)? {
+        let times: Vec<Micros> = found.origins.iter().map(|row| batch.times[range.start + *row as usize]).collect();
+        // Without rows that cannot be kept the others are of use all the same.
+        let _ = memory.take(&found.rows, &times, kept);
+    }
+    Ok(())
+}
+
+/// Runs a query over rows; where that fails, over their halves, so that only those rows are left out at which it does. Gives what
 /// was found in each range of rows that could be judged.
 pub(super) fn judge(
-    plan: &Continuous,
+    run: &impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
     rows: &RecordBatch,
     shared: &Shared,
     failed: &mut Option<String>,
 ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
-    judge_from(plan, 0, rows, shared, failed)
+    judge_from(run, 0, rows, shared, failed)
 }
 
 fn judge_from(
-    plan: &Continuous,
+    run: &impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
     first: usize,
     rows: &RecordBatch,
     shared: &Shared,
     failed: &mut Option<String>,
 ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
     let count = rows.num_rows();
-    let error = match plan.run(rows, shared) {
+    let error = match run(rows, shared) {
         Ok(found) => return Ok(vec![(first..first + count, found)]),
         Err(error) => error,
     };
@@ -304,8 +512,8 @@ fn judge_from(
         return Ok(Vec::new());
     }
     let half = count / 2;
-    let mut judged = judge_from(plan, first, &rows.slice(0, half), &Shared::default(), failed)?;
+    let mut judged = judge_from(run, first, &rows.slice(0, half), &Shared::default(), failed)?;
     let rest = rows.slice(half, count - half);
-    judged.extend(judge_from(plan, first + half, &rest, &Shared::default(), failed)?);
+    judged.extend(judge_from(run, first + half, &rest, &Shared::default(), failed)?);
     Ok(judged)
 }

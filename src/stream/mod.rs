@@ -24,11 +24,13 @@ mod storm;
 
 pub use self::batch::{Batch, keys, rows_as_json};
 pub use self::clock::Clock;
-pub use self::evaluation::{Counters, Evaluation, Plan, Row};
+pub use self::evaluation::{Counters, Evaluation, Plan, Row, remember};
 pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Transition};
 pub use self::message::{FIELDS, Proof, message};
 pub use self::order::Order;
-pub use self::record::{Heard, KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told};
+pub use self::record::{
+    Heard, KeptState, KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told,
+};
 pub use self::rule::{Rule, Severity};
 pub use self::selection::{Selected, Selection, StreamQuery};
 pub use self::storm::{Storm, StormLimit};

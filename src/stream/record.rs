@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::evaluation::Row;
@@ -125,6 +130,49 @@ pub struct RuleState {
     pub since: Option<BTreeMap<String, Vec<PositionState>>>,
     /// The keys.
     pub instances: Vec<(Key, Instance<Row>)>,
+    /// What is kept of rows that were looked at, if the rule looks back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptState>,
+}
+
+/// What a rule keeps of rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptState {
+    /// The same for rules that keep the same.
+    pub fingerprint: String,
+    /// Until when rows were looked at.
+    pub passed: Option<Micros>,
+    /// The rows, stage by stage.
+    pub rows: Vec<Vec<Rows>>,
+}
+
+/// Rows, written down as an Arrow IPC stream in Base64.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows(pub RecordBatch);
+
+impl Serialize for Rows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let write = || {
+            let mut bytes = Vec::new();
+            let mut writer = StreamWriter::try_new(&mut bytes, self.0.schema_ref())?;
+            writer.write(&self.0)?;
+            writer.finish()?;
+            drop(writer);
+            Ok(bytes)
+        };
+        let bytes = write().map_err(|error: ArrowError| serde::ser::Error::custom(error))?;
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        let mut rows = StreamReader::try_new(bytes.as_slice(), None).map_err(serde::de::Error::custom)?;
+        let first = rows.next().ok_or_else(|| serde::de::Error::custom("no rows"))?;
+        first.map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Why bytes are no record.

@@ -80,7 +80,12 @@ impl Selection {
     pub fn select(&self, rows: &RecordBatch, counters: &mut Counters) -> Result<Selected, ArrowError> {
         counters.rows += rows.num_rows() as u64;
         let mut failed = None;
-        let judged = judge(&self.query, rows, &Shared::default(), &mut failed)?;
+        let judged = judge(
+            &|rows: &RecordBatch, shared: &Shared| self.query.run(rows, shared),
+            rows,
+            &Shared::default(),
+            &mut failed,
+        )?;
         let heard: usize = judged.iter().map(|(range, _)| range.len()).sum();
         counters.failed += (rows.num_rows() - heard) as u64;
         counters.last_error = failed.or(counters.last_error.take());

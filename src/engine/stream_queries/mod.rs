@@ -116,7 +116,7 @@ pub fn kept(
 
 /// The SELECT of a stream query, or why it cannot be run.
 pub async fn plan(query: &StreamQuery, service: &Service, catalog: &EngineCatalog) -> Result<Continuous> {
-    let select = service.session().continuous(&query.sql, None).await?;
+    let select = service.session().continuous(&query.sql, None).await?.row_by_row("a stream query")?;
     let stream = select.stream();
     let is_kept = catalog.kept.load().values().any(|kept| kept.rows.name() == stream);
     if is_kept {

@@ -13,6 +13,7 @@ mod runner;
 mod source;
 mod state;
 mod status;
+mod warm;
 mod work;
 
 use std::collections::BTreeMap;

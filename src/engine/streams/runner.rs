@@ -18,13 +18,14 @@ use super::journal::Journal;
 use super::restore::{Restored, restore};
 use super::source::{Source, Taken};
 use super::state::{self, positions, state};
+use super::warm::Warming;
 use super::work::{Feed, Stream, Work, ends, fingerprints};
 use crate::deliver::{Message, Sinks};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind};
 use crate::lake::{Lake, Positions};
 use crate::query::Service;
-use crate::stream::{Batch, Micros, Order, PositionState, Proof, Row, Rule, State, Told, Transition, message};
+use crate::stream::{Batch, Micros, Order, Plan, PositionState, Proof, Row, Rule, State, Told, Transition, message};
 use crate::task::{self, Shutdown};
 
 /// How often the time of a stream is looked at …
@@ -199,6 +200,7 @@ impl Runner {
             let rule = rules.iter().find(|rule| rule.name == name).cloned();
             let rule = Rule { key: before.key, ..rule.unwrap_or_else(|| Rule::gone(&name)) };
             let mut work = Work::new(rule, before.instances, before.stream);
+            work.evaluation.restore_kept(before.kept);
             let since = |since: BTreeMap<String, Vec<PositionState>>| {
                 Arc::new(since.iter().map(|(table, states)| (table.clone(), positions(states))).collect())
             };
@@ -215,9 +217,12 @@ impl Runner {
                         info!(rule = name, "the rule's key is another: it begins anew");
                         self.end(&mut before, desk, "the rule's key is another");
                     }
+                    let passed = before.feed().and_then(|feed| desk.streams.get(&feed)?.order.passed());
+                    let kept = before.evaluation.kept_state(passed).filter(|_| before.warming.is_none());
                     let known = before.evaluation.life().instances();
                     let known = known.map(|(key, instance)| (Arc::clone(key), instance.clone()));
                     let mut work = Work::new(rule, known, before.stream.clone());
+                    work.evaluation.restore_kept(kept);
                     (work.told, work.since) = (before.told, before.since);
                     work
                 }
@@ -369,8 +374,41 @@ impl Runner {
             if stream.clocked_at.is_none_or(|at| at.elapsed() >= TICK) {
                 (stream.clock, stream.clocked_at) = (stream.source.now(&self.catalog), Some(Instant::now()));
             }
+            self.warm(journal, feed, stream);
             if let Err(error) = self.evaluate(journal, feed, stream, &taken, &missed) {
                 warn!(stream = feed.0, error = %error, "rows not evaluated");
+            }
+        }
+    }
+
+    /// Rules that look back learn from history what they would have kept, and go on with what has come meanwhile.
+    fn warm(&self, journal: &Journal, feed: &Feed, stream: &Stream) {
+        let mut all = self.streams.work.lock();
+        for work in all.values_mut().filter(|work| feed.1 && work.reads(feed)) {
+            if let Some(mut warming) = work.warming.take() {
+                let memory = work.evaluation.plan().ok().and_then(|plan| plan.query().memory());
+                match warming.learned(memory) {
+                    None => {
+                        work.warming = Some(warming);
+                        continue;
+                    }
+                    Some((Some(kept), waiting)) => {
+                        let rule = &work.evaluation.rule().name;
+                        info!(rule, rows = kept.rows(), "the rule has what it looks back at");
+                        work.evaluation.warm(kept);
+                        for batch in waiting {
+                            if let Err(error) = self.take(journal, work, &stream.source, &batch) {
+                                warn!(stream = feed.0, error = %error, "rows not evaluated");
+                            }
+                        }
+                    }
+                    Some((None, _)) => {}
+                }
+            }
+            if work.evaluation.is_cold(stream.order.passed())
+                && let Ok(plan) = work.evaluation.plan()
+            {
+                work.warming = Warming::start(&work.evaluation.rule().name, plan, stream, &self.service);
             }
         }
     }
@@ -380,7 +418,8 @@ impl Runner {
     async fn missed(&self, feed: &Feed, source: &Source) -> Missed {
         let since: Vec<_> = {
             let work = self.streams.work.lock();
-            let is_of = |work: &&Work| work.reads(feed) && work.evaluation.plan().is_ok_and(|plan| !plan.of_keys());
+            let looks = |plan: &Plan| !plan.of_keys() && plan.query().memory().is_none();
+            let is_of = |work: &&Work| work.reads(feed) && work.evaluation.plan().is_ok_and(looks);
             let since = |work: &Work| Some((work.evaluation.rule().name.clone(), work.since.clone()?));
             work.values().filter(is_of).filter_map(since).collect()
         };
@@ -453,10 +492,17 @@ impl Runner {
         }
         if is_ordered && let Some(batch) = stream.order.pass(stream.clock)? {
             for work in &mut rules {
-                self.take(journal, work, &stream.source, &batch)?;
+                match &mut work.warming {
+                    Some(warming) => warming.waiting.push(batch.clone()),
+                    None => self.take(journal, work, &stream.source, &batch)?,
+                }
             }
         }
         for work in rules {
+            let looks_back = work.evaluation.plan().is_ok_and(|plan| plan.query().memory().is_some());
+            if looks_back && work.warming.is_none() {
+                (work.is_new, work.since) = (false, None);
+            }
             if missed_by(work).is_some() {
                 (work.is_new, work.since) = (false, None);
             }

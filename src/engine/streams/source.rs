@@ -152,6 +152,14 @@ impl Source {
         }
     }
 
+    /// The column that says when a row happened, of a table that keeps every record.
+    pub fn time(&self) -> Option<&'static str> {
+        match (&self.rows, self.tables.first()) {
+            (NewRows::OfRecords, Some(table)) => Some(time(&table.live.pin())),
+            _ => None,
+        }
+    }
+
     /// Waits until rows may have come.
     pub async fn changed(&mut self) {
         let waits: Vec<_> = self.tables.iter_mut().map(|table| Box::pin(table.changed())).collect();

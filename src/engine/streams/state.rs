@@ -27,7 +27,9 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
             .since
             .as_ref()
             .map(|since| since.iter().map(|(table, positions)| (table.clone(), position_states(positions))).collect());
-        (name.clone(), RuleState { key, stream, since, instances })
+        let passed = work.feed().and_then(|feed| feeds.get(&feed)?.order.passed());
+        let kept = work.evaluation.kept_state(passed).filter(|_| work.warming.is_none());
+        (name.clone(), RuleState { key, stream, since, instances, kept })
     };
     State {
         written_at: Utc::now(),
@@ -40,15 +42,8 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
 }
 
 fn stream_state((table, ordered): &Feed, stream: &Stream) -> Option<StreamState> {
-    let mut next = stream.source.seen()?.clone();
     // Rows that wait are read again; those that were handed out are not newer than `passed`.
-    for cause in stream.order.causes() {
-        let lanes =
-            next.iter_mut().filter(|(lane, _)| *lane.topic == *cause.topic && lane.partition == cause.partition);
-        if let Some((_, next)) = lanes.max_by_key(|(lane, _)| lane.incarnation) {
-            *next = cause.offset.min(*next);
-        }
-    }
+    let next = stream.next()?;
     let newest = stream
         .newest
         .iter()

@@ -17,7 +17,8 @@ use crate::stream::{Counters, Phase, Plan};
 
 /// `system.queries`: a row per rule and stream query; counts are since it was planned first. Times are from Kafka to where
 /// all rules of the stream had looked at the rows and what they raised was handed to the sinks, or to where a stream query's
-/// rows can be seen, per batch, of the last two minutes. `ns_per_row` is the time that looking at a row took,
+/// rows can be seen, per batch, of the last two minutes. `kept_rows` are what a rule may look back at, or groups of windows
+/// that are not over. `ns_per_row` is the time that looking at a row took,
 /// on average, waiting for a processor included.
 pub fn queries_schema() -> SchemaRef {
     schema(&[
@@ -40,6 +41,8 @@ pub fn queries_schema() -> SchemaRef {
         ("pending", DataType::Int64),
         ("firing", DataType::Int64),
         ("fired", DataType::Int64),
+        ("kept_rows", DataType::Int64),
+        ("kept_bytes", DataType::Int64),
         ("p50_us", DataType::Int64),
         ("p99_us", DataType::Int64),
         ("p999_us", DataType::Int64),
@@ -64,6 +67,8 @@ struct Query {
     load: Load,
     /// Keys whose alerts are pending and firing; a stream query has none.
     alerts: Option<(usize, usize)>,
+    /// Rows that it may look back at, or groups of windows, and their bytes, if it keeps any.
+    kept: Option<(usize, usize)>,
     quantiles_us: [Option<u64>; 3],
     hash: String,
 }
@@ -94,6 +99,10 @@ impl Query {
                 phases(|phase| matches!(phase, Phase::Pending { .. })),
                 phases(|phase| matches!(phase, Phase::Firing(_))),
             )),
+            kept: plan.ok().and_then(|plan| plan.query().memory()).map(|_| {
+                let kept = work.evaluation.kept();
+                (kept.rows(), kept.bytes())
+            }),
             quantiles_us: QUANTILES.map(|share| latency?.quantile_us(share)),
             hash: rule.hash.clone(),
         }
@@ -118,6 +127,7 @@ impl Query {
             waiting,
             load: status.load.clone(),
             alerts: None,
+            kept: None,
             quantiles_us: QUANTILES.map(|share| status.latency.quantile_us(share)),
             hash: status.query.hash.clone(),
         }
@@ -168,6 +178,8 @@ pub fn queries(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
             count(|row| row.alerts.map(|(pending, _)| pending as u64)),
             count(|row| row.alerts.map(|(_, firing)| firing as u64)),
             count(|row| row.alerts.map(|_| row.counters.fired)),
+            count(|row| row.kept.map(|(rows, _)| rows as u64)),
+            count(|row| row.kept.map(|(_, bytes)| bytes as u64)),
             count(|row| row.quantiles_us[0]),
             count(|row| row.quantiles_us[1]),
             count(|row| row.quantiles_us[2]),

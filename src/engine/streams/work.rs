@@ -9,6 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use hdrhistogram::Histogram;
 
 use super::source::Source;
+use super::warm::Warming;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes;
 use crate::error::{Error, Kind};
@@ -38,6 +39,8 @@ pub(super) struct Work {
     pub load: Load,
     /// It has not seen all rows of its stream yet.
     pub is_new: bool,
+    /// It learns from history what it needs to look back at.
+    pub warming: Option<Warming>,
     /// Where tables stood when it came, or could not be planned any more, until it has looked at what came since.
     pub since: Option<Arc<Ends>>,
 }
@@ -63,6 +66,7 @@ impl Work {
             expected_at: None,
             load: Load::default(),
             is_new: true,
+            warming: None,
             since: None,
         }
     }
@@ -212,6 +216,19 @@ impl Stream {
             clocked_at: None,
             trouble: None,
         }
+    }
+
+    /// What comes next of it, rows that wait included; nothing before the first time.
+    pub fn next(&self) -> Option<Positions> {
+        let mut next = self.source.seen()?.clone();
+        for cause in self.order.causes() {
+            let lanes =
+                next.iter_mut().filter(|(lane, _)| *lane.topic == *cause.topic && lane.partition == cause.partition);
+            if let Some((_, next)) = lanes.max_by_key(|(lane, _)| lane.incarnation) {
+                *next = cause.offset.min(*next);
+            }
+        }
+        Some(next)
     }
 
     /// The rows that are not older than what was heard of the same before; from now on they are what was heard.

@@ -204,12 +204,8 @@ async fn what_ends_an_alert_is_told_of_every_row() {
 async fn what_cannot_be_continuous_is_refused_with_the_way_out() {
     let session = service(&fixture(&signals(&[]), &cars(&[]))).session();
     for (sql, reason, hint) in [
-        ("SELECT count(*) FROM signals", "without a window", "one row of the stream"),
-        ("SELECT DISTINCT a FROM signals", "without a window", "one row of the stream"),
-        ("SELECT lag(a) OVER (ORDER BY n) FROM signals", "a window function", "one row of the stream"),
         ("SELECT a FROM signals ORDER BY a", "ORDER BY", ""),
         ("SELECT a FROM signals LIMIT 3", "LIMIT", ""),
-        ("SELECT a FROM signals UNION SELECT b FROM signals", "without a window", "one row of the stream"),
         ("SELECT a FROM signals UNION ALL SELECT id FROM cars", "several streams", "a query for each"),
         ("SELECT unnest(struct(a, b)) FROM signals", "UNNEST of what is no list", "a column of a list type"),
         ("SELECT a FROM signals WHERE a IN (SELECT id FROM cars)", "a query inside", "join the table"),

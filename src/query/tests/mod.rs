@@ -4,9 +4,11 @@ mod continuous;
 mod direct;
 mod forbidden;
 mod logical;
+mod look_back;
 mod running;
 mod slt;
 mod sql;
+mod windows;
 
 use std::sync::Arc;
 

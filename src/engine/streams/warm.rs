@@ -1,0 +1,91 @@
+//! What a rule that looks back begins with: what it would have kept, had it been there before.
+
+use futures::TryStreamExt;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::work::Stream;
+use crate::engine::lanes::between;
+use crate::engine::rows::broken;
+use crate::error::Error;
+use crate::lake::Positions;
+use crate::query::{Kept, Memory, Service};
+use crate::schema::{fixed, quoted_name};
+use crate::stream::{Batch, Micros, Plan, remember};
+use crate::task;
+
+/// A rule that needs the last rows of each key, however old they are, looks for them so far back.
+const FAR: Micros = 3_600_000_000;
+
+/// A rule that learns what it needs from history.
+pub(super) struct Warming {
+    /// What it will keep.
+    learned: oneshot::Receiver<Kept>,
+    /// See [`Memory::fingerprint`].
+    fingerprint: String,
+    /// What has come meanwhile.
+    pub waiting: Vec<Batch>,
+}
+
+impl Warming {
+    /// Reads what happened of `stream` before what it will hand out next. Nothing while it is not known where that is.
+    pub fn start(rule: &str, plan: &Plan, stream: &Stream, service: &Service) -> Option<Self> {
+        let (query, memory) = (plan.query(), plan.query().memory()?);
+        let (time, passed, before) = (stream.source.time()?, stream.order.passed(), stream.next()?);
+        let newest = passed.unwrap_or(stream.clock).max(0);
+        let from = newest.saturating_sub(memory.span().unwrap_or(FAR));
+        let condition = condition(time, from, passed, &before);
+        let (rule, table, query, service) =
+            (rule.to_owned(), query.stream().to_owned(), plan.shared(), service.clone());
+        let (tell, learned) = oneshot::channel();
+        let fingerprint = memory.fingerprint().to_owned();
+        task::spawn("warm-up", async move {
+            let (mut kept, mut newest) = (Kept::default(), None);
+            let read = async {
+                let order = [time, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
+                let sql = format!("SELECT * FROM public.{} WHERE {condition} ORDER BY {order}", quoted_name(&table));
+                let session = service.session();
+                session.set("statement_timeout", "0")?;
+                let mut rows = session.query(&sql).await?.run().await?;
+                while let Some(rows) = rows.try_next().await? {
+                    let batch = Batch::of_records(rows, time).map_err(broken)?;
+                    newest = newest.max(batch.times.last().copied());
+                    remember(&query, &batch, &mut kept).map_err(broken)?;
+                }
+                // Windows that were over by then are none of its business.
+                if let (Some(memory), Some(until)) = (query.memory(), passed.or(newest)) {
+                    memory.pass(until, &mut kept)?;
+                }
+                Ok::<(), Error>(())
+            };
+            if let Err(error) = read.await {
+                warn!(rule, error = %error, "history not read, the rule begins with nothing");
+                kept = Kept::default();
+            }
+            let _ = tell.send(kept);
+        });
+        Some(Self { learned, fingerprint, waiting: Vec::new() })
+    }
+
+    /// What was learned, once it is, and what has come meanwhile; of no use if a rule is planned otherwise by then.
+    pub fn learned(&mut self, memory: Option<&Memory>) -> Option<(Option<Kept>, Vec<Batch>)> {
+        let kept = match self.learned.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => return None,
+            Ok(kept) => Some(kept).filter(|_| memory.is_some_and(|memory| memory.fingerprint() == self.fingerprint)),
+            Err(oneshot::error::TryRecvError::Closed) => None,
+        };
+        Some((kept, std::mem::take(&mut self.waiting)))
+    }
+}
+
+/// SQL that is true of rows that happened since `from`, and not later than `passed`, among those before `next`.
+fn condition(time: &str, from: Micros, passed: Option<Micros>, next: &Positions) -> String {
+    let moment = |at: Micros| format!("to_timestamp_micros({at})");
+    let until = passed.map(|passed| format!(" AND {time} <= {}", moment(passed))).unwrap_or_default();
+    let lanes: Vec<_> = next.keys().cloned().collect();
+    let below = match lanes.is_empty() {
+        true => "false".to_owned(),
+        false => between(&lanes, &Positions::new(), next),
+    };
+    format!("{time} >= {}{until} AND ({below})", moment(from))
+}

@@ -1,0 +1,235 @@
+//! Windows say the same of a stream, however it is cut into batches, as of all its rows at once.
+
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: i64 = 60_000_000;
+const START: i64 = 1_795_305_600_000_000;
+
+/// Each is a query over a stream as it is a query over a table; what it says is compared as a whole.
+const QUERIES: &[&str] = &[
+    "SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, count(*) AS n, sum(a) AS s FROM signals \
+     GROUP BY car, tumble(event_time, INTERVAL '5 minutes')",
+    "SELECT car, w, avg(a) AS x, min(b) AS y FROM \
+     (SELECT *, tumble(event_time, INTERVAL '7 minutes') AS w FROM signals WHERE a > 0) GROUP BY w, car HAVING avg(a) > 1",
+    "SELECT hop(event_time, INTERVAL '2 minutes', INTERVAL '6 minutes') AS w, car, max(a) AS x FROM signals \
+     GROUP BY car, hop(event_time, INTERVAL '2 minutes', INTERVAL '6 minutes') HAVING count(*) > 1",
+    "SELECT car, w, count(a) AS n FROM \
+     (SELECT car, a, event_time, unnest(hop(event_time, INTERVAL '3 minutes', INTERVAL '6 minutes')) AS w FROM signals) \
+     GROUP BY car, w",
+    "SELECT car, session(event_time, INTERVAL '3 minutes') AS w, count(*) AS n, max(event_time) AS last FROM signals \
+     GROUP BY car, session(event_time, INTERVAL '3 minutes')",
+    "SELECT session(event_time, INTERVAL '2 minutes') AS w, sum(a) AS s FROM signals WHERE b > 0 \
+     GROUP BY session(event_time, INTERVAL '2 minutes') HAVING sum(a) > 2",
+    "SELECT car, b, tumble(event_time, INTERVAL '4 minutes') AS w, count(DISTINCT a) AS n, \
+     avg(a) FILTER (WHERE b > 1) AS x FROM signals GROUP BY car, b, tumble(event_time, INTERVAL '4 minutes')",
+    // Above the aggregate: the window before, a rank within the window, an aggregate of aggregates.
+    "SELECT car, w, x, lag(x) OVER (PARTITION BY car ORDER BY w) AS before FROM \
+     (SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, avg(a) AS x FROM signals \
+      GROUP BY car, tumble(event_time, INTERVAL '5 minutes'))",
+    "SELECT car, w, n FROM (SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, count(*) AS n FROM signals \
+      GROUP BY car, tumble(event_time, INTERVAL '5 minutes')) \
+     QUALIFY rank() OVER (PARTITION BY w ORDER BY n DESC) = 1",
+    "SELECT w, max(n) AS most, count(*) AS cars FROM (SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, \
+      count(*) AS n FROM signals GROUP BY car, tumble(event_time, INTERVAL '5 minutes')) GROUP BY w HAVING max(n) > 1",
+    "SELECT c.plate, g.w, g.n FROM (SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, count(*) AS n \
+      FROM signals GROUP BY car, tumble(event_time, INTERVAL '5 minutes')) g JOIN cars c ON c.id = g.car",
+    "SELECT car, tumble(event_time, INTERVAL '5 minutes') AS w, count(*) AS n FROM \
+     (SELECT car, a, event_time, lag(a) OVER (PARTITION BY car ORDER BY event_time, _partition, _offset) AS before \
+      FROM signals) WHERE a > before GROUP BY car, tumble(event_time, INTERVAL '5 minutes')",
+];
+
+/// Minutes since the row before, whose, and two values.
+type Given = (i64, i64, Option<i64>, Option<i64>);
+
+fn signals(rows: &[Given]) -> RecordBatch {
+    let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+    let mut at = START;
+    let mut time = |row: &Given| {
+        at += row.0 * MINUTE;
+        at
+    };
+    let times: Vec<i64> = rows.iter().map(&mut time).collect();
+    RecordBatch::try_from_iter_with_nullable([
+        ("car", column(rows.iter().map(|row| (row.1 > 0).then_some(row.1)).collect()), true),
+        ("a", column(rows.iter().map(|row| row.2).collect()), true),
+        ("b", column(rows.iter().map(|row| row.3).collect()), true),
+        ("event_time", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")), true),
+        ("_offset", column((0..rows.len() as i64).map(Some).collect()), true),
+        ("_partition", Arc::new(Int32Array::from(vec![0; rows.len()])), true),
+    ])
+    .unwrap()
+}
+
+fn fixture(all: &RecordBatch) -> Arc<Fixture> {
+    let fixture = Arc::new(Fixture::default());
+    fixture.put("public", "signals", all.clone());
+    let plates: ArrayRef = Arc::new(StringArray::from(vec!["one", "two"]));
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let cars = RecordBatch::try_from_iter([("id", ids), ("plate", plates)]).unwrap();
+    fixture.keep("cars", super::direct::Still::new(&["id"], cars), None);
+    fixture
+}
+
+fn times(rows: &RecordBatch) -> Vec<i64> {
+    rows["event_time"].as_primitive::<TimestampMicrosecondType>().values().to_vec()
+}
+
+fn lines(rows: &[RecordBatch]) -> Vec<String> {
+    let text = |rows: &RecordBatch| pretty_format_batches(std::slice::from_ref(rows)).unwrap().to_string();
+    let cells = |text: String| {
+        let lines = text.lines().filter(|line| line.starts_with('|')).skip(1);
+        lines.map(|line| line.replace(' ', "")).collect::<Vec<_>>()
+    };
+    let mut lines: Vec<String> =
+        rows.iter().filter(|rows| rows.num_rows() > 0).flat_map(|rows| cells(text(rows))).collect();
+    lines.sort();
+    lines
+}
+
+/// What a query says of rows for which its condition is true.
+fn held(plan: &Continuous, said: &[Said]) -> Vec<RecordBatch> {
+    let held = |said: &Said| {
+        let found = plan.run(&said.rows, &Shared::default()).unwrap();
+        let holds = found.holds.iter().map(|holds| Some(holds == Some(true))).collect();
+        arrow::compute::filter_record_batch(&found.rows, &holds).unwrap()
+    };
+    said.iter().map(held).collect()
+}
+
+fn given() -> impl Strategy<Value = Given> {
+    let value = || prop_oneof![1 => Just(None), 4 => (0..5_i64).prop_map(Some)];
+    (prop_oneof![2 => Just(0_i64), 4 => Just(1), 2 => 2..9_i64], 0..4_i64, value(), value())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn windows_say_what_all_rows_say_at_once(
+        rows in prop::collection::vec(given(), 0..40),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..5),
+    ) {
+        let all = signals(&rows);
+        let session = service(&fixture(&all)).session();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut ends: Vec<(usize, bool)> = cuts.iter().map(|(cut, read)| (cut.index(rows.len() + 1), *read)).collect();
+        ends.push((rows.len(), false));
+        ends.sort_unstable();
+        for sql in QUERIES {
+            let plan = runtime.block_on(session.continuous(sql, None)).unwrap();
+            let memory = plan.memory().unwrap();
+            prop_assert!(!memory.gives_rows());
+            let (mut kept, mut first, mut said, mut passed) = (Kept::default(), 0, Vec::new(), None);
+            for (end, is_read_again) in &ends {
+                let part = all.slice(first, end - first);
+                let entered = plan.enter(&part, &Shared::default()).unwrap();
+                let all = times(&part);
+                let at: Vec<i64> = entered.origins.iter().map(|row| all[*row as usize]).collect();
+                prop_assert!(memory.take(&entered.rows, &at, &mut kept).unwrap().is_none());
+                // Rows of the same time may still come.
+                if let Some(newest) = all.last() {
+                    passed = Some(newest - 1);
+                    said.extend(memory.pass(newest - 1, &mut kept).unwrap());
+                }
+                if *is_read_again {
+                    kept = memory.read(&memory.write(&kept).unwrap(), passed).unwrap();
+                }
+                first = *end;
+            }
+            said.extend(memory.pass(START + 1_000 * MINUTE, &mut kept).unwrap());
+            prop_assert_eq!(kept.rows(), if sql.contains("lag(") { kept.rows() } else { 0 }, "all is said: {}", sql);
+            let ended: Vec<i64> = said.iter().flat_map(|said| said.times.clone()).collect();
+            prop_assert!(ended.is_sorted() || sql.contains("session"), "in their order: {}", sql);
+            let expected = runtime.block_on(async { session.query(sql).await.unwrap().run().await.unwrap().collect().await.unwrap() });
+            prop_assert_eq!(lines(&held(&plan, &said)), lines(&expected), "{}", sql);
+        }
+    }
+
+    /// Of an aggregate that a window offers, partial results can be merged as often as one likes.
+    #[test]
+    fn every_aggregate_of_a_window_can_be_merged(
+        rows in prop::collection::vec(given(), 1..60),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let all = signals(&rows);
+        let session = service(&fixture(&all)).session();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).collect();
+        ends.push(rows.len());
+        ends.sort_unstable();
+        for aggregate in [
+            "approx_distinct(a)", "avg(a)", "bit_and(a)", "bit_or(a)", "bit_xor(a)", "bool_and(a > 1)", "bool_or(a > 1)",
+            "round(corr(a, b), 6)", "count(a)", "count(DISTINCT b)", "round(covar_pop(a, b), 6)",
+            "round(covar_samp(a, b), 6)", "first_value(a ORDER BY event_time, _offset)",
+            "last_value(b ORDER BY event_time, _offset)", "max(a)", "median(a)", "min(b)", "round(regr_slope(a, b), 6)",
+            "round(stddev(a), 6)", "round(stddev_pop(a), 6)", "sum(a)", "sum(DISTINCT a)", "round(var(a), 6)",
+            "round(var_pop(a), 6)",
+        ] {
+            let sql = format!(
+                "SELECT car, tumble(event_time, INTERVAL '30 minutes') AS w, {aggregate} AS x FROM signals \
+                 GROUP BY car, tumble(event_time, INTERVAL '30 minutes')"
+            );
+            let plan = runtime.block_on(session.continuous(&sql, None)).unwrap();
+            let memory = plan.memory().unwrap();
+            let (mut kept, mut first) = (Kept::default(), 0);
+            for end in &ends {
+                let entered = plan.enter(&all.slice(first, end - first), &Shared::default()).unwrap();
+                memory.take(&entered.rows, &times(&all)[first..*end], &mut kept).unwrap();
+                kept = memory.read(&memory.write(&kept).unwrap(), None).unwrap();
+                first = *end;
+            }
+            let said = memory.pass(START + 1_000 * MINUTE, &mut kept).unwrap();
+            let expected = runtime.block_on(async { session.query(&sql).await.unwrap().run().await.unwrap().collect().await.unwrap() });
+            prop_assert_eq!(lines(&held(&plan, &said)), lines(&expected), "{}", aggregate);
+        }
+    }
+}
+
+/// A rule that begins while a window is open must not tell of a part of it, and a late row opens no window again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_is_over_is_not_opened_again() {
+    let all = signals(&[(0, 1, Some(1), None), (1, 1, Some(2), None), (5, 1, Some(3), None)]);
+    let session = service(&fixture(&all)).session();
+    let plan = session.continuous(QUERIES[0], None).await.unwrap();
+    let (memory, mut kept) = (plan.memory().unwrap(), Kept::default());
+    assert!(memory.pass(START + 5 * MINUTE, &mut kept).unwrap().is_empty());
+    memory.take(&all, &times(&all), &mut kept).unwrap();
+    assert_eq!(kept.rows(), 1, "the last row's window is open");
+    assert_eq!(memory.pass(START + 10 * MINUTE, &mut kept).unwrap()[0].times, [START + 10 * MINUTE]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_cannot_be_is_refused_with_the_way_out() {
+    let session = service(&fixture(&signals(&[]))).session();
+    for (sql, reason, hint) in [
+        ("SELECT count(*) FROM signals", "without a window", "tumble(event_time"),
+        ("SELECT DISTINCT a FROM signals", "without a window", "tumble(event_time"),
+        ("SELECT a FROM signals UNION SELECT b FROM signals", "without a window", "tumble(event_time"),
+        ("SELECT count(*) FROM signals GROUP BY tumble(event_time, INTERVAL '1 month')", "no fixed length", ""),
+        ("SELECT count(*) FROM signals GROUP BY tumble(event_time, INTERVAL '0 s')", "longer than nothing", ""),
+        (
+            "SELECT array_agg(a) FROM signals GROUP BY tumble(event_time, INTERVAL '1 minute')",
+            "array_agg in a window",
+            "a window knows approx_distinct, avg",
+        ),
+        (
+            "SELECT count(*) FROM signals GROUP BY tumble(event_time, INTERVAL '1 minute'), \
+             tumble(event_time, INTERVAL '2 minutes')",
+            "several windows",
+            "one window",
+        ),
+        (
+            "SELECT n FROM (SELECT w, count(*) AS n FROM (SELECT tumble(event_time, INTERVAL '1 minute') AS w, a \
+             FROM signals) GROUP BY w)",
+            "without event_time",
+            "select it",
+        ),
+    ] {
+        let error = session.continuous(sql, None).await.expect_err(sql);
+        let (said, way_out) = (error.message(), error.hint_text().unwrap_or_default());
+        assert!(said.contains(reason) && way_out.contains(hint), "{sql}: {said}; {way_out}");
+    }
+}
