@@ -15,10 +15,14 @@ use crate::schema::{Contract, Format as RecordFormat};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     millpond check --project fleet\n  \
+    millpond check --project fleet --tests\n  \
     millpond check --project fleet --format json")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     project: ProjectArgs,
+    /// Run the tests of rules, queries/<rule>.test.toml, too
+    #[arg(long)]
+    tests: bool,
     /// How problems are written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -35,14 +39,23 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
     let overrides = &args.project.overrides;
     let options =
         LoadOptions { env: overrides.env.clone(), sets: overrides.sets.clone(), ..LoadOptions::from_environment() };
-    let (problems, notes) = match Project::load(&args.project.project, &options) {
+    let (mut problems, mut notes, project) = match Project::load(&args.project.project, &options) {
         Ok(project) => {
             let (problems, queries) = engine::check_queries(&project, &options.vars).await?;
             let notes = sinks(&project.config).into_iter().chain(dms(&project)).chain(queries).collect();
-            (problems, notes)
+            (problems, notes, Some(project))
         }
-        Err(problems) => (problems, Vec::new()),
+        Err(problems) => (problems, Vec::new(), None),
     };
+    if let Some(project) = project.filter(|_| args.tests && problems.is_empty()) {
+        let tested = engine::test_rules(&project).await;
+        notes.push(match tested.tests {
+            0 => "no rule has tests: write queries/<rule>.test.toml".to_owned(),
+            1 => "1 test of a rule passed".to_owned(),
+            tests => format!("{tests} tests of rules passed"),
+        });
+        tested.problems.into_iter().for_each(|problem| problems.push(problem));
+    }
     let code = report(&problems, args.format);
     if args.format == Format::Text && problems.is_empty() {
         notes.iter().for_each(|line| println!("{line}"));

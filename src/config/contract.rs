@@ -28,6 +28,11 @@ const EVENT_FORMATS: [(&str, Format); 3] =
     [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
 const CHANGE_FORMATS: [(&str, Format); 3] =
     [("debezium-json", Format::DebeziumJson), ("debezium-avro", Format::DebeziumAvro), ("dms-json", Format::DmsJson)];
+/// The type of a column that a word of contracts means.
+pub fn column_type(word: &str) -> Option<ColumnType> {
+    TYPES.iter().find(|(known, _)| *known == word).map(|(_, kind)| *kind)
+}
+
 const TYPES: [(&str, ColumnType); 11] = [
     ("boolean", ColumnType::Boolean),
     ("bigint", ColumnType::Int64),

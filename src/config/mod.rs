@@ -40,6 +40,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use contract::column_type;
 pub use kafka::{Auth, Brokers, Properties, SchemaRegistry};
 pub use nearest::nearest;
 pub use problem::{Problem, Problems};

@@ -21,5 +21,14 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("queries/moving_without_reservation.sql", include_str!("../../queries/moving_without_reservation.sql")),
         ("queries/telemetry_enriched.sql", include_str!("../../queries/telemetry_enriched.sql")),
         ("queries/low_battery.sql", include_str!("../../queries/low_battery.sql")),
+        ("queries/battery_low.test.toml", include_str!("../../queries/battery_low.test.toml")),
+        ("queries/device_silent.test.toml", include_str!("../../queries/device_silent.test.toml")),
+        ("queries/harsh_braking.sql", include_str!("../../queries/harsh_braking.sql")),
+        ("queries/harsh_braking.test.toml", include_str!("../../queries/harsh_braking.test.toml")),
+        ("queries/headlights_left_on.test.toml", include_str!("../../queries/headlights_left_on.test.toml")),
+        ("queries/long_drive.sql", include_str!("../../queries/long_drive.sql")),
+        ("queries/long_drive.test.toml", include_str!("../../queries/long_drive.test.toml")),
+        ("queries/tyre_pressure_drop.sql", include_str!("../../queries/tyre_pressure_drop.sql")),
+        ("queries/tyre_pressure_drop.test.toml", include_str!("../../queries/tyre_pressure_drop.test.toml")),
     ]
 }

@@ -4,6 +4,7 @@
 mod alerts;
 mod alerts_bad_days;
 mod alerts_bench;
+mod alerts_windows;
 mod bad_days;
 mod beside;
 mod chain;
