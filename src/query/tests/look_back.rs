@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const MINUTE: i64 = 60_000_000;
+pub(super) const MINUTE: i64 = 60_000_000;
+/// When rows begin.
+pub(super) const START: i64 = 1_795_305_600_000_000;
 
 /// What is selected beside the row's number, the rows, and on what condition.
 const QUERIES: &[(&str, &str, &str)] = &[
@@ -39,11 +41,11 @@ const QUERIES: &[(&str, &str, &str)] = &[
 ];
 
 /// Minutes since the row before, whose, and two values.
-type Given = (i64, i64, Option<i64>, Option<i64>);
+pub(super) type Given = (i64, i64, Option<i64>, Option<i64>);
 
-fn signals(rows: &[Given]) -> RecordBatch {
+pub(super) fn signals(rows: &[Given]) -> RecordBatch {
     let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
-    let mut at = 1_795_305_600_000_000;
+    let mut at = START;
     let times: Vec<i64> = rows
         .iter()
         .map(|row| {
@@ -72,7 +74,7 @@ fn sql(select: &str, filter: &str, tail: &str) -> String {
     format!("SELECT n, {select} FROM signals WHERE {filter} {window} {tail}")
 }
 
-fn times(rows: &RecordBatch) -> Vec<i64> {
+pub(super) fn times(rows: &RecordBatch) -> Vec<i64> {
     rows["event_time"].as_primitive::<TimestampMicrosecondType>().values().to_vec()
 }
 
@@ -101,7 +103,7 @@ fn streamed(plan: &Continuous, rows: &RecordBatch, kept: &mut Kept) -> (RecordBa
     (found.rows, found.holds)
 }
 
-fn given() -> impl Strategy<Value = Given> {
+pub(super) fn given() -> impl Strategy<Value = Given> {
     let value = || prop_oneof![1 => Just(None), 4 => (0..5_i64).prop_map(Some)];
     (prop_oneof![2 => Just(0_i64), 4 => Just(1), 1 => 2..9_i64], 0..4_i64, value(), value())
 }
