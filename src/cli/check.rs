@@ -48,13 +48,13 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode> {
         Err(problems) => (problems, Vec::new(), None),
     };
     if let Some(project) = project.filter(|_| args.tests && problems.is_empty()) {
-        let tested = engine::test_rules(&project).await;
-        notes.push(match tested.tests {
+        let (tests, failed) = engine::test_rules(&project).await;
+        notes.push(match tests {
             0 => "no rule has tests: write queries/<rule>.test.toml".to_owned(),
             1 => "1 test of a rule passed".to_owned(),
             tests => format!("{tests} tests of rules passed"),
         });
-        tested.problems.into_iter().for_each(|problem| problems.push(problem));
+        problems = failed;
     }
     let code = report(&problems, args.format);
     if args.format == Format::Text && problems.is_empty() {

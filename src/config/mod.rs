@@ -46,6 +46,7 @@ pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 pub use query::View;
 pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
+pub use tree::not_toml;
 pub use units::{ByteSize, Interval, UnitError};
 pub use watch::Watch;
 

@@ -39,6 +39,12 @@ impl Problem {
         self.hint = Some(hint.into());
         self
     }
+
+    /// Adds the way out that an error names, if it names one.
+    #[must_use]
+    pub fn hint_of(self, error: &Error) -> Self {
+        Self { hint: error.hint_text().map(str::to_owned).or(self.hint), ..self }
+    }
 }
 
 impl Problems {

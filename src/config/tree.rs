@@ -192,6 +192,12 @@ impl Table {
     }
 }
 
+/// What a file's text is not, at the place where that is.
+pub fn not_toml(file: &str, source: &str, error: &toml::de::Error) -> Problem {
+    let place = error.span().map_or_else(|| Place::whole(file), |span| Lines::new(file, source).place(span.start));
+    place.problem("", Complaint::new(error.message()))
+}
+
 /// Turns byte offsets into places.
 struct Lines<'a> {
     file: Arc<str>,

@@ -44,11 +44,7 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     for latest in project.latest.iter().filter(|latest| !latest.derived.is_empty()) {
         if let Err(error) = session.check_view(&latest.table, known).await {
             let file = format!("schemas/{}.toml", latest.table);
-            let problem = Problem::of_file(file, format!("columns: {}", error.headline()));
-            problems.push(match error.hint_text() {
-                Some(hint) => problem.hint(hint),
-                None => problem,
-            });
+            problems.push(Problem::of_file(file, format!("columns: {}", error.headline())).hint_of(&error));
         }
     }
     (problems, notes)
@@ -175,8 +171,5 @@ fn problem(file: &str, error: &Error) -> Problem {
         // A query's text has the lines and columns of its file.
         (problem.line, problem.column) = (line as usize, column as usize);
     }
-    match error.hint_text() {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    }
+    problem.hint_of(error)
 }

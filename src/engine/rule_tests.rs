@@ -12,7 +12,7 @@ use datafusion::datasource::{MemTable, TableProvider};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::{Interval, Problem, Project, column_type};
+use crate::config::{Interval, Problem, Problems, Project, column_type, not_toml};
 use crate::error::{Error, Kind, Result};
 use crate::latest::{ReferenceRows, Rows};
 use crate::query::{Catalog, KeyedTable, PUBLIC, Pinned, Service, ServiceOptions};
@@ -61,18 +61,9 @@ struct Told {
     values: Map<String, Value>,
 }
 
-/// Tests of a rule.
-#[derive(Debug, Default)]
-pub struct Tested {
-    /// How many tests there were.
-    pub tests: usize,
-    /// What is wrong.
-    pub problems: Vec<Problem>,
-}
-
-/// Runs the tests of all rules of a project.
-pub async fn test_rules(project: &Project) -> Tested {
-    let mut tested = Tested::default();
+/// Runs the tests of all rules of a project: how many there are, and what is wrong.
+pub async fn test_rules(project: &Project) -> (usize, Problems) {
+    let (mut tests, mut problems) = (0, Problems::default());
     for rule in &project.alerts {
         let file = Path::new(&rule.file).with_extension("test.toml");
         let path = project.dir.join("queries").join(format!("{}.test.toml", rule.name));
@@ -81,32 +72,19 @@ pub async fn test_rules(project: &Project) -> Tested {
         let read: File = match toml::from_str(&text) {
             Ok(read) => read,
             Err(error) => {
-                tested.problems.push(of_toml(&file, &text, &error));
+                problems.push(not_toml(&file, &text, &error));
                 continue;
             }
         };
         for test in &read.test {
-            tested.tests += 1;
+            tests += 1;
             if let Err(error) = run(project, rule, &read, test).await {
-                let problem = Problem::of_file(&file, format!("{}: {}", test.name, error.message()));
-                tested.problems.push(match error.hint_text() {
-                    Some(hint) => problem.hint(hint),
-                    None => problem,
-                });
+                let text = format!("{}: {}", test.name, error.message());
+                problems.push(Problem::of_file(&file, text).hint_of(&error));
             }
         }
     }
-    tested
-}
-
-fn of_toml(file: &str, text: &str, error: &toml::de::Error) -> Problem {
-    let mut problem = Problem::of_file(file, error.message());
-    if let Some(span) = error.span() {
-        let before = text.get(..span.start).unwrap_or_default();
-        problem.line = before.matches('\n').count() + 1;
-        problem.column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    }
-    problem
+    (tests, problems)
 }
 
 fn wrong(message: impl Into<String>) -> Error {

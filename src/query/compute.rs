@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
+
+use crate::schema::ColumnType;
 
 /// A projection.
 #[derive(Debug)]
@@ -36,6 +39,11 @@ impl Compute {
 /// The value of each expression for each row.
 pub(super) fn columns(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     expressions.iter().map(|value| value.evaluate(rows)?.into_array(rows.num_rows())).collect()
+}
+
+/// A column of times, in microseconds.
+pub(super) fn times(column: &ArrayRef) -> Result<TimestampMicrosecondArray> {
+    Ok(cast(column, &ColumnType::Timestamp.arrow_type())?.as_primitive::<TimestampMicrosecondType>().clone())
 }
 
 /// An expression that can be computed of rows with these columns.

@@ -10,6 +10,7 @@
 //! through before they are kept ([`Continuous::enter`]), and those of what is said of them ([`Continuous::run`]).
 
 mod condition;
+mod keys;
 mod look_back;
 mod look_up;
 mod memory;
@@ -24,6 +25,7 @@ use arrow::compute::{and_kleene, cast, concat, concat_batches, filter, filter_re
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, exec_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, TableScan};
@@ -56,8 +58,8 @@ const ADDED: &str = "__more";
 #[derive(Debug)]
 pub struct Continuous {
     stream: String,
-    /// What rows go through before they are kept, and what keeps them.
-    before: Option<(Chain, Memory)>,
+    /// What keeps rows before they go through the chain, if anything does.
+    memory: Option<Memory>,
     chain: Chain,
     /// Of each column that is selected, the column of the stream that it is, if it is one.
     selected: Vec<Option<String>>,
@@ -119,17 +121,11 @@ impl Continuous {
         let scan = spine(plan, state, true, &mut steps)?;
         let columns = plan.schema().columns().into_iter().map(Expr::Column);
         let selected = columns.map(|column| column_of(plan, &column).map(str::to_owned)).collect();
-        let (stream, columns) = (scan.table_name.table().to_owned(), scan.projected_schema.inner());
-        let schema = Arc::clone(plan.schema().inner());
-        let columns = Columns::new(columns);
-        Ok(match memory::between(steps, plan)? {
-            (steps, None) => Self { stream, before: None, chain: Chain { columns, steps, schema, has_more }, selected },
-            (first, Some((memory, after))) => {
-                let before = Chain { columns, steps: first, schema: memory.reads(), has_more: false };
-                let chain = Chain { columns: Columns::new(&memory.gives()), steps: after, schema, has_more };
-                Self { stream, before: Some((before, memory)), chain, selected }
-            }
-        })
+        let (memory, steps) = Memory::before(steps, scan.projected_schema.inner(), plan)?;
+        let columns = memory.as_ref().map_or_else(|| Arc::clone(scan.projected_schema.inner()), Memory::gives);
+        let (columns, schema) = (Columns::new(&columns), Arc::clone(plan.schema().inner()));
+        let chain = Chain { columns, steps, schema, has_more };
+        Ok(Self { stream: scan.table_name.table().to_owned(), memory, chain, selected })
     }
 
     /// The table whose new rows it runs over.
@@ -152,19 +148,19 @@ impl Continuous {
             }
         }
         let mut found = Vec::new();
-        self.before.iter().for_each(|(before, _)| of(&before.steps, &mut found));
-        of(&self.chain.steps, &mut found);
+        let kept = self.memory.iter().flat_map(Memory::chains);
+        kept.chain([&self.chain]).for_each(|chain| of(&chain.steps, &mut found));
         found
     }
 
     /// What it keeps of the rows that it has seen; nothing if it looks at each by itself.
     pub fn memory(&self) -> Option<&Memory> {
-        self.before.as_ref().map(|(_, memory)| memory)
+        self.memory.as_ref()
     }
 
     /// The same, if it keeps nothing; otherwise a refusal, for `who` cannot.
     pub fn row_by_row(self, who: &str) -> Result<Self> {
-        if self.before.is_none() {
+        if self.memory.is_none() {
             return Ok(self);
         }
         let error = Error::new(Kind::Query, format!("{who} looks at one row at a time: it has no window functions"));
@@ -185,23 +181,27 @@ impl Continuous {
     /// Runs over rows of the stream, or over those that its memory gives, if it has one. Those of which the condition is
     /// false are left out, unless they are wanted. What is `shared` is only ever of these rows.
     pub fn run(&self, batch: &RecordBatch, shared: &Shared) -> Result<Found> {
-        self.chain.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
+        self.chain.found(batch, shared).map_err(unplanned)
     }
 
     /// What its memory keeps of rows of the stream.
     pub fn enter(&self, batch: &RecordBatch, shared: &Shared) -> Result<Found> {
-        let chain = self.before.as_ref().map_or(&self.chain, |(before, _)| before);
-        chain.found(batch, shared).map_err(|cause| error::from_datafusion(cause, ""))
+        self.first().found(batch, shared).map_err(unplanned)
+    }
+
+    /// What rows of the stream go through at first.
+    fn first(&self) -> &Chain {
+        self.memory.iter().flat_map(Memory::chains).next().unwrap_or(&self.chain)
     }
 
     /// What each step says of one row of the stream; nothing ends it early.
     pub fn explain(&self, row: &RecordBatch) -> Result<Vec<Explained>> {
-        self.explained(row).map_err(|cause| error::from_datafusion(cause, ""))
+        self.explained(row).map_err(unplanned)
     }
 
     fn explained(&self, row: &RecordBatch) -> DfResult<Vec<Explained>> {
         let mut explained = Vec::new();
-        let chain = self.before.as_ref().map_or(&self.chain, |(before, _)| before);
+        let chain = self.first();
         explain(&chain.steps, Now::of(conform(row, &chain.columns.schema)?), &mut explained)?;
         Ok(explained)
     }
@@ -406,7 +406,7 @@ fn steady(plan: &LogicalPlan) -> Result<()> {
             })
         })
     });
-    looked.map_err(|cause| error::from_datafusion(cause, ""))?;
+    looked.map_err(unplanned)?;
     refusal.map_or(Ok(()), Err)
 }
 
@@ -426,7 +426,7 @@ fn spine<'a>(
         LogicalPlan::Projection(projection) => {
             let scan = spine(&projection.input, state, is_top, steps)?;
             let compute = Compute::of(&projection.expr, projection.input.schema(), plan.schema(), state);
-            steps.push(Step::Compute(compute.map_err(|cause| error::from_datafusion(cause, ""))?));
+            steps.push(Step::Compute(compute.map_err(unplanned)?));
             Ok(scan)
         }
         LogicalPlan::SubqueryAlias(alias) => spine(&alias.input, state, is_top, steps),
@@ -531,10 +531,7 @@ fn time_of(scan: &TableScan) -> &'static str {
 
 /// How an expression over the rows of `plan` cuts time, and the column of the stream that it cuts; nothing if it does not.
 fn cut_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<(&'a str, Cut)> {
-    let mut expression = expression;
-    while let Expr::Alias(alias) = expression {
-        expression = &alias.expr;
-    }
+    let expression = unaliased(expression);
     if let Some((time, cut)) = windows::cut(expression) {
         return Some((column_of(plan, time)?, cut));
     }
@@ -568,12 +565,25 @@ fn window_column(plan: &LogicalPlan) -> Option<&str> {
     }
 }
 
+/// An expression without the names that it was given.
+fn unaliased(mut expression: &Expr) -> &Expr {
+    while let Expr::Alias(alias) = expression {
+        expression = &alias.expr;
+    }
+    expression
+}
+
+/// Why DataFusion refuses a part of a query.
+fn unplanned(cause: DataFusionError) -> Error {
+    error::from_datafusion(cause, "")
+}
+
 fn has_columns(schema: &DFSchema, expression: &Expr) -> bool {
     expression.column_refs().into_iter().all(|column| schema.has_column(column))
 }
 
 fn physical(expression: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
-    compute::physical(expression, schema, state).map_err(|cause| error::from_datafusion(cause, ""))
+    compute::physical(expression, schema, state).map_err(unplanned)
 }
 
 fn unknown(plan: &LogicalPlan) -> Error {
@@ -622,13 +632,7 @@ fn column_of<'a>(plan: &'a LogicalPlan, expression: &Expr) -> Option<&'a str> {
             let first = of.next()??;
             of.all(|other| other == Some(first)).then_some(first)
         }
-        LogicalPlan::Projection(projection) => {
-            let mut inner = &projection.expr[at];
-            while let Expr::Alias(alias) = inner {
-                inner = &alias.expr;
-            }
-            column_of(&projection.input, inner)
-        }
+        LogicalPlan::Projection(projection) => column_of(&projection.input, unaliased(&projection.expr[at])),
         _ => None,
     }
 }

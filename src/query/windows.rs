@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, ScalarValue, exec_err, plan_err};
@@ -20,6 +19,9 @@ use datafusion::logical_expr::{
     ScalarUDF, ScalarUDFImpl, Signature, Volatility, col, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::compute::times;
+use crate::schema::ColumnType;
 
 const TUMBLE: &str = "tumble";
 const HOP: &str = "hop";
@@ -95,7 +97,7 @@ impl Function {
 }
 
 fn time() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+    ColumnType::Timestamp.arrow_type()
 }
 
 fn interval() -> DataType {
@@ -142,8 +144,7 @@ impl ScalarUDFImpl for Function {
             ColumnarValue::Scalar(value) => micros(value),
             ColumnarValue::Array(_) => exec_err!("the length of a window is the same for all rows"),
         };
-        let times = cast(&args.args[0].to_array(args.number_rows)?, &time())?;
-        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let times = times(&args.args[0].to_array(args.number_rows)?)?;
         let start = |at: i64, every: i64| at - at.rem_euclid(every);
         let found: ArrayRef = match self.cuts {
             Cuts::Tumble => {
@@ -158,7 +159,7 @@ impl ScalarUDFImpl for Function {
                 }
                 let starts = TimestampMicrosecondBuilder::new().with_data_type(time());
                 let mut lists = ListBuilder::new(starts);
-                for at in times {
+                for at in &times {
                     let Some(at) = at else {
                         lists.append_null();
                         continue;

@@ -331,12 +331,10 @@ impl Evaluation {
         let Ok(plan) = &self.plan else { return Ok(()) };
         self.counters.rows += batch.len() as u64;
         let (entity, before) = (plan.entity.clone(), told.len());
-        match plan.query.memory() {
-            None => {
-                let (query, rows) = (Arc::clone(&plan.query), batch.rows.clone());
-                self.judge(&query, &rows, batch, batch.shared(), &entity, told)?;
-            }
-            Some(_) => self.look_back(&Arc::clone(&plan.query), batch, &entity, told)?,
+        let query = Arc::clone(&plan.query);
+        match query.memory() {
+            None => self.judge(&query, &batch.rows, batch, batch.shared(), &entity, told)?,
+            Some(memory) => self.look_back(&query, memory, batch, &entity, told)?,
         }
         for (entity, at, cause) in &batch.gone {
             self.life.take(entity, *at, cause, &[], |_| Row::new(), told);
@@ -384,11 +382,11 @@ impl Evaluation {
     fn look_back(
         &mut self,
         query: &Continuous,
+        memory: &Memory,
         batch: &Batch,
         entity: &[String],
         told: &mut Vec<Transition<Row>>,
     ) -> Result<(), ArrowError> {
-        let Some(memory) = query.memory() else { return Ok(()) };
         let enter = |rows: &RecordBatch, shared: &Shared| query.enter(rows, shared);
         for (range, found) in self.judged(enter, &batch.rows, batch.shared())? {
             let origins: Vec<u32> = found.origins.iter().map(|row| row + range.start as u32).collect();
@@ -414,7 +412,6 @@ impl Evaluation {
     fn close_windows(&mut self, clock: Micros, told: &mut Vec<Transition<Row>>) -> Result<(), ArrowError> {
         let Ok(plan) = &self.plan else { return Ok(()) };
         let Some(memory) = plan.query.memory() else { return Ok(()) };
-        let (query, entity) = (Arc::clone(&plan.query), plan.entity.clone());
         let closed = match memory.pass(clock, &mut self.kept) {
             Ok(closed) => closed,
             Err(error) => {
@@ -422,6 +419,10 @@ impl Evaluation {
                 return Ok(());
             }
         };
+        if closed.is_empty() {
+            return Ok(());
+        }
+        let (query, entity) = (Arc::clone(&plan.query), plan.entity.clone());
         for said in closed {
             // No single record made a window what it is.
             let cause = |end: &Micros| Cause { topic: query.stream().into(), partition: -1, offset: *end };

@@ -218,7 +218,7 @@ impl Runner {
                         self.end(&mut before, desk, "the rule's key is another");
                     }
                     let passed = before.feed().and_then(|feed| desk.streams.get(&feed)?.order.passed());
-                    let kept = before.evaluation.kept_state(passed).filter(|_| before.warming.is_none());
+                    let kept = before.evaluation.kept_state(passed);
                     let known = before.evaluation.life().instances();
                     let known = known.map(|(key, instance)| (Arc::clone(key), instance.clone()));
                     let mut work = Work::new(rule, known, before.stream.clone());

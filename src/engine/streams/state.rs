@@ -28,7 +28,7 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
             .as_ref()
             .map(|since| since.iter().map(|(table, positions)| (table.clone(), position_states(positions))).collect());
         let passed = work.feed().and_then(|feed| feeds.get(&feed)?.order.passed());
-        let kept = work.evaluation.kept_state(passed).filter(|_| work.warming.is_none());
+        let kept = work.evaluation.kept_state(passed);
         (name.clone(), RuleState { key, stream, since, instances, kept })
     };
     State {

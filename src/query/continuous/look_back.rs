@@ -9,26 +9,23 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
 };
-use arrow::compute::{cast, concat, interleave_record_batch, take, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::{concat, interleave_record_batch, take, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result as DfResult, ScalarValue, exec_err};
+use datafusion::common::{Column, DFSchema, Result as DfResult, ScalarValue, exec_err};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunctionParams};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{
-    Expr, ExprSchemable as _, LogicalPlan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits,
-};
+use datafusion::logical_expr::{Expr, LogicalPlan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_planner::create_window_expr;
 
-use super::{column_of, physical, refused};
+use super::keys::{Key, Keys};
+use super::{column_of, physical, refused, unaliased, unplanned};
 use crate::error::{Error, Result};
-use crate::query::compute::{columns, simplified};
-use crate::query::error;
+use crate::query::compute::{simplified, times};
 use crate::schema::fixed;
 
 /// Rows that nobody needs any more are dropped when they are so many, and half of all.
@@ -44,8 +41,7 @@ const DAY: i64 = 86_400 * SECOND;
 #[derive(Debug)]
 pub(super) struct LookBack {
     /// Whose a row is.
-    partition: Vec<Arc<dyn PhysicalExpr>>,
-    keys: RowConverter,
+    keys: Keys,
     /// The column that rows are in the order of.
     time: Arc<dyn PhysicalExpr>,
     /// The columns that the functions read.
@@ -71,7 +67,7 @@ struct Reach {
 pub(super) struct Tail {
     batches: Vec<RecordBatch>,
     times: Vec<Vec<i64>>,
-    of: HashMap<Box<[u8]>, Vec<Place>>,
+    of: HashMap<Key, Vec<Place>>,
     live: usize,
 }
 
@@ -95,11 +91,10 @@ impl LookBack {
             functions.push(Function::of(expression)?);
         }
         let Some(first) = functions.first() else { return Err(refused("a window without a function", "")) };
-        let partition_by = first.params.partition_by.clone();
         for function in &functions {
             in_order_of(time, input, function.params)?;
         }
-        let read = functions.iter().flat_map(|function| function.params.reads()).collect::<Vec<_>>();
+        let read = functions.iter().flat_map(|function| function.reads()).collect::<Vec<_>>();
         let schema = input.schema();
         let reads: Vec<usize> = (0..schema.fields().len())
             .filter(|at| {
@@ -115,12 +110,8 @@ impl LookBack {
             function.reach(&mut reach, &read, state)?;
         }
         let created = functions.iter().map(|function| function.create(&read, state));
-        let partition = partition_by.iter().map(|part| physical(part, schema, state)).collect::<Result<Vec<_>>>()?;
-        let sorted = partition_by.iter().map(|part| Ok(SortField::new(part.get_type(schema)?)));
-        let keys = sorted.collect::<DfResult<Vec<_>>>().and_then(|fields| Ok(RowConverter::new(fields)?));
         let look_back = Self {
-            partition,
-            keys: keys.map_err(unplanned)?,
+            keys: Keys::of(&first.params.partition_by, schema, state)?,
             time: physical(&first.params.order_by[0].expr, schema, state)?,
             reads,
             read: Arc::clone(read.inner()),
@@ -163,7 +154,7 @@ impl LookBack {
         let carried = (!carried.is_empty()).then(|| "the last row with a value".to_owned());
         let parts: Vec<String> = rows.into_iter().chain(time).chain(carried).collect();
         let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
-        if self.partition.is_empty() { parts } else { format!("{parts} of each key") }
+        if self.keys.len() == 0 { parts } else { format!("{parts} of each key") }
     }
 
     /// Columns of the rows that come to it.
@@ -180,7 +171,7 @@ impl LookBack {
     /// Rows with what the functions say of each, and which of `rows` they are: those are left out that are older than
     /// what is known of their keys.
     pub fn run(&self, rows: &RecordBatch, tail: &mut Tail) -> DfResult<(RecordBatch, Vec<u32>)> {
-        let (mut keys, times) = (self.keys_of(rows)?, self.times(rows)?);
+        let (mut keys, times) = (self.keys.of_rows(rows)?, self.times(rows)?);
         let is_next = |row: &usize| {
             let newest = tail.newest(&keys[*row]);
             times.is_valid(*row) && newest.is_none_or(|newest| times.value(*row) >= newest)
@@ -211,17 +202,7 @@ impl LookBack {
 
     /// When rows happened.
     pub fn times(&self, rows: &RecordBatch) -> DfResult<TimestampMicrosecondArray> {
-        let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let times = cast(&self.time.evaluate(rows)?.into_array(rows.num_rows())?, &micros)?;
-        Ok(times.as_primitive::<TimestampMicrosecondType>().clone())
-    }
-
-    fn keys_of(&self, rows: &RecordBatch) -> DfResult<Vec<Box<[u8]>>> {
-        if self.partition.is_empty() {
-            return Ok(vec![Box::default(); rows.num_rows()]);
-        }
-        let keys = self.keys.convert_columns(&columns(&self.partition, rows)?)?;
-        Ok(keys.iter().map(|key| key.as_ref().into()).collect())
+        times(&self.time.evaluate(rows)?.into_array(rows.num_rows())?)
     }
 
     /// What the functions read of the rows at these places, and what they say of those that are new.
@@ -253,16 +234,15 @@ impl LookBack {
 
     /// All that is kept, as rows.
     pub fn write(&self, tail: &Tail) -> DfResult<RecordBatch> {
-        let mut all: Vec<(&Box<[u8]>, &Vec<Place>)> = tail.of.iter().collect();
+        let mut all: Vec<(&Key, &Vec<Place>)> = tail.of.iter().collect();
         all.sort_unstable();
         let places: Vec<Place> = all.iter().flat_map(|(_, places)| places.iter().copied()).collect();
         if places.is_empty() {
             return Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
         }
         let read = tail.rows(&places)?;
-        let parser = self.keys.parser();
-        let keys = all.iter().flat_map(|(key, places)| std::iter::repeat_n(parser.parse(key), places.len()));
-        let keys = if self.partition.is_empty() { Vec::new() } else { self.keys.convert_rows(keys)? };
+        let keys = all.iter().flat_map(|(key, places)| std::iter::repeat_n(*key, places.len()));
+        let keys = self.keys.columns(keys)?;
         let times = places.iter().map(|(batch, row)| tail.times[*batch][*row]);
         let times = Arc::new(Int64Array::from_iter_values(times)) as ArrayRef;
         let names = read.schema();
@@ -282,14 +262,11 @@ impl LookBack {
         if kept.num_rows() == 0 {
             return Ok(tail);
         }
-        let own = self.partition.len();
+        let own = self.keys.len();
         let columns = kept.columns().get(own + 1..).unwrap_or_default();
         let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
         let read = RecordBatch::try_new_with_options(nullable(&self.read), columns.to_vec(), &options)?;
-        let keys: Vec<Box<[u8]>> = match own {
-            0 => vec![Box::default(); kept.num_rows()],
-            _ => self.keys.convert_columns(&kept.columns()[..own])?.iter().map(|key| key.as_ref().into()).collect(),
-        };
+        let keys = self.keys.of_columns(&kept.columns()[..own], kept.num_rows())?;
         let Some(times) = kept.column(own).as_primitive_opt::<Int64Type>() else {
             return exec_err!("what was kept says no times");
         };
@@ -351,7 +328,7 @@ impl Tail {
         &mut self,
         rows: RecordBatch,
         times: Vec<i64>,
-        keys: &'a [Box<[u8]>],
+        keys: &'a [Key],
     ) -> (Vec<Touched<'a>>, Vec<Place>, Vec<u32>) {
         let batch = self.batches.len();
         self.live += rows.num_rows();
@@ -380,7 +357,7 @@ impl Tail {
     }
 
     /// Undoes the last [`Self::add`].
-    fn take_back(&mut self, touched: &[Touched<'_>], keys: &[Box<[u8]>]) {
+    fn take_back(&mut self, touched: &[Touched<'_>], keys: &[Key]) {
         for key in touched {
             if key.known == 0 {
                 self.of.remove(key.key);
@@ -452,29 +429,19 @@ struct Function<'a> {
     params: &'a WindowFunctionParams,
 }
 
-/// What of a window function's parts is read of the rows that are kept.
-trait Reads {
-    fn reads(&self) -> Vec<datafusion::common::Column>;
-}
-
-impl Reads for WindowFunctionParams {
-    fn reads(&self) -> Vec<datafusion::common::Column> {
-        let order = self.order_by.iter().map(|sort| &sort.expr);
-        let all = self.args.iter().chain(order).chain(self.filter.as_deref());
-        all.flat_map(|part| part.column_refs().into_iter().cloned().collect::<Vec<_>>()).collect()
-    }
-}
-
 impl<'a> Function<'a> {
     fn of(expression: &'a Expr) -> Result<Self> {
-        let mut inner = expression;
-        while let Expr::Alias(alias) = inner {
-            inner = &alias.expr;
-        }
-        let Expr::WindowFunction(function) = inner else {
+        let Expr::WindowFunction(function) = unaliased(expression) else {
             return Err(refused("what is no window function", ""));
         };
         Ok(Self { whole: expression, name: function.fun.name().to_lowercase(), params: &function.params })
+    }
+
+    /// The columns that it reads of the rows that are kept.
+    fn reads(&self) -> impl Iterator<Item = &'a Column> {
+        let WindowFunctionParams { args, order_by, filter, .. } = self.params;
+        let order = order_by.iter().map(|sort| &sort.expr);
+        args.iter().chain(order).chain(filter.as_deref()).flat_map(|part| part.column_refs())
     }
 
     /// What it must be able to look back at.
@@ -585,10 +552,6 @@ fn in_order_of(time: &str, input: &LogicalPlan, params: &WindowFunctionParams) -
 fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-fn unplanned(cause: datafusion::error::DataFusionError) -> Error {
-    error::from_datafusion(cause, "")
 }
 
 fn is_unbounded(bound: &WindowFrameBound) -> bool {

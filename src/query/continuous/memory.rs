@@ -1,6 +1,8 @@
 //! What a query keeps of the rows that it has seen: stages that rows go through one after the other, each with steps
 //! before it.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
@@ -13,9 +15,8 @@ use super::condition::Columns;
 use super::look_back::{LookBack, Tail};
 use super::whole::Whole;
 use super::windowed::{Closed, Panes, Windowed};
-use super::{Chain, Shared, Step, refused};
+use super::{Chain, Shared, Step, refused, unplanned};
 use crate::error::{Error, Kind, Result};
-use crate::query::error;
 
 /// What stands between the two chains of a query that keeps something.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct Stage {
-    /// What rows go through before it; the first one's is the query's.
-    before: Option<Chain>,
+    /// What rows go through before it.
+    before: Chain,
     keeps: Keeps,
 }
 
@@ -69,33 +70,8 @@ pub struct Said {
 /// How often what is of no use any more is dropped at most, in microseconds of the stream's time.
 const SWEEP: i64 = 10_000_000;
 
-/// Steps, and what keeps something behind them, with the steps behind that.
-type Apart = (Vec<Step>, Option<(Memory, Vec<Step>)>);
-
-/// Takes steps apart at what keeps something, if anything does.
-pub(super) fn between(steps: Vec<Step>, plan: &LogicalPlan) -> Result<Apart> {
-    let (mut first, mut steps_now, mut stages): (_, Vec<Step>, Vec<Stage>) = (Vec::new(), Vec::new(), Vec::new());
-    for step in steps {
-        let keeps = match step {
-            Step::Keeps(keeps) => *keeps,
-            step => {
-                steps_now.push(step);
-                continue;
-            }
-        };
-        let steps = std::mem::take(&mut steps_now);
-        let before = match stages.last() {
-            None => {
-                first = steps;
-                None
-            }
-            Some(stage) => {
-                let columns = Columns::new(&stage.keeps.gives());
-                Some(Chain { columns, steps, schema: keeps.reads(), has_more: false })
-            }
-        };
-        stages.push(Stage { before, keeps });
-    }
+/// Refuses stages that do not go together.
+fn go_together(stages: &[Stage]) -> Result<()> {
     let is_windowed = |stage: &&Stage| matches!(stage.keeps, Keeps::Windowed(_));
     if stages.iter().filter(is_windowed).count() > 1 {
         let hint = "write the inner ones as a query of their own, with kind = \"stream\"";
@@ -105,11 +81,7 @@ pub(super) fn between(steps: Vec<Step>, plan: &LogicalPlan) -> Result<Apart> {
     if has_sessions && stages.iter().any(|stage| matches!(stage.keeps, Keeps::Whole(_))) {
         return Err(refused("what is made of several sessions", "each of them ends by itself"));
     }
-    if stages.is_empty() {
-        return Ok((steps_now, None));
-    }
-    let fingerprint = fingerprint(plan, &stages);
-    Ok((first, Some((Memory { stages, fingerprint }, steps_now))))
+    Ok(())
 }
 
 /// What is kept depends on what keeps it, on what is below that, and on the columns that it reads.
@@ -168,9 +140,33 @@ impl Keeps {
 }
 
 impl Memory {
-    /// Columns of the rows that it keeps.
-    pub(super) fn reads(&self) -> SchemaRef {
-        self.stages[0].keeps.reads()
+    /// Takes steps over rows with these columns apart: what keeps something, if anything does, with the steps before it,
+    /// and the steps behind that.
+    pub(super) fn before(
+        steps: Vec<Step>,
+        columns: &SchemaRef,
+        plan: &LogicalPlan,
+    ) -> Result<(Option<Self>, Vec<Step>)> {
+        let (mut left, mut stages): (Vec<Step>, Vec<Stage>) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Keeps(keeps) => {
+                    let before = stages.last().map_or_else(|| Arc::clone(columns), |stage| stage.keeps.gives());
+                    let (columns, steps) = (Columns::new(&before), std::mem::take(&mut left));
+                    let before = Chain { columns, steps, schema: keeps.reads(), has_more: false };
+                    stages.push(Stage { before, keeps: *keeps });
+                }
+                step => left.push(step),
+            }
+        }
+        go_together(&stages)?;
+        let memory = (!stages.is_empty()).then(|| Self { fingerprint: fingerprint(plan, &stages), stages });
+        Ok((memory, left))
+    }
+
+    /// What rows go through before each stage.
+    pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.stages.iter().map(|stage| &stage.before)
     }
 
     /// Columns of what it gives.
@@ -251,14 +247,14 @@ impl Memory {
                 Said { rows: rows.clone(), times: times.to_vec(), which: Some((0..times.len() as u32).collect()) };
             self.go_on(0, said.only(&which)?, kept)
         };
-        taken().map_err(|cause| error::from_datafusion(cause, ""))
+        taken().map_err(unplanned)
     }
 
-    /// Rows go through the stages from one on.
+    /// Rows go through the stages from one on; through the chain of the first they have gone already.
     fn go_on(&self, from: usize, mut said: Said, kept: &mut [KeptBy]) -> DfResult<Option<Said>> {
-        for (stage, kept) in self.stages.iter().zip(kept).skip(from) {
-            if let Some(before) = &stage.before {
-                let found = before.found(&said.rows, &Shared::default())?;
+        for (at, (stage, kept)) in self.stages.iter().zip(kept).enumerate().skip(from) {
+            if at > 0 {
+                let found = stage.before.found(&said.rows, &Shared::default())?;
                 let origins = found.origins;
                 said = Said { rows: found.rows, ..said.only_beside(&origins) };
             }
@@ -308,7 +304,7 @@ impl Memory {
             }
             Ok(said)
         };
-        passed().map_err(|cause| error::from_datafusion(cause, ""))
+        passed().map_err(unplanned)
     }
 
     /// What is kept, as rows, stage by stage.

@@ -7,25 +7,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::{cast, concat_batches, filter_record_batch, not, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use arrow::row::{RowConverter, SortField};
+use arrow::compute::{concat_batches, filter_record_batch, not, take_record_batch};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::{Result as DfResult, exec_err};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable as _};
+use datafusion::logical_expr::{Aggregate, Expr};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::{ExecutionPlan as _, PhysicalExpr, collect};
 
-use super::{column_of, cut_of, physical, refused};
-use crate::error::{Error, Result};
-use crate::query::compute::columns;
-use crate::query::error;
+use super::keys::{Key, Keys};
+use super::{column_of, cut_of, physical, refused, unaliased, unplanned};
+use crate::error::Result;
+use crate::query::compute::times;
 use crate::query::windows::Cut;
+use crate::schema::ColumnType;
 
 /// Partial aggregates are merged when they are so many more than twice what was left the last time.
 const MANY: usize = 8_192;
@@ -70,9 +70,8 @@ pub(super) struct Windowed {
     time: Arc<dyn PhysicalExpr>,
     /// Which of the columns that rows are grouped by is the window.
     window: usize,
-    /// The others: whose a session is.
-    same: Vec<Arc<dyn PhysicalExpr>>,
-    keys: RowConverter,
+    /// The others: whose a window is.
+    keys: Keys,
     group_by: Arc<PhysicalGroupBy>,
     merged_by: Arc<PhysicalGroupBy>,
     aggregates: Vec<Arc<AggregateFunctionExpr>>,
@@ -106,9 +105,9 @@ struct Parts {
 struct Sessions {
     parts: Parts,
     /// By key: the first and the last time.
-    open: HashMap<Box<[u8]>, (i64, i64)>,
+    open: HashMap<Key, (i64, i64)>,
     /// Those that are over, by key and first time, with their ends.
-    ended: HashMap<(Box<[u8]>, i64), i64>,
+    ended: HashMap<(Key, i64), i64>,
     looked: Option<i64>,
 }
 
@@ -138,27 +137,23 @@ impl Windowed {
         let schema = input.schema();
         let reads = match cut {
             Cut::Gap(_) => {
-                let session = Field::new(SESSION, time_type(), true);
+                let session = Field::new(SESSION, ColumnType::Timestamp.arrow_type(), true);
                 let fields = schema.fields().iter().map(|field| field.as_ref().clone()).chain([session]);
                 Arc::new(Schema::new(fields.collect::<Vec<_>>()))
             }
             Cut::Size(_) => Arc::clone(schema.inner()),
         };
         let mut by: Vec<(Arc<dyn PhysicalExpr>, String)> = Vec::new();
-        let (mut same, mut sorted) = (Vec::new(), Vec::new());
         for (at, group) in groups.iter().enumerate() {
             let name = group.schema_name().to_string();
             if at == window && matches!(cut, Cut::Gap(_)) {
                 by.push((Arc::new(Column::new(SESSION, reads.fields().len() - 1)), name));
                 continue;
             }
-            let value = physical(group, schema, state)?;
-            if at != window {
-                same.push(Arc::clone(&value));
-                sorted.push(SortField::new(group.get_type(schema).map_err(unplanned)?));
-            }
-            by.push((value, name));
+            by.push((physical(group, schema, state)?, name));
         }
+        let mut same = groups.clone();
+        same.remove(window);
         let group_by = Arc::new(PhysicalGroupBy::new_single(by));
         let (mut aggregates, mut filters) = (Vec::new(), Vec::new());
         for expression in &aggregate.aggr_expr {
@@ -180,8 +175,7 @@ impl Windowed {
             cut,
             time: Arc::new(Column::new(schema.field(at).name(), at)),
             window,
-            same,
-            keys: RowConverter::new(sorted).map_err(|cause| unplanned(cause.into()))?,
+            keys: Keys::of(&same, schema, state)?,
             merged_by: Arc::new(group_by.as_final()),
             group_by,
             aggregates,
@@ -222,7 +216,7 @@ impl Windowed {
 
     /// The columns of what it gives that say whose a window is.
     pub fn whose(&self) -> Vec<String> {
-        let names = self.gives.fields().iter().take(self.same.len() + 1).map(|field| field.name().clone());
+        let names = self.gives.fields().iter().take(self.keys.len() + 1).map(|field| field.name().clone());
         names.enumerate().filter(|(at, _)| *at != self.window).map(|(_, name)| name).collect()
     }
 
@@ -236,7 +230,7 @@ impl Windowed {
 
     /// When rows happened.
     pub fn times(&self, rows: &RecordBatch) -> DfResult<TimestampMicrosecondArray> {
-        micros(&self.time.evaluate(rows)?.into_array(rows.num_rows())?)
+        times(&self.time.evaluate(rows)?.into_array(rows.num_rows())?)
     }
 
     /// Takes rows into their windows; those of windows that are over are left out.
@@ -253,7 +247,7 @@ impl Windowed {
     fn take_into(&self, rows: &RecordBatch, size: i64, panes: &mut Panes) -> DfResult<()> {
         let partial = self.aggregate(AggregateMode::Partial, rows.clone())?;
         let mut of: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (row, start) in micros(partial.column(self.window))?.iter().enumerate() {
+        for (row, start) in times(partial.column(self.window))?.iter().enumerate() {
             let end = start.map(|start| start.saturating_add(size));
             let is_open = |end: &i64| panes.passed.is_none_or(|passed| *end > passed);
             if let Some(end) = end.filter(is_open) {
@@ -271,7 +265,7 @@ impl Windowed {
     }
 
     fn take_sessions(&self, rows: &RecordBatch, gap: i64, panes: &mut Panes) -> DfResult<()> {
-        let (times, keys) = (self.times(rows)?, self.keys_of(&columns(&self.same, rows)?, rows.num_rows())?);
+        let (times, keys) = (self.times(rows)?, self.keys.of_rows(rows)?);
         let sessions = &mut panes.sessions;
         let mut starts = Vec::with_capacity(keys.len());
         for (at, key) in times.values().iter().zip(keys) {
@@ -292,18 +286,11 @@ impl Windowed {
             };
             starts.push(start);
         }
-        let starts = TimestampMicrosecondArray::from(starts).with_data_type(time_type());
+        let starts = TimestampMicrosecondArray::from(starts).with_data_type(ColumnType::Timestamp.arrow_type());
         let columns = rows.columns().iter().cloned().chain([Arc::new(starts) as ArrayRef]).collect();
         let rows = RecordBatch::try_new(Arc::clone(&self.reads), columns)?;
         let partial = self.aggregate(AggregateMode::Partial, rows)?;
         self.add(&mut sessions.parts, partial)
-    }
-
-    fn keys_of(&self, columns: &[ArrayRef], count: usize) -> DfResult<Vec<Box<[u8]>>> {
-        if columns.is_empty() {
-            return Ok(vec![Box::default(); count]);
-        }
-        Ok(self.keys.convert_columns(columns)?.iter().map(|key| key.as_ref().into()).collect())
     }
 
     fn add(&self, parts: &mut Parts, part: RecordBatch) -> DfResult<()> {
@@ -355,7 +342,7 @@ impl Windowed {
         let rest = filter_record_batch(&all, &not(&over)?)?;
         *parts = Parts { rows: rest.num_rows(), merged: rest.num_rows(), batches: vec![rest] };
         let ended = std::mem::take(ended);
-        let end = |session: &(Box<[u8]>, i64)| ended.get(session).copied().unwrap_or(clock);
+        let end = |session: &(Key, i64)| ended.get(session).copied().unwrap_or(clock);
         let mut order: Vec<(i64, u32)> = self.named(&rows)?.iter().map(end).zip(0..).collect();
         order.sort_unstable();
         let rows = take_record_batch(&rows, &UInt32Array::from_iter_values(order.iter().map(|(_, row)| *row)))?;
@@ -363,10 +350,10 @@ impl Windowed {
     }
 
     /// Whose sessions rows are of, and when those began: the columns that rows are grouped by come first.
-    fn named(&self, rows: &RecordBatch) -> DfResult<Vec<(Box<[u8]>, i64)>> {
-        let mut groups = rows.columns()[..=self.same.len()].to_vec();
-        let starts = micros(&groups.remove(self.window))?;
-        let keys = self.keys_of(&groups, rows.num_rows())?;
+    fn named(&self, rows: &RecordBatch) -> DfResult<Vec<(Key, i64)>> {
+        let mut groups = rows.columns()[..=self.keys.len()].to_vec();
+        let starts = times(&groups.remove(self.window))?;
+        let keys = self.keys.of_columns(&groups, rows.num_rows())?;
         Ok(keys.into_iter().zip(starts.values().iter().copied()).collect())
     }
 
@@ -396,9 +383,7 @@ impl Windowed {
         let ended = sessions.ended.iter().map(|((key, start), end)| (key, *start, *end, false));
         let mut all: Vec<_> = open.chain(ended).collect();
         all.sort_unstable();
-        let parser = self.keys.parser();
-        let keys = all.iter().map(|(key, ..)| parser.parse(key));
-        let keys = if self.same.is_empty() || all.is_empty() { Vec::new() } else { self.keys.convert_rows(keys)? };
+        let keys = self.keys.columns(all.iter().map(|(key, ..)| *key))?;
         let starts = Int64Array::from_iter_values(all.iter().map(|(_, start, ..)| *start));
         let lasts = Int64Array::from_iter_values(all.iter().map(|(_, _, last, _)| *last));
         let open = BooleanArray::from(all.iter().map(|(.., open)| *open).collect::<Vec<_>>());
@@ -417,7 +402,7 @@ impl Windowed {
         match self.cut {
             Cut::Size(size) => {
                 let mut of: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-                for (row, start) in micros(parts.column(self.window))?.values().iter().enumerate() {
+                for (row, start) in times(parts.column(self.window))?.values().iter().enumerate() {
                     of.entry(start.saturating_add(size)).or_default().push(row as u32);
                 }
                 for (end, rows) in of {
@@ -428,7 +413,7 @@ impl Windowed {
             Cut::Gap(_) => {
                 let column = |at: usize| known.column(at).as_primitive::<Int64Type>();
                 let (starts, lasts, open) = (column(0), column(1), known.column(2).as_boolean());
-                let keys = self.keys_of(&known.columns()[3..], known.num_rows())?;
+                let keys = self.keys.of_columns(&known.columns()[3..], known.num_rows())?;
                 for (row, key) in keys.into_iter().enumerate() {
                     let (start, last) = (starts.value(row), lasts.value(row));
                     match open.value(row) {
@@ -468,27 +453,13 @@ impl Panes {
 
 /// Refuses an aggregate whose partial results cannot be merged.
 fn merges(expression: &Expr) -> Result<()> {
-    let mut inner = expression;
-    while let Expr::Alias(alias) = inner {
-        inner = &alias.expr;
-    }
-    let Expr::AggregateFunction(call) = inner else { return Err(refused("what is no aggregate in a window", "")) };
+    let Expr::AggregateFunction(call) = unaliased(expression) else {
+        return Err(refused("what is no aggregate in a window", ""));
+    };
     let name = call.func.name().to_lowercase();
     if MERGED.contains(&name.as_str()) {
         return Ok(());
     }
     let hint = format!("a window knows {}", MERGED.join(", "));
     Err(refused(&format!("{name} in a window"), &hint))
-}
-
-fn time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-fn micros(column: &ArrayRef) -> DfResult<TimestampMicrosecondArray> {
-    Ok(cast(column, &time_type())?.as_primitive::<TimestampMicrosecondType>().clone())
-}
-
-fn unplanned(cause: datafusion::error::DataFusionError) -> Error {
-    error::from_datafusion(cause, "")
 }

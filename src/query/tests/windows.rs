@@ -208,7 +208,7 @@ async fn a_window_that_cannot_be_is_refused_with_the_way_out() {
 
 /// What a row costs, and what is kept of a key, where 100,000 speak in turn.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; cargo test --lib bench_a_hundred -- --ignored --nocapture"]
 fn bench_a_hundred_thousand_keys() {
     const KEYS: i64 = 100_000;
     const ROWS: i64 = 1_000_000;
