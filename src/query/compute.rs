@@ -71,3 +71,9 @@ pub(super) fn is_unsteady(expression: &Expr) -> bool {
         _ => false,
     }
 }
+
+/// Runs a plan whose rows are here: there is nothing to wait for. Plans yield to others when the task that polls them has
+/// done enough (tokio's budget); who waits in the midst of a task would wait for ever.
+pub(super) fn at_once<T>(work: impl Future<Output = T>) -> T {
+    futures::executor::block_on(tokio::task::unconstrained(work))
+}

@@ -14,6 +14,7 @@ use datafusion::physical_plan::collect;
 
 use super::unplanned;
 use crate::error::Result;
+use crate::query::compute;
 
 /// Stands for the rows of a window in a plan.
 const ROWS: &str = "__rows";
@@ -75,8 +76,7 @@ impl Whole {
             let plan = self.state.create_physical_plan(&plan).await?;
             collect(plan, Arc::new(TaskContext::from(&self.state))).await
         };
-        // The rows are here: there is nothing to wait for.
-        let found = futures::executor::block_on(run)?;
+        let found = compute::at_once(run)?;
         let gives = self.gives();
         let named = |rows: RecordBatch| RecordBatch::try_new(Arc::clone(&gives), rows.columns().to_vec());
         let found = found.into_iter().map(named).collect::<std::result::Result<Vec<_>, _>>()?;

@@ -23,7 +23,7 @@ use datafusion::physical_plan::{ExecutionPlan as _, PhysicalExpr, collect};
 use super::keys::{Key, Keys};
 use super::{column_of, cut_of, physical, refused, unaliased, unplanned};
 use crate::error::Result;
-use crate::query::compute::times;
+use crate::query::compute::{self, times};
 use crate::query::windows::Cut;
 use crate::schema::ColumnType;
 
@@ -366,8 +366,7 @@ impl Windowed {
         let reads = Arc::clone(&self.reads);
         let plan = AggregateExec::try_new(mode, Arc::clone(group_by), aggregates, filters, input, reads)?;
         let schema = if mode == AggregateMode::Final { Arc::clone(&self.gives) } else { plan.schema() };
-        // Rows that are here are put together by whoever asks: there is nothing to wait for.
-        let batches = futures::executor::block_on(collect(Arc::new(plan), Arc::new(TaskContext::default())))?;
+        let batches = compute::at_once(collect(Arc::new(plan), Arc::new(TaskContext::default())))?;
         let named = |batch: RecordBatch| RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec());
         let batches = batches.into_iter().map(named).collect::<std::result::Result<Vec<_>, _>>()?;
         Ok(concat_batches(&schema, &batches)?)
