@@ -1,11 +1,11 @@
-//! `millpond alert`: what fires, why a rule does not fire, and quiet for a while.
+//! `millpond alert`: what fires, why a rule does not fire, quiet for a while, and when a rule would have fired.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
 use super::ingest::{connect, show};
-use super::{Overrides, shell};
+use super::{Overrides, back_test, shell};
 use crate::config::Interval;
 use crate::engine::streams::{Act, Explained, Explanation, Request};
 use crate::error::{Error, Kind, Result};
@@ -18,6 +18,8 @@ pub(super) enum AlertCommand {
     Explain(ExplainArgs),
     /// Tell nobody for a while: of a rule, or of one of its keys
     Silence(SilenceArgs),
+    /// When a rule would have fired: history goes through it as what comes does
+    Test(back_test::TestArgs),
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +91,7 @@ pub(super) async fn run(command: AlertCommand) -> Result<ExitCode> {
         AlertCommand::List(args) => list(args).await,
         AlertCommand::Explain(args) => explain(args).await,
         AlertCommand::Silence(args) => silence(args).await,
+        AlertCommand::Test(args) => back_test::run(args).await,
     }
 }
 
@@ -117,10 +120,13 @@ fn write(rule: &str, explanation: &Explanation) {
     let Explanation { stream, class, error, clock, row, explained, keys } = explanation;
     if let Some(error) = error {
         say!("{rule} does not run: {error}");
+    } else if stream.is_empty() {
+        say!("{rule}: {class}");
     } else {
         say!("{rule}: {class} over {stream}");
     }
     match row {
+        None if stream.is_empty() => {}
         Some(row) => say!("row        {row}"),
         None => say!("row        none in {stream}: nothing is known of this key"),
     }
@@ -157,6 +163,10 @@ fn write(rule: &str, explanation: &Explanation) {
                 say!("           {name} {value}");
             }
         }
+    }
+    if stream.is_empty() {
+        say!("last run   {}", clock.as_deref().unwrap_or("none yet"));
+        return;
     }
     say!("clock      {}", clock.as_deref().unwrap_or("unknown: not every partition was heard of yet"));
 }

@@ -12,6 +12,7 @@ macro_rules! say {
 }
 
 mod alert;
+mod back_test;
 mod check;
 mod dead_letters;
 mod demo;
@@ -75,10 +76,11 @@ enum Command {
         millpond schema preview orders.ndjson"
     )]
     Schema(schema::SchemaCommand),
-    /// What fires, why a rule does not fire, and quiet for a while
+    /// What fires, why a rule does not fire, quiet for a while, and when a rule would have fired
     #[command(
         subcommand,
-        after_help = "Examples:\n  millpond alert list\n  millpond alert explain battery_low --key car-00042"
+        after_help = "Examples:\n  millpond alert list\n  millpond alert explain battery_low --key car-00042\n  \
+        millpond alert test battery_low --since 7d"
     )]
     Alert(alert::AlertCommand),
     /// Try where news and alerts are sent to

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
+
 use super::{
     problem::Complaint,
+    query::Around,
     section::{Section, meant},
     units::Interval,
 };
 use crate::deliver::Template;
 use crate::stream::{Rule, Severity, StormLimit};
+use crate::task::Schedule;
 
-/// Reads a rule's options; `sinks` are the names there are. `None` only if problems were reported.
-pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Section, sinks: &[&str]) -> Option<Rule> {
+/// Reads a rule's options. `None` only if problems were reported.
+pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Section, around: &Around) -> Option<Rule> {
     root.require("key", "the columns that tell its alerts apart, such as [\"car_id\"]");
     let key = key(root);
     let hold = duration(root, "for");
@@ -38,7 +42,8 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
     let severity =
         if root.has("severity") { root.choice("severity", Severity::WORDS, &[]) } else { Some(Severity::default()) };
     let message = if root.has("message") { root.read("message", Template::parse) } else { Template::parse(name).ok() };
-    let to = if root.has("to") { names(root, sinks) } else { Some(Vec::new()) };
+    let to = if root.has("to") { names(root, &around.all) } else { Some(Vec::new()) };
+    let schedule = schedule(root, around.timezone);
     for (one, other, why) in [
         ("once", "for", "an event does not last"),
         ("once", "resolve_when", "an event is never over"),
@@ -46,6 +51,11 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
         ("once", "absent_for", "silence is no event"),
         ("absent_for", "for", "absent_for is how long it must be silent"),
         ("absent_for", "resolve_when", "the next row ends the silence"),
+        ("every", "schedule", "one of them says when"),
+        ("every", "absent_for", "what is looked at now and then is not silent"),
+        ("schedule", "absent_for", "what is looked at now and then is not silent"),
+        ("every", "resolve_when", "what the query does not select any more is over"),
+        ("schedule", "resolve_when", "what the query does not select any more is over"),
     ] {
         if root.has(one) && root.has(other) {
             root.complain(other, Complaint::new(format!("does not go with `{one}`: {why}")));
@@ -57,6 +67,7 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
         sql,
         file: file.to_owned(),
         hash: Rule::hash(text),
+        schedule: schedule?,
         key: key?,
         hold: hold?.unwrap_or_default(),
         resolve_when: resolve_when?,
@@ -70,6 +81,18 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
         message: message?,
         to: to?,
     })
+}
+
+/// `every` or `schedule`; `None` only if it is wrong and was reported.
+fn schedule(root: &Section, zone: Tz) -> Option<Option<Schedule>> {
+    if root.has("schedule") {
+        let cron = |text: &str| {
+            let hint = "minute, hour, day of the month, month and day of the week, as in \"0 8 * * MON-FRI\"";
+            Schedule::cron(text, zone).map_err(|error| Complaint::new(error).hint(hint))
+        };
+        return root.read("schedule", cron).map(Some);
+    }
+    Some(duration(root, "every")?.map(Schedule::Every))
 }
 
 /// The columns of `key`.

@@ -13,13 +13,14 @@ use super::{
     interpolate::Interpolation,
     latest, names, overrides,
     problem::{Complaint, Problem, Problems},
-    query::{self, Query, SinkNames},
+    query::{self, Around, Query},
     reference,
     settings::{self, Config},
     tree::{Place, Table},
 };
 use crate::deliver::SinkOptions;
 use crate::schema::{Contract, Latest, Reference};
+use crate::stream::Rule;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(super) const EVENTS_DEFAULTS: &str = include_str!("events_defaults.toml");
@@ -79,6 +80,35 @@ pub(super) fn events(table: &str) -> Result<Contract, Problems> {
     tree.overlay(Table::parse(table, &text, None, &mut problems.borrow_mut()).unwrap_or_default());
     let contract = contract::read(&tree, table, table, Tz::UTC, false, &problems);
     contract.ok_or_else(|| problems.into_inner())
+}
+
+/// The rule `name` as another file has it.
+pub(super) fn rule(name: &str, path: &Path, config: &Config) -> Result<Rule, Problems> {
+    let file = path.display().to_string();
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problems(vec![Problem::of_file(&file, format!("cannot be read: {error}"))]))?;
+    let problems = RefCell::default();
+    match query::read(name, &file, &text, &around(Some(config)), &problems) {
+        Some(Query::Alert(rule)) => Ok(*rule),
+        Some(_) => {
+            let problem = Problem::of_file(&file, "is no rule");
+            Err(Problems(vec![problem.hint("a rule's file begins with the line: --! kind = \"alert\"")]))
+        }
+        None => Err(problems.into_inner()),
+    }
+}
+
+/// What queries may refer to.
+fn around(config: Option<&Config>) -> Around<'_> {
+    let timezone = config.map_or(Tz::UTC, |config| config.project.timezone);
+    let mut around = Around { timezone, ..Around::default() };
+    for (name, options) in config.iter().flat_map(|config| &config.sinks) {
+        around.all.push(name);
+        if matches!(options, SinkOptions::Kafka(_)) {
+            around.topics.push(name);
+        }
+    }
+    around
 }
 
 /// Files first, then what overrides them.
@@ -186,20 +216,14 @@ impl Loader<'_> {
 
     fn queries(&self, config: Option<&Config>) -> Vec<Query> {
         let mut queries = Vec::new();
-        let mut sinks = SinkNames::default();
-        for (name, options) in config.iter().flat_map(|config| &config.sinks) {
-            sinks.all.push(name);
-            if matches!(options, SinkOptions::Kafka(_)) {
-                sinks.topics.push(name);
-            }
-        }
+        let around = around(config);
         for Named { name, file, text } in self.named("queries", "sql") {
             let table = Path::new("schemas").join(format!("{name}.toml"));
             if self.absolute.join(&table).exists() {
                 let message = format!("there is a table of this name: {}", shown(self.dir, &table));
                 self.push(Problem::of_file(&file, message).hint("rename one of the two files"));
             }
-            queries.extend(query::read(&name, &file, &text, &sinks, &self.problems));
+            queries.extend(query::read(&name, &file, &text, &around, &self.problems));
         }
         queries
     }

@@ -104,4 +104,15 @@ impl Project {
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Problems> {
         load::load(dir, options)
     }
+
+    /// The table that people know the rows called `name` by: those of a latest table are apart from what is derived.
+    pub fn table_of<'a>(&'a self, name: &'a str) -> &'a str {
+        let latest = self.latest.iter().find(|latest| latest.merged_name() == name);
+        latest.map_or(name, |latest| latest.table.as_str())
+    }
+
+    /// The rule `name` as another file has it, or says everything that is wrong with that.
+    pub fn rule(&self, name: &str, file: &Path) -> Result<Rule, Problems> {
+        load::rule(name, file, &self.config)
+    }
 }

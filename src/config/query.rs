@@ -10,6 +10,8 @@ use super::{
     tree::{Place, Table},
     words,
 };
+use chrono_tz::Tz;
+
 use crate::stream::{Rule, StreamQuery};
 
 /// What a file of `queries/` makes.
@@ -19,13 +21,15 @@ pub(super) enum Query {
     Stream(StreamQuery),
 }
 
-/// The sinks of the project.
+/// What a query's file may refer to of the project's configuration.
 #[derive(Default)]
-pub(super) struct SinkNames<'a> {
-    /// All of them.
+pub(super) struct Around<'a> {
+    /// The sinks.
     pub all: Vec<&'a str>,
     /// Those that are topics.
     pub topics: Vec<&'a str>,
+    /// The zone of schedules.
+    pub timezone: Tz,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,13 +51,7 @@ pub struct View {
 }
 
 /// Reads one file. `None` only if problems were reported.
-pub(super) fn read(
-    name: &str,
-    file: &str,
-    text: &str,
-    sinks: &SinkNames,
-    problems: &RefCell<Problems>,
-) -> Option<Query> {
+pub(super) fn read(name: &str, file: &str, text: &str, around: &Around, problems: &RefCell<Problems>) -> Option<Query> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (head, sql) = split(text, file, problems);
     let tree = Table::parse(file, &head, None, &mut problems.borrow_mut())?;
@@ -73,8 +71,8 @@ pub(super) fn read(
     }
     match kind {
         QueryKind::View => Some(Query::View(View { name: name.to_owned(), sql, file: file.to_owned() })),
-        QueryKind::Alert => alert::read(name, file, sql, text, &root, &sinks.all).map(Box::new).map(Query::Alert),
-        QueryKind::Stream => stream::read(name, file, sql, text, &root, sinks).map(Query::Stream),
+        QueryKind::Alert => alert::read(name, file, sql, text, &root, around).map(Box::new).map(Query::Alert),
+        QueryKind::Stream => stream::read(name, file, sql, text, &root, around).map(Query::Stream),
     }
 }
 

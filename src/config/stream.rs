@@ -2,7 +2,7 @@
 
 use super::alert::{key, names};
 use super::problem::Complaint;
-use super::query::SinkNames;
+use super::query::Around;
 use super::section::Section;
 use crate::stream::{Rule, StreamQuery};
 
@@ -13,13 +13,13 @@ pub(super) fn read(
     sql: String,
     text: &str,
     root: &Section,
-    sinks: &SinkNames,
+    around: &Around,
 ) -> Option<StreamQuery> {
     let key = if root.has("key") { key(root) } else { Some(Vec::new()) };
     let modes = [("append", false), ("upsert", true)];
     let upsert = if root.has("mode") { root.choice("mode", &modes, &[]) } else { Some(false) };
     let keeps = if root.has("table") { root.boolean("table") } else { Some(true) };
-    let to = if root.has("to") { names(root, &sinks.all) } else { Some(Vec::new()) };
+    let to = if root.has("to") { names(root, &around.all) } else { Some(Vec::new()) };
     if upsert == Some(true) && !root.has("key") {
         let complaint = Complaint::new("needs `key`: the columns that say whose a row is");
         root.complain("mode", complaint.hint("key = [\"car_id\"]"));
@@ -34,7 +34,7 @@ pub(super) fn read(
         return None;
     }
     let to = to?;
-    if let Some(other) = to.iter().find(|sink| !sinks.topics.contains(&sink.as_str())) {
+    if let Some(other) = to.iter().find(|sink| !around.topics.contains(&sink.as_str())) {
         let complaint = Complaint::new(format!("sink `{other}` is no topic: every row would be a message of its own"));
         root.complain("to", complaint.hint("name sinks of type = \"kafka\"; an alert can be told to any"));
         return None;

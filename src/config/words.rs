@@ -188,11 +188,13 @@ pub(super) mod alert {
             "expect",
             "once",
             "storm_limit",
+            "every",
+            "schedule",
             "severity",
             "message",
             "to",
         ],
-        later: &["every", "schedule", "description"],
+        later: &["description"],
     };
 
     /// Every table of the file by its name, for the test of the reference.

@@ -14,6 +14,8 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("reference/service_area.geojson", include_str!("../../reference/service_area.geojson")),
         ("queries/fleet_now.sql", include_str!("../../queries/fleet_now.sql")),
         ("queries/battery_low.sql", include_str!("../../queries/battery_low.sql")),
+        ("queries/battery_outlier.sql", include_str!("../../queries/battery_outlier.sql")),
+        ("queries/battery_outlier.test.toml", include_str!("../../queries/battery_outlier.test.toml")),
         ("queries/crash.sql", include_str!("../../queries/crash.sql")),
         ("queries/device_silent.sql", include_str!("../../queries/device_silent.sql")),
         ("queries/headlights_left_on.sql", include_str!("../../queries/headlights_left_on.sql")),

@@ -8,6 +8,7 @@
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
 //! commits or translates; each room does its own work.
 
+mod back_test;
 mod catalog;
 pub mod dead_letters;
 mod facts;
@@ -47,6 +48,9 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use self::back_test::{
+    BackTest, Differences, Different, Live, OfCondition, OfRule, Progress, Raised, Wanted, back_test,
+};
 use self::catalog::{EngineCatalog, Fed, SharedCatalog};
 use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
@@ -552,7 +556,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         }
     }
     let contracts: Vec<Arc<Contract>> = project.tables.iter().cloned().map(Arc::new).collect();
-    let (all, latest) = stream_queries::kept(&project.streams, contracts, project.latest.clone());
+    let (all, latest) = stream_queries::kept(&project.streams, contracts.clone(), project.latest.clone());
     let kept = latest::kept(&all, &latest, &project.references, &latest::KeptTables::default());
     Ok(Arc::new(EngineCatalog {
         kept: ArcSwap::from_pointee(kept),
@@ -563,7 +567,7 @@ async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineC
         dead_letters,
         streams: Arc::new(streams),
         brokers: cluster(&project.config, None).brokers,
-        ..EngineCatalog::of(Fed { tables, ..Fed::default() })
+        ..EngineCatalog::of(Fed { tables, contracts, ..Fed::default() })
     }))
 }
 

@@ -7,7 +7,7 @@ use tracing::warn;
 use super::catalog::EngineCatalog;
 use super::{stream_queries, streams};
 use crate::config::{Problem, Problems, Project, View};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::lake::LiveView;
 use crate::query::{By, Continuous, Service};
 use crate::schema::SchemaVersion;
@@ -26,13 +26,23 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
         }
     }
     for rule in &project.alerts {
+        if let Some(schedule) = &rule.schedule {
+            match scheduled(rule, service).await {
+                Ok(()) => notes.push(format!("alert {}: runs {schedule}; {}", rule.name, told_to(rule))),
+                Err(error) if streams::waits_for_columns(&error, catalog) => {
+                    notes.push(format!("alert {}: waits for its columns: {}", rule.name, error.headline()));
+                }
+                Err(error) => problems.push(problem(&rule.file, &error)),
+            }
+            continue;
+        }
         match streams::plan(rule, service, catalog).await {
             Ok(plan) => match unfilled(rule, &plan) {
                 Some(place) => {
                     let text = format!("message: the query selects no column `{place}`");
                     problems.push(Problem::of_file(&rule.file, text).hint("select it, or write {{ for a brace"));
                 }
-                None => notes.push(note(rule, &plan)),
+                None => notes.push(note(project, rule, &plan)),
             },
             Err(error) if streams::waits_for_columns(&error, catalog) => {
                 notes.push(format!("alert {}: waits for its columns: {}", rule.name, error.headline()));
@@ -67,7 +77,7 @@ async fn stream_queries(
             match stream_queries::plan(query, service, catalog).await {
                 Ok(select) => match SchemaVersion::selected(&select.schema(), &query.key) {
                     Ok(version) => {
-                        notes.push(note_of_stream(query, &select));
+                        notes.push(note_of_stream(project, query, &select));
                         show(query, &version, catalog);
                     }
                     Err(reason) => problems.push(Problem::of_file(&query.file, reason)),
@@ -105,11 +115,11 @@ fn show(query: &StreamQuery, version: &SchemaVersion, catalog: &EngineCatalog) {
 }
 
 /// How a stream query runs, and where its rows go.
-fn note_of_stream(query: &StreamQuery, select: &Continuous) -> String {
+fn note_of_stream(project: &Project, query: &StreamQuery, select: &Continuous) -> String {
     let look_ups = select.look_ups();
     let class = if look_ups.is_empty() { "stateless" } else { "look-up join" };
-    let mut parts = vec![format!("{class} over {}", select.stream())];
-    parts.extend(look_ups.into_iter().map(look_up));
+    let mut parts = vec![format!("{class} over {}", project.table_of(select.stream()))];
+    parts.extend(look_ups.iter().map(|(table, by)| look_up(project.table_of(table), *by)));
     let mut to = Vec::new();
     if query.keeps {
         to.push(format!("appended to {}", query.table()));
@@ -123,7 +133,7 @@ fn note_of_stream(query: &StreamQuery, select: &Continuous) -> String {
     format!("stream {}: {}; {}", query.name, parts.join("; "), to.join("; "))
 }
 
-fn look_up((table, by): (String, By)) -> String {
+fn look_up(table: &str, by: By) -> String {
     match by {
         By::Key => format!("looks up {table} by its key"),
         By::Index => format!("looks up {table} and keeps an index of all its rows"),
@@ -142,16 +152,35 @@ pub(super) async fn warn(project: &Project, service: &Service, catalog: &EngineC
 }
 
 /// How a rule runs, and what it keeps in memory.
-fn note(rule: &Rule, plan: &Plan) -> String {
+fn note(project: &Project, rule: &Rule, plan: &Plan) -> String {
     let query = plan.query();
-    let mut parts = vec![format!("{} over {}", plan.class(rule), query.stream())];
-    parts.extend(query.look_ups().into_iter().map(look_up));
+    let mut parts = vec![format!("{} over {}", plan.class(rule), project.table_of(query.stream()))];
+    parts.extend(query.look_ups().iter().map(|(table, by)| look_up(project.table_of(table), *by)));
     if plan.ordered() {
         parts.push("keeps the rows of the last seconds, in order of their times".to_owned());
     }
     parts.extend(query.memory().map(|memory| format!("keeps {}", memory.describe())));
-    let to = if rule.to.is_empty() { "told to nobody".to_owned() } else { format!("told to {}", rule.to.join(", ")) };
-    format!("alert {}: {}; {to}", rule.name, parts.join("; "))
+    format!("alert {}: {}; {}", rule.name, parts.join("; "), told_to(rule))
+}
+
+fn told_to(rule: &Rule) -> String {
+    if rule.to.is_empty() { "told to nobody".to_owned() } else { format!("told to {}", rule.to.join(", ")) }
+}
+
+/// Whether a rule that runs on a schedule can.
+async fn scheduled(rule: &Rule, service: &Service) -> Result<(), Error> {
+    let query = service.session().query(&rule.sql).await?;
+    let columns = query.schema();
+    if let Some(missing) = rule.key.iter().find(|name| columns.field_with_name(name).is_err()) {
+        let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+        let error = Error::new(Kind::Query, format!("key: the query selects no column `{missing}`"));
+        return Err(error.hint(format!("it selects {}", names.join(", "))));
+    }
+    match rule.message.places().find(|place| !is_filled(place, &columns)) {
+        Some(place) => Err(Error::new(Kind::Query, format!("message: the query selects no column `{place}`"))
+            .hint("select it, or write {{ for a brace")),
+        None => Ok(()),
+    }
 }
 
 /// A place of the message that no column fills.

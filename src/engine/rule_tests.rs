@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
+use chrono::DateTime;
 use datafusion::datasource::{MemTable, TableProvider};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -18,6 +21,7 @@ use crate::latest::{ReferenceRows, Rows};
 use crate::query::{Catalog, KeyedTable, PUBLIC, Pinned, Service, ServiceOptions};
 use crate::schema::{ColumnContract, ColumnType, fixed};
 use crate::stream::{Batch, Cause, Evaluation, Key, Micros, Plan, Row, Rule, Transition, keys};
+use crate::task::Schedule;
 
 /// When tests begin: 2026-01-01T00:00:00Z.
 const BEGIN: Micros = 1_767_225_600_000_000;
@@ -95,6 +99,10 @@ async fn run(project: &Project, rule: &Rule, file: &File, test: &Test) -> Result
     let given = test.rows.iter().map(|row| given(row, &file.stream)).collect::<Result<Vec<_>>>()?;
     let tables = Tables::new(project, file, &given)?;
     let service = Service::new(Arc::clone(&tables) as _, ServiceOptions::default())?;
+    if let Some(schedule) = &rule.schedule {
+        let told = run_scheduled(rule, schedule, &tables, &service, (file, test, &given)).await?;
+        return compare(&told, &test.expect);
+    }
     let query = service.session().continuous(&rule.sql, rule.resolve_when.as_deref()).await?;
     if query.stream() != file.stream {
         let message = format!("the rule's stream is {}, not {}", query.stream(), file.stream);
@@ -134,6 +142,45 @@ async fn run(project: &Project, rule: &Rule, file: &File, test: &Test) -> Result
         return Err(wrong(format!("a row cannot be judged: {error}")));
     }
     compare(&told, &test.expect)
+}
+
+/// What a rule tells that runs on a schedule.
+async fn run_scheduled(
+    rule: &Rule,
+    schedule: &Schedule,
+    tables: &Tables,
+    service: &Service,
+    (file, test, given): (&File, &Test, &[Given]),
+) -> Result<Vec<Transition<Row>>> {
+    let unplanned = Error::new(Kind::Usage, "the rule runs on a schedule");
+    let mut evaluation = Evaluation::new(Arc::new(rule.clone()), Err(unplanned));
+    let last = given.iter().map(|given| given.at).max().unwrap_or(0);
+    let end = test.until.as_deref().map(micros).transpose()?.unwrap_or(last);
+    let (mut told, mut passed, mut offset) = (Vec::new(), -1, 0);
+    let mut now = DateTime::from_timestamp_micros(BEGIN - 1).unwrap_or_default();
+    while let Some(next) = schedule.next(now).filter(|next| next.timestamp_micros() <= BEGIN + end) {
+        now = next;
+        let at = next.timestamp_micros();
+        let mut times: Vec<Micros> = given.iter().map(|given| given.at).collect();
+        times.retain(|time| *time > passed && BEGIN + time <= at);
+        times.sort_unstable();
+        times.dedup();
+        for time in times {
+            let came: Vec<&Given> = given.iter().filter(|given| given.at == time).collect();
+            tables.change(&came)?;
+            let of_stream: Vec<&Given> = came.into_iter().filter(|given| given.table == file.stream).collect();
+            if !of_stream.is_empty() && tables.key(&file.stream).is_none() {
+                tables.keep(&file.stream, tables.batch(&file.stream, &of_stream, offset)?.rows);
+                offset += of_stream.len() as i64;
+            }
+        }
+        passed = at - BEGIN;
+        let rows = service.session().query(&rule.sql).await?.run().await?;
+        let schema = rows.schema();
+        let rows = concat_batches(&schema, &rows.collect().await?).map_err(unreadable)?;
+        evaluation.take_all(&rows, at, &mut told)?;
+    }
+    Ok(told)
 }
 
 fn compare(told: &[Transition<Row>], expect: &[Map<String, Value>]) -> Result<()> {
@@ -213,7 +260,9 @@ struct TestTable {
     /// The columns of its key, if it has one row per key or is looked up.
     key: Option<Vec<String>>,
     rows: Arc<ReferenceRows>,
-    known: parking_lot::Mutex<Vec<Map<String, Value>>>,
+    known: Mutex<Vec<Map<String, Value>>>,
+    /// The rows that came, if it keeps every record and somebody asks for them.
+    came: Mutex<Vec<RecordBatch>>,
 }
 
 impl Catalog for Tables {
@@ -223,8 +272,8 @@ impl Catalog for Tables {
         for (name, table) in &self.of {
             let provider: Arc<dyn TableProvider> = match &table.key {
                 Some(_) => Arc::new(KeyedTable::new(Arc::clone(&table.rows) as _)),
-                None => match MemTable::try_new(Arc::clone(&table.schema), vec![Vec::new()]) {
-                    Ok(empty) => Arc::new(empty),
+                None => match MemTable::try_new(Arc::clone(&table.schema), vec![table.came.lock().clone()]) {
+                    Ok(rows) => Arc::new(rows),
                     Err(_) => continue,
                 },
             };
@@ -250,9 +299,16 @@ impl Tables {
             let schema = columns(project, file, name, given, key.is_none())?;
             let rows = Arc::new(ReferenceRows::new(name, key.as_deref().unwrap_or_default()));
             rows.replace(RecordBatch::new_empty(Arc::clone(&schema))).map_err(wrong)?;
-            of.insert(name.clone(), TestTable { schema, key, rows, known: parking_lot::Mutex::default() });
+            of.insert(name.clone(), TestTable { schema, key, rows, known: Mutex::default(), came: Mutex::default() });
         }
         Ok(Arc::new(Self { of }))
+    }
+
+    /// These rows of a table have come, and can be asked for.
+    fn keep(&self, table: &str, rows: RecordBatch) {
+        if let Some(table) = self.of.get(table) {
+            table.came.lock().push(rows);
+        }
     }
 
     fn key(&self, table: &str) -> Option<&[String]> {

@@ -18,6 +18,7 @@ mod unnest;
 mod whole;
 mod windowed;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -29,6 +30,8 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, TableScan};
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::Statement as Ast;
 use datafusion::sql::sqlparser::ast::{Select, SetExpr, Statement as SqlStatement};
@@ -58,6 +61,7 @@ const ADDED: &str = "__more";
 #[derive(Debug)]
 pub struct Continuous {
     stream: String,
+    reads: BTreeSet<String>,
     /// What keeps rows before they go through the chain, if anything does.
     memory: Option<Memory>,
     chain: Chain,
@@ -125,12 +129,18 @@ impl Continuous {
         let columns = memory.as_ref().map_or_else(|| Arc::clone(scan.projected_schema.inner()), Memory::gives);
         let (columns, schema) = (Columns::new(&columns), Arc::clone(plan.schema().inner()));
         let chain = Chain { columns, steps, schema, has_more };
-        Ok(Self { stream: scan.table_name.table().to_owned(), memory, chain, selected })
+        let (stream, reads) = (scan.table_name.table().to_owned(), read_columns(plan, scan));
+        Ok(Self { stream, reads, memory, chain, selected })
     }
 
     /// The table whose new rows it runs over.
     pub fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// The columns of the stream that it reads: rows without the others say the same.
+    pub fn reads(&self) -> &BTreeSet<String> {
+        &self.reads
     }
 
     /// The tables that are looked up, in their order, each with how.
@@ -521,6 +531,29 @@ fn conditioned<'a>(
         steps.push(Step::Condition(Condition::new(physical(&condition, plan.schema(), state)?, parts)));
     }
     Ok(scan)
+}
+
+/// The columns that `plan` reads of the table of `scan`.
+fn read_columns(plan: &LogicalPlan, scan: &TableScan) -> BTreeSet<String> {
+    let optimizer = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+    let narrow = optimizer.optimize(plan.clone(), &OptimizerContext::new(), |_, _| {});
+    let mut read = BTreeSet::new();
+    let mut note = |scan: &TableScan| read.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
+    // What cannot be narrowed reads all.
+    match narrow {
+        Err(_) => note(scan),
+        Ok(narrow) => {
+            let _ = narrow.apply(|node| {
+                if let LogicalPlan::TableScan(one) = node
+                    && one.table_name == scan.table_name
+                {
+                    note(one);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+        }
+    }
+    read
 }
 
 /// The column that says when rows of a stream happened.

@@ -24,6 +24,15 @@ pub fn believed(at: Micros, recorded: Option<Micros>) -> Micros {
     }
 }
 
+/// SQL for the same: `time` is the column that an event says, `recorded` that of its record.
+pub fn believed_sql(time: &str, recorded: &str) -> String {
+    let seconds = FUTURE / 1_000_000;
+    format!(
+        "CASE WHEN {time} > {recorded} + INTERVAL '{seconds} seconds' THEN {recorded} \
+         ELSE coalesce({time}, {recorded}) END"
+    )
+}
+
 impl<L: Ord + Clone> Clock<L> {
     /// A clock that trails the newest events by `lateness`.
     pub fn new(lateness: Micros) -> Self {

@@ -17,6 +17,9 @@ use super::rule::Rule;
 use crate::error::{Error, Kind};
 use crate::query::{Continuous, Found, Kept, Memory, Shared};
 
+/// What stands for the topic of what a schedule has found; its offset is the time.
+pub const SCHEDULE: &str = "schedule";
+
 /// What an alert tells of its row.
 pub type Row = Map<String, Value>;
 
@@ -298,6 +301,28 @@ impl Evaluation {
         }
         let names: BTreeSet<Key> = names.into_iter().collect();
         self.life.forget(at, |key| names.contains(key), told);
+        self.count(&told[before..]);
+        Ok(())
+    }
+
+    /// The rows of a query that was run at `at`: its condition is true of them, and of nothing else.
+    pub fn take_all(&mut self, rows: &RecordBatch, at: Micros, told: &mut Vec<Transition<Row>>) -> Result<(), Error> {
+        let key = &self.rule.key;
+        if let Some(missing) = key.iter().find(|name| rows.schema_ref().column_with_name(name).is_none()) {
+            return Err(Error::new(Kind::Query, format!("key: the query selects no column `{missing}`")));
+        }
+        let (before, names) = (told.len(), keys(rows, key));
+        self.counters.rows += rows.num_rows() as u64;
+        self.counters.held += rows.num_rows() as u64;
+        let is_true: BTreeSet<&Key> = names.iter().collect();
+        self.life.only(at, |key| is_true.contains(key), told);
+        let cause = Cause { topic: SCHEDULE.into(), partition: -1, offset: at };
+        let mut heard = BTreeSet::new();
+        for (row, name) in names.iter().enumerate().filter(|(_, name)| heard.insert(Arc::clone(name))) {
+            let said = [Said { key: Arc::clone(name), holds: Some(true), is_over: None }];
+            self.life.take(name, at, &cause, &said, |_| object(rows, row), told);
+        }
+        self.life.advance(at, told);
         self.count(&told[before..]);
         Ok(())
     }

@@ -283,6 +283,22 @@ impl<R: Clone> Life<R> {
         }
     }
 
+    /// The condition is true of these keys only, as far as anybody knows; that it was of others nobody has heard since.
+    pub fn only(&mut self, at: Micros, is_true: impl Fn(&Key) -> bool, told: &mut Vec<Transition<R>>) {
+        let gone: Vec<Key> = self.instances.keys().filter(|key| !is_true(key)).cloned().collect();
+        for key in gone {
+            let Some(instance) = self.instances.get_mut(&key) else { continue };
+            match instance.phase {
+                Phase::Quiet => {}
+                Phase::Pending { .. } => self.end(&key, at, told),
+                Phase::Firing(_) => {
+                    self.ring(&key, at, told);
+                    self.end(&key, at, told);
+                }
+            }
+        }
+    }
+
     /// The clock stands at `clock`: what was due until then happens.
     pub fn advance(&mut self, clock: Micros, told: &mut Vec<Transition<R>>) {
         while let Some((_, key)) = self.timers.first().filter(|(due, _)| *due <= clock).cloned() {
@@ -498,6 +514,25 @@ mod tests {
 
     fn said(name: &str, holds: Option<bool>) -> Said {
         Said { key: key(name), holds, is_over: None }
+    }
+
+    #[test]
+    fn what_was_not_found_again_did_not_last() {
+        let mut life = Life::new("r", Terms { hold: 2, ..Terms::default() });
+        let mut run = |at: Micros, found: &[&str]| {
+            let mut told = Vec::new();
+            life.only(at, |key| found.contains(&&**key), &mut told);
+            for name in found {
+                life.take(&key(name), at, &cause(at), &[said(name, Some(true))], |_| at, &mut told);
+            }
+            life.advance(at, &mut told);
+            told.into_iter().map(|told| (told.key.to_string(), told.became, told.at)).collect::<Vec<_>>()
+        };
+        let of = |name: &str, became, at| (name.to_owned(), became, at);
+        assert_eq!(run(0, &["a", "b"]), []);
+        assert_eq!(run(2, &["b"]), [of("b", Became::Firing, 2)], "nobody knows how long a lasted");
+        assert_eq!(run(4, &["a", "b"]), []);
+        assert_eq!(run(7, &["a"]), [of("b", Became::Resolved, 7), of("a", Became::Firing, 6)]);
     }
 
     /// What a life tells, in short.

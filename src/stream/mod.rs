@@ -23,8 +23,8 @@ mod selection;
 mod storm;
 
 pub use self::batch::{Batch, keys, rows_as_json};
-pub use self::clock::Clock;
-pub use self::evaluation::{Counters, Evaluation, Plan, Row, remember};
+pub use self::clock::{Clock, believed_sql};
+pub use self::evaluation::{Counters, Evaluation, Plan, Row, SCHEDULE, remember};
 pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Transition};
 pub use self::message::{FIELDS, Proof, message};
 pub use self::order::Order;

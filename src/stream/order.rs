@@ -93,6 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stream::Clock;
 
     fn batch(times: &[Micros], first_offset: i64) -> Batch {
         let numbers: ArrayRef = Arc::new(Int64Array::from(times.to_vec()));
@@ -102,6 +103,31 @@ mod tests {
     }
 
     proptest! {
+        /// Windows and look-back see the same rows in the same order, however they were shuffled within the lateness.
+        #[test]
+        fn a_shuffle_within_the_lateness_is_put_right(
+            rows in prop::collection::vec((0i64..200, 0i64..10), 0..40),
+            cuts in prop::collection::vec(1usize..6, 40),
+        ) {
+            const LATENESS: Micros = 10;
+            let mut came = rows.clone();
+            came.sort_by_key(|(at, delay)| at + delay);
+            let (mut order, mut clock) = (Order::default(), Clock::new(LATENESS));
+            let (mut got, mut first) = (Vec::new(), 0);
+            for cut in cuts {
+                let times: Vec<Micros> = came.iter().skip(first).take(cut).map(|(at, _)| *at).collect();
+                order.add(&batch(&times, first as i64)).unwrap();
+                times.iter().for_each(|at| clock.reach(&"lane", *at));
+                got.extend(order.pass(clock.now(&["lane"])).unwrap().into_iter().flat_map(|batch| batch.times));
+                first += times.len();
+            }
+            got.extend(order.pass(Micros::MAX).unwrap().into_iter().flat_map(|batch| batch.times));
+            let mut expected: Vec<Micros> = rows.into_iter().map(|(at, _)| at).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(order.late(), 0);
+        }
+
         /// Whatever comes in time is handed out once and in order; what does not is counted.
         #[test]
         fn rows_come_out_in_the_order_of_their_times(

@@ -130,6 +130,9 @@ pub struct RuleState {
     pub since: Option<BTreeMap<String, Vec<PositionState>>>,
     /// The keys.
     pub instances: Vec<(Key, Instance<Row>)>,
+    /// When it ran last, if it runs on a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_at: Option<Micros>,
     /// What is kept of rows that were looked at, if the rule looks back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<KeptState>,

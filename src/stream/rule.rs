@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::life::{Micros, Terms};
 use super::storm::StormLimit;
 use crate::deliver::Template;
+use crate::task::Schedule;
 
 /// A query of `kind = "alert"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Rule {
     pub file: String,
     /// [`Rule::hash`] of its text.
     pub hash: String,
+    /// When it is looked at all rows of its query, if it follows no stream.
+    pub schedule: Option<Schedule>,
     /// The columns that tell its alerts apart.
     pub key: Vec<String>,
     /// `for`: how long the condition must hold.
@@ -88,6 +91,7 @@ impl Rule {
             sql: String::new(),
             file: String::new(),
             hash: String::new(),
+            schedule: None,
             key: Vec::new(),
             hold: Duration::ZERO,
             resolve_when: None,

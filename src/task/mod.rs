@@ -1,13 +1,15 @@
-//! Background work: shutdown signal, byte budgets and fail points. Every task has a name and stops when told.
+//! Background work: shutdown signal, byte budgets, schedules and fail points. Every task has a name and stops when told.
 
 mod behind;
 mod budget;
 pub mod failpoint;
+mod schedule;
 mod spawn;
 mod wall;
 
 pub use behind::spawn_behind;
 pub use budget::{Budget, Charge};
+pub use schedule::Schedule;
 pub use spawn::{spawn, spawn_thread};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 pub use wall::Wall;

@@ -54,7 +54,7 @@ columns = ["lights", "speed"]
 sql = "speed = 0"
 "#;
 
-const HEADLIGHTS: &str = r#"--! kind     = "alert"
+pub(crate) const HEADLIGHTS: &str = r#"--! kind     = "alert"
 --! key      = ["car", "reservation_id"]
 --! for      = "500ms"
 --! severity = "critical"

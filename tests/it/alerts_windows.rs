@@ -15,9 +15,9 @@ use crate::rig::{Lake, Millpond, Project, Sender, wait_until};
 const SOON: Duration = Duration::from_secs(30);
 const LATER: Duration = Duration::from_secs(90);
 
-const HEAD: &str = "--! kind = \"alert\"\n--! key = \"car\"\n--! to = \"outlier\"\n";
+pub(crate) const HEAD: &str = "--! kind = \"alert\"\n--! key = \"car\"\n--! to = \"outlier\"\n";
 /// Each with the SQL that says, in the order of time, of which key what holds.
-const RULES: &[(&str, &str, &str)] = &[
+pub(crate) const RULES: &[(&str, &str, &str)] = &[
     (
         "drop",
         "SELECT car, speed, lag(speed) OVER (PARTITION BY car ORDER BY event_time) AS before FROM signals \
@@ -49,16 +49,16 @@ const RULES: &[(&str, &str, &str)] = &[
 ];
 
 /// Cars that speak now and then.
-struct Cars<'a> {
-    fleet: &'a Fleet,
-    sender: Sender,
-    said: std::cell::Cell<usize>,
+pub(crate) struct Cars<'a> {
+    pub fleet: &'a Fleet,
+    pub sender: Sender,
+    pub said: std::cell::Cell<usize>,
 }
 
 impl Cars<'_> {
-    const COUNT: usize = 4;
+    pub const COUNT: usize = 4;
 
-    fn speak(&self) {
+    pub fn speak(&self) {
         let said = self.said.get();
         let record = |car: usize| {
             let speed = ((said * 37 + car * 61) * 2_654_435_761 % 1_000_003 % 120) as f64;
@@ -75,7 +75,7 @@ impl Cars<'_> {
 
 /// What a rule tells of each key if these are said of it, in their order: whether an alert fires, and each time that
 /// changes.
-fn expected(said: &[Value]) -> BTreeMap<String, Vec<bool>> {
+pub(crate) fn expected(said: &[Value]) -> BTreeMap<String, Vec<bool>> {
     let mut told: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for said in said {
         let of_key = told.entry(json!({"car": said["car"]}).to_string()).or_default();
@@ -89,7 +89,7 @@ fn expected(said: &[Value]) -> BTreeMap<String, Vec<bool>> {
     told
 }
 
-fn told(messages: &[Value], rule: &str) -> BTreeMap<String, Vec<bool>> {
+pub(crate) fn told(messages: &[Value], rule: &str) -> BTreeMap<String, Vec<bool>> {
     let mut told: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for message in messages.iter().filter(|message| message["rule"] == rule) {
         told.entry(message["key"].to_string()).or_default().push(message["state"] == "firing");
@@ -184,6 +184,25 @@ async fn a_new_rule_knows_what_was_before_it_and_an_edited_one_goes_on() {
     assert_eq!(told[2]["values"]["before"], json!(41.0));
     let read = millpond.process().log().matches("the rule has what it looks back at").count();
     assert_eq!(read, 1, "history was read once");
+
+    // A window that is edited while it is open begins anew, from history: the first row is in it.
+    let window = |size: &str| {
+        let sql = format!(
+            "SELECT car, tumble(event_time, INTERVAL '{size}') AS w, count(*) AS n FROM signals \
+             GROUP BY car, tumble(event_time, INTERVAL '{size}') HAVING count(*) >= 5"
+        );
+        format!("{HEAD}{sql}\n")
+    };
+    let class = "SELECT count(*) AS n FROM system.queries WHERE query_name = 'five' AND kept_rows = 1";
+    project.write_query("five", &window("10000 days"));
+    until(&millpond, class, json!([{"n": 1}])).await;
+    fleet.signal(1, json!({"speed": 30.0}));
+    let now = Utc::now().timestamp();
+    // It ends in some seconds.
+    let size = now + 8 - (now + 8) % 2;
+    project.write_query("five", &window(&format!("{size} seconds")));
+    let told = until_told(4).await;
+    assert_eq!((&told[3]["rule"], &told[3]["values"]["n"]), (&json!("five"), &json!(5)), "{:#}", told[3]);
 
     // What cannot be said of a window is said at once.
     project.write_query(

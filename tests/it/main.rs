@@ -4,7 +4,9 @@
 mod alerts;
 mod alerts_bad_days;
 mod alerts_bench;
+mod alerts_scheduled;
 mod alerts_windows;
+mod back_test;
 mod bad_days;
 mod beside;
 mod chain;

@@ -49,10 +49,10 @@ fn mistakes() {
             vec![":3:14: expect: says nothing without `absent_for`"],
         ),
         (
-            "--! kind = \"alert\"\n--! key = \"a\"\n--! storm_limit = \"0/1m\"\n--! every = \"1m\"\nSELECT 1",
+            "--! kind = \"alert\"\n--! key = \"a\"\n--! storm_limit = \"0/1m\"\n--! description = \"one\"\nSELECT 1",
             vec![
                 ":3:19: storm_limit: `0/1m` is not a limit\n  hint: alerts and a time, such as \"100/1m\"",
-                ":4:5: every: `every` is not in this version of Millpond",
+                ":4:5: description: `description` is not in this version of Millpond",
             ],
         ),
         (

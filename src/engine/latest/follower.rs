@@ -19,7 +19,7 @@ use crate::engine::lanes::{behind, between, has_seen, see};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{LiveView, Positions, SidecarReader, SourceState, TopicPartition, View};
 use crate::latest::{LatestError, LatestTable, Order, Rows, Shape, Sidecars, Wanted};
-use crate::query::Service;
+use crate::query::{Service, Session};
 use crate::schema::{LogicalColumn, change, fixed, quoted_name};
 use crate::source::PartitionStatus;
 use crate::task::Shutdown;
@@ -236,6 +236,11 @@ impl Follower {
         });
     }
 
+    /// Sweeps what complete snapshots have left out, all rows of which are in.
+    pub(super) fn sweep_all(&self) {
+        self.table.sweeps().into_iter().for_each(|order| self.table.sweep(order));
+    }
+
     /// Where the source's partitions end in Kafka; `None` while that is not known.
     fn ends(&self) -> Option<Positions> {
         let lanes = self.catalog.lanes(&self.source);
@@ -274,7 +279,28 @@ impl Follower {
         self.apply(&rows)
     }
 
-    fn apply(&self, rows: &RecordBatch) -> Result<()> {
+    /// Names the columns that it needs of its table.
+    pub(super) fn needed(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().flat_map(|(_, columns)| columns).map(|column| column.name.as_str())
+    }
+
+    /// Learns the order of the epochs that its table has changes of.
+    pub(super) async fn meet(&self, session: &Session, table: &str) -> Result<()> {
+        if !self.table.wanted().of_changes {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT {epoch} FROM {table} WHERE {epoch} IS NOT NULL GROUP BY {epoch} ORDER BY min({at}), {epoch}",
+            epoch = change::EPOCH,
+            at = fixed::TIMESTAMP
+        );
+        for batch in session.query(&sql).await?.run().await?.collect().await? {
+            self.table.meet(batch.column(0).as_string::<i32>().iter().flatten());
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, rows: &RecordBatch) -> Result<()> {
         self.table.apply(rows).map_err(broken)?;
         let (bytes, limit) = (self.catalog.kept_bytes(), self.catalog.latest_bytes);
         if bytes > limit {
@@ -295,18 +321,10 @@ impl Follower {
         let table = format!("public.{}", quoted_name(&view.table));
         let session = self.service.session();
         session.set("statement_timeout", "0")?;
-        if lanes.is_none() && self.table.wanted().of_changes {
-            let sql = format!(
-                "SELECT {epoch} FROM {table} WHERE {epoch} IS NOT NULL GROUP BY {epoch} ORDER BY min({at}), {epoch}",
-                epoch = change::EPOCH,
-                at = fixed::TIMESTAMP
-            );
-            for batch in session.query(&sql).await?.run().await?.collect().await? {
-                self.table.meet(batch.column(0).as_string::<i32>().iter().flatten());
-            }
+        if lanes.is_none() {
+            self.meet(&session, &table).await?;
         }
-        let columns = self.columns.iter().flat_map(|(_, columns)| columns);
-        let columns: Vec<String> = columns.map(|column| quoted_name(&column.name)).collect();
+        let columns: Vec<String> = self.needed().map(quoted_name).collect();
         let mut sql = format!("SELECT {} FROM {table}", columns.join(", "));
         if let (Some(lanes), Some(seen)) = (lanes, &self.seen) {
             sql.push_str(" WHERE ");

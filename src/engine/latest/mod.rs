@@ -2,6 +2,7 @@
 //! lake (`writer`), where they are read back from at the next start. Those of a reference table come from files
 //! (`reference`).
 
+mod by_hand;
 mod follower;
 mod lookup;
 mod reference;
@@ -18,6 +19,7 @@ use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use self::by_hand::ByHand;
 pub use self::lookup::lookup;
 
 pub use self::follower::Seen;

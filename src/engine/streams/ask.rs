@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Streams;
+use super::status::SCHEDULED;
 use super::work::Work;
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
@@ -175,6 +176,11 @@ fn of_work(work: &Work, parts: &[KeyPart]) -> Explanation {
     }
     keys.sort_by(|one, other| one.key.cmp(&other.key));
     let (stream, class, error) = match evaluation.plan() {
+        Err(_) if let Some(scheduled) = &work.scheduled => {
+            let ran_at = scheduled.ran_at().timestamp_micros();
+            let (class, error) = (SCHEDULED.to_owned(), scheduled.error.clone());
+            return Explanation { class, error, clock: time(ran_at), keys, ..Explanation::default() };
+        }
         Ok(plan) => (plan.query().stream().to_owned(), plan.class(rule).to_owned(), None),
         Err(error) => (work.stream.clone().unwrap_or_default(), String::new(), Some(error.message().to_owned())),
     };

@@ -7,9 +7,11 @@
 
 mod ask;
 mod follow;
+mod heard;
 mod journal;
 mod restore;
 mod runner;
+mod scheduled;
 mod source;
 mod state;
 mod status;
@@ -27,9 +29,11 @@ use tokio::sync::watch;
 
 pub use self::ask::{Act, Explained, Explanation, Request, explain, silence};
 pub use self::follow::follow;
+pub use self::heard::{Named, Newest};
 pub use self::journal::{ALERTS, alerts_schema};
 pub use self::runner::Runner;
 pub use self::status::{active, active_schema, queries, queries_schema};
+pub use self::warm::FAR;
 pub use self::work::{Latency, Load, ends, fingerprint, fingerprints};
 
 use self::journal::Journal;

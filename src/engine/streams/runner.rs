@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Streams;
+use super::heard::Newest;
 use super::journal::Journal;
 use super::restore::{Restored, restore};
 use super::source::{Source, Taken};
@@ -128,6 +129,30 @@ impl Runner {
         }
     }
 
+    /// Runs what is due of rules that run on a schedule, and hears what they have found.
+    fn run_scheduled(&self, desk: &Desk) {
+        let mut all = self.streams.work.lock();
+        for work in all.values_mut() {
+            let Some(mut scheduled) = work.scheduled.take() else { continue };
+            let mut told = Vec::new();
+            for told in std::mem::take(&mut work.told).iter().filter_map(Told::transition) {
+                scheduled.ran(told.at);
+                work.evaluation.adopt(&told);
+            }
+            let rule = Arc::clone(work.evaluation.rule());
+            if let Some((at, found, took)) = scheduled.found() {
+                let heard = found.and_then(|rows| {
+                    work.load.add(rows.num_rows(), took);
+                    work.evaluation.take_all(&rows, at.timestamp_micros(), &mut told)
+                });
+                scheduled.heard(&rule.name, heard.err());
+            }
+            scheduled.run(&rule, Utc::now(), &self.service);
+            (work.scheduled, work.since, work.is_new) = (Some(scheduled), None, false);
+            self.tell(&desk.journal, work, None, &told, None);
+        }
+    }
+
     async fn work(&self, desk: &mut Desk, stop: &Shutdown) {
         let mut rules = self.streams.rules.subscribe();
         let mut is_edited = true;
@@ -143,6 +168,7 @@ impl Runner {
                 self.expect(desk).await;
             }
             self.keep(desk, stop).await;
+            self.run_scheduled(desk);
             self.step(desk).await;
             if stop.is_cancelled() {
                 return;
@@ -201,6 +227,9 @@ impl Runner {
             let rule = Rule { key: before.key, ..rule.unwrap_or_else(|| Rule::gone(&name)) };
             let mut work = Work::new(rule, before.instances, before.stream);
             work.evaluation.restore_kept(before.kept);
+            if let (Some(scheduled), Some(ran_at)) = (&mut work.scheduled, before.ran_at) {
+                scheduled.ran(ran_at);
+            }
             let since = |since: BTreeMap<String, Vec<PositionState>>| {
                 Arc::new(since.iter().map(|(table, states)| (table.clone(), positions(states))).collect())
             };
@@ -224,6 +253,9 @@ impl Runner {
                     let mut work = Work::new(rule, known, before.stream.clone());
                     work.evaluation.restore_kept(kept);
                     (work.told, work.since) = (before.told, before.since);
+                    if let (Some(scheduled), Some(before)) = (&mut work.scheduled, &before.scheduled) {
+                        scheduled.ran(before.ran_at().timestamp_micros());
+                    }
                     work
                 }
                 None => {
@@ -258,7 +290,7 @@ impl Runner {
         let tables = fingerprints(&self.catalog);
         let unplanned: Vec<Arc<Rule>> = {
             let work = self.streams.work.lock();
-            let is_due = |work: &&Work| work.planned_with != work.tables(&tables);
+            let is_due = |work: &&Work| work.scheduled.is_none() && work.planned_with != work.tables(&tables);
             work.values().filter(is_due).map(|work| Arc::clone(work.evaluation.rule())).collect()
         };
         for rule in unplanned {
@@ -328,7 +360,7 @@ impl Runner {
             if let Some(known) = known {
                 stream.order = Order::after(known.passed);
                 let newest = known.newest.into_iter().map(|(columns, newest)| (columns, newest.into_iter().collect()));
-                stream.newest = newest.collect();
+                stream.newest = Newest(newest.collect());
             }
             desk.streams.insert(feed, stream);
         }
@@ -482,7 +514,7 @@ impl Runner {
                 }
                 let entity = plan.entity().to_vec();
                 if !fresh.contains_key(&entity) {
-                    let rows = stream.fresh(batch, &entity);
+                    let rows = stream.newest.fresh(batch, &entity);
                     fresh.insert(entity.clone(), batch.only(&rows)?);
                 }
                 if let Some(batch) = fresh.get(&entity) {

@@ -4,16 +4,16 @@
 //! committed before it was. Of a table with one row per key the new rows are those of the keys that new records name, once
 //! the records are in it; at first, and where that is not known, all rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use futures::future::select_all;
 use tokio::sync::watch;
 
+use super::heard::Named;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes::{after, behind, between, end, has_seen, see};
 use crate::engine::latest::{Followed, Kept, Seen};
@@ -23,7 +23,7 @@ use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
 use crate::schema::{change, conform, fixed};
 use crate::source::ReaderState;
-use crate::stream::{Batch, Cause, Clock, Key, Micros, keys};
+use crate::stream::{Batch, Clock, Micros};
 
 /// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
 const GRACE: Micros = 10_000_000;
@@ -181,16 +181,16 @@ impl Source {
     pub fn whole(&self) -> Result<Option<Batch>> {
         let NewRows::OfKeys { kept, followed } = &self.rows else { return Ok(None) };
         let rows = kept.rows.scan().map_err(Error::from)?;
-        let mut named = Named::new();
+        let mut named = Named::default();
         for (table, followed) in self.tables.iter().zip(followed) {
             let view = table.live.pin();
             let columns = Columns::of(&view.schema);
             for hot in view.hot.iter().filter(|hot| hot.rows.num_rows() > 0) {
                 let batch = Batch::of_records(columns.rows(hot)?, time(&view)).map_err(broken)?;
-                name(&mut named, &batch, followed, kept)?;
+                named.note(&batch, &followed.key, &*kept.rows);
             }
         }
-        of_keys(kept, rows, &named).map(Some)
+        named.batch(&*kept.rows, &rows, now()).map(Some)
     }
 
     /// The rows that have come after `from`, as far as it has read, if it keeps every record.
@@ -228,7 +228,7 @@ impl Source {
                     self.clock.reach(&lane, asked_at_us);
                 }
                 if state == ReaderState::Unreachable {
-                    self.silent_from = chrono::Utc::now().timestamp_micros() + GRACE;
+                    self.silent_from = now() + GRACE;
                 }
                 lanes.push(lane);
             }
@@ -281,7 +281,7 @@ impl Source {
             return Ok(Taken::default());
         }
         let mut taken = Taken::default();
-        let mut named = Named::new();
+        let mut named = Named::default();
         let mut sought: Vec<RecordBatch> = Vec::new();
         for (table, followed) in self.tables.iter_mut().zip(followed) {
             let view = table.live.pin();
@@ -316,7 +316,7 @@ impl Source {
                 taken.received_at = taken.received_at.or(Some(hot.received_at));
                 let batch = Batch::of_records(table.rows(hot, &view)?, time(&view)).map_err(broken)?;
                 note(&mut self.clock, &view, &batch);
-                sought.extend(name(&mut named, &batch, followed, kept)?);
+                sought.extend(named.note(&batch, &followed.key, &*kept.rows));
             }
         }
         let rows = if taken.is_whole {
@@ -327,53 +327,18 @@ impl Source {
         } else {
             return Ok(taken);
         };
-        taken.batches.push(of_keys(kept, rows, &named)?);
+        taken.batches.push(named.batch(&*kept.rows, &rows, now())?);
         Ok(taken)
     }
-}
-
-/// The record that named each key last, and when that was.
-type Named = BTreeMap<Key, (Micros, Cause)>;
-
-/// Notes the keys that records name, and gives them as key columns; nothing while the columns are not there.
-fn name(named: &mut Named, batch: &Batch, followed: &Followed, kept: &Kept) -> Result<Option<RecordBatch>> {
-    let names = kept.rows.key();
-    let Some(keys_of) = as_keys(&batch.rows, &followed.key, names, &kept.rows.schema()) else { return Ok(None) };
-    for (row, key) in keys(&keys_of, names).into_iter().enumerate() {
-        named.insert(key, (batch.times[row], batch.causes[row].clone()));
-    }
-    Ok(Some(keys_of))
-}
-
-/// Rows of keys, with the record that `named` each and when that was, if that is known.
-fn of_keys(kept: &Kept, rows: Vec<RecordBatch>, named: &Named) -> Result<Batch> {
-    let rows = match rows.first() {
-        Some(first) => concat_batches(&first.schema(), &rows).map_err(broken)?,
-        None => RecordBatch::new_empty(kept.rows.schema()),
-    };
-    let entities = keys(&rows, kept.rows.key());
-    let found: BTreeSet<&Key> = entities.iter().collect();
-    let gone = named.iter().filter(|(key, _)| !found.contains(key));
-    let gone = gone.map(|(key, (at, cause))| (Arc::clone(key), *at, cause.clone())).collect();
-    // Of all rows together it is not known which record made each what it is.
-    let unnamed = Cause { topic: kept.rows.name().into(), partition: -1, offset: -1 };
-    let cause = |key: &Key| named.get(key).map_or_else(|| unnamed.clone(), |(_, cause)| cause.clone());
-    let causes = entities.iter().map(cause).collect();
-    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let own = rows.column_by_name(fixed::EVENT_TIME).and_then(|column| cast(column, &micros).ok());
-    let own = own.as_ref().map(|column| column.as_primitive::<TimestampMicrosecondType>());
-    let now = chrono::Utc::now().timestamp_micros();
-    let time = |(row, key): (usize, &Key)| {
-        let own = || own.filter(|own| own.is_valid(row)).map(|own| own.value(row));
-        named.get(key).map(|(at, _)| *at).or_else(own).unwrap_or(now)
-    };
-    let times = entities.iter().enumerate().map(time).collect();
-    Ok(Batch::new(rows, times, causes, gone))
 }
 
 /// The column that says when a row of a table happened.
 fn time(view: &View) -> &'static str {
     if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
+}
+
+fn now() -> Micros {
+    chrono::Utc::now().timestamp_micros()
 }
 
 /// What rows say of the time.
@@ -390,16 +355,4 @@ fn note(clock: &mut Clock<TopicPartition>, view: &View, batch: &Batch) {
             clock.reach(lane, at);
         }
     }
-}
-
-/// The keys that records name, as key columns; `None` while the columns are not there.
-fn as_keys(rows: &RecordBatch, columns: &[String], names: &[String], schema: &SchemaRef) -> Option<RecordBatch> {
-    let mut fields = Vec::new();
-    let mut arrays: Vec<ArrayRef> = Vec::new();
-    for (column, name) in columns.iter().zip(names) {
-        let kind = schema.field_with_name(name).ok()?.data_type();
-        arrays.push(cast(rows.column_by_name(column)?, kind).ok()?);
-        fields.push(Field::new(name, kind.clone(), true));
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()
 }

@@ -29,7 +29,8 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
             .map(|since| since.iter().map(|(table, positions)| (table.clone(), position_states(positions))).collect());
         let passed = work.feed().and_then(|feed| feeds.get(&feed)?.order.passed());
         let kept = work.evaluation.kept_state(passed);
-        (name.clone(), RuleState { key, stream, since, instances, kept })
+        let ran_at = work.scheduled.as_ref().map(|scheduled| scheduled.ran_at().timestamp_micros());
+        (name.clone(), RuleState { key, stream, since, instances, ran_at, kept })
     };
     State {
         written_at: Utc::now(),
@@ -44,10 +45,10 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
 fn stream_state((table, ordered): &Feed, stream: &Stream) -> Option<StreamState> {
     // Rows that wait are read again; those that were handed out are not newer than `passed`.
     let next = stream.next()?;
-    let newest = stream
-        .newest
-        .iter()
-        .map(|(columns, newest)| (columns.clone(), newest.iter().map(|(key, at)| (Arc::clone(key), *at)).collect()));
+    let newest =
+        stream.newest.0.iter().map(|(columns, newest)| {
+            (columns.clone(), newest.iter().map(|(key, at)| (Arc::clone(key), *at)).collect())
+        });
     Some(StreamState {
         table: table.clone(),
         ordered: *ordered,

@@ -73,6 +73,9 @@ struct Query {
     hash: String,
 }
 
+/// The class of rules that follow no stream.
+pub(super) const SCHEDULED: &str = "scheduled";
+
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 
 impl Query {
@@ -83,14 +86,18 @@ impl Query {
         };
         let progress = work.feed().and_then(|feed| progress.get(&feed));
         let latency = progress.map(|progress| &progress.latency);
+        let (runs, error) = match &work.scheduled {
+            Some(scheduled) => (scheduled.error.is_none(), scheduled.error.clone()),
+            None => (plan.is_ok(), plan.err().map(|error| error.headline().to_owned())),
+        };
         Self {
             name: name.to_owned(),
             kind: "alert",
-            class: plan.ok().map(|plan| plan.class(rule)),
+            class: work.scheduled.as_ref().map(|_| SCHEDULED).or(plan.ok().map(|plan| plan.class(rule))),
             stream: work.stream.clone(),
             look_ups: plan.map(|plan| plan.query().look_ups()).unwrap_or_default(),
-            state: if plan.is_ok() { "running" } else { "waiting" },
-            error: plan.err().map(|error| error.headline().to_owned()),
+            state: if runs { "running" } else { "waiting" },
+            error,
             counters: work.evaluation.counters().clone(),
             late: progress.filter(|_| plan.is_ok_and(Plan::ordered)).map(|progress| progress.late),
             waiting: progress.map_or(0, |progress| progress.waiting as u64),

@@ -1,5 +1,7 @@
 //! What a rule that looks back begins with: what it would have kept, had it been there before.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -15,7 +17,7 @@ use crate::stream::{Batch, Micros, Plan, remember};
 use crate::task;
 
 /// A rule that needs the last rows of each key, however old they are, looks for them so far back.
-const FAR: Micros = 3_600_000_000;
+pub const FAR: Micros = 3_600_000_000;
 
 /// A rule that learns what it needs from history.
 pub(super) struct Warming {
@@ -35,6 +37,9 @@ impl Warming {
         let newest = passed.unwrap_or(stream.clock).max(0);
         let from = newest.saturating_sub(memory.span().unwrap_or(FAR));
         let condition = condition(time, from, passed, &before);
+        let place = [time, fixed::TIMESTAMP, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET];
+        let columns: BTreeSet<&str> = query.reads().iter().map(String::as_str).chain(place).collect();
+        let columns = columns.into_iter().map(quoted_name).collect::<Vec<_>>().join(", ");
         let (rule, table, query, service) =
             (rule.to_owned(), query.stream().to_owned(), plan.shared(), service.clone());
         let (tell, learned) = oneshot::channel();
@@ -43,7 +48,8 @@ impl Warming {
             let (mut kept, mut newest) = (Kept::default(), None);
             let read = async {
                 let order = [time, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
-                let sql = format!("SELECT * FROM public.{} WHERE {condition} ORDER BY {order}", quoted_name(&table));
+                let sql =
+                    format!("SELECT {columns} FROM public.{} WHERE {condition} ORDER BY {order}", quoted_name(&table));
                 let session = service.session();
                 session.set("statement_timeout", "0")?;
                 let mut rows = session.query(&sql).await?.run().await?;

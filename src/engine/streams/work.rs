@@ -1,6 +1,6 @@
 //! What a rule has at hand while it runs, and what a stream has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::{Schema, SchemaRef};
 use hdrhistogram::Histogram;
 
+use super::heard::Newest;
+use super::scheduled::Scheduled;
 use super::source::Source;
 use super::warm::Warming;
 use crate::engine::catalog::EngineCatalog;
@@ -15,7 +17,7 @@ use crate::engine::lanes;
 use crate::error::{Error, Kind};
 use crate::lake::{LiveView, Positions};
 use crate::query::Continuous;
-use crate::stream::{Batch, Evaluation, Instance, Key, Micros, Order, Plan, Row, Rule, Storm, Told};
+use crate::stream::{Evaluation, Instance, Key, Micros, Order, Plan, Row, Rule, Storm, Told};
 
 /// Times of so long ago at least are forgotten.
 const RECENT: Duration = Duration::from_secs(60);
@@ -39,6 +41,8 @@ pub(super) struct Work {
     pub load: Load,
     /// It has not seen all rows of its stream yet.
     pub is_new: bool,
+    /// When it runs, if it runs on a schedule.
+    pub scheduled: Option<Scheduled>,
     /// It learns from history what it needs to look back at.
     pub warming: Option<Warming>,
     /// Where tables stood when it came, or could not be planned any more, until it has looked at what came since.
@@ -55,6 +59,7 @@ impl Work {
     /// A rule that is to be planned, of whose keys this is known, from that stream.
     pub fn new(rule: Rule, known: impl IntoIterator<Item = (Key, Instance<Row>)>, stream: Option<String>) -> Self {
         let unplanned = Error::new(Kind::Unavailable, "the rule is not planned yet");
+        let scheduled = rule.schedule.clone().map(Scheduled::new);
         let mut evaluation = Evaluation::new(Arc::new(rule), Err(unplanned));
         evaluation.restore(known);
         Self {
@@ -66,6 +71,7 @@ impl Work {
             expected_at: None,
             load: Load::default(),
             is_new: true,
+            scheduled,
             warming: None,
             since: None,
         }
@@ -194,8 +200,8 @@ pub(super) struct Stream {
     pub source: Source,
     /// Rows that wait until nothing older can come.
     pub order: Order,
-    /// By columns that say whose a row is: when each was heard of last.
-    pub newest: BTreeMap<Vec<String>, HashMap<Key, Micros>>,
+    /// When each was heard of last.
+    pub newest: Newest,
     /// Its columns when rules were planned.
     pub schema: SchemaRef,
     /// How far its time has come, and when that was looked at.
@@ -210,7 +216,7 @@ impl Stream {
         Self {
             source,
             order: Order::default(),
-            newest: BTreeMap::new(),
+            newest: Newest::default(),
             schema: Arc::new(Schema::empty()),
             clock: Micros::MIN,
             clocked_at: None,
@@ -229,27 +235,6 @@ impl Stream {
             }
         }
         Some(next)
-    }
-
-    /// The rows that are not older than what was heard of the same before; from now on they are what was heard.
-    pub fn fresh(&mut self, batch: &Batch, entity: &[String]) -> Vec<u32> {
-        let newest = self.newest.entry(entity.to_vec()).or_default();
-        let entities = batch.entities(entity);
-        let mut is_fresh = |row: &u32| {
-            let (key, at) = (&entities[*row as usize], batch.times[*row as usize]);
-            match newest.get_mut(key) {
-                Some(newest) if at < *newest => false,
-                Some(newest) => {
-                    *newest = at;
-                    true
-                }
-                None => {
-                    newest.insert(Arc::clone(key), at);
-                    true
-                }
-            }
-        };
-        (0..batch.len() as u32).filter(|row| is_fresh(row)).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The service over tables in memory.
 
+mod bad_days;
 mod continuous;
 mod direct;
 mod forbidden;

@@ -160,6 +160,35 @@ proptest! {
     }
 }
 
+/// Rows are taken in the midst of a task, whose budget nobody renews meanwhile.
+#[test]
+fn any_number_of_windows_is_looked_at_without_a_pause() {
+    const MINUTES: i64 = 1_000;
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let windows = runtime.block_on(async {
+            let session = service(&fixture(&signals(&[]))).session();
+            let mut windows = 0;
+            // Groups of windows, and what is made of all groups of one.
+            for sql in [QUERIES[0], QUERIES[8]] {
+                let plan = session.continuous(sql, None).await.unwrap();
+                let (memory, mut kept) = (plan.memory().unwrap(), Kept::default());
+                for minute in 0..MINUTES {
+                    let rows = signals(&[(minute, 1, Some(1), None)]);
+                    let entered = plan.enter(&rows, &Shared::default()).unwrap();
+                    memory.take(&entered.rows, &times(&rows), &mut kept).unwrap();
+                    windows += memory.pass(START + minute * MINUTE, &mut kept).unwrap().len();
+                }
+            }
+            windows
+        });
+        tell.send(windows).unwrap();
+    });
+    let windows = told.recv_timeout(std::time::Duration::from_secs(300)).expect("it goes on");
+    assert_eq!(windows, 2 * ((MINUTES as usize - 1) / 5));
+}
+
 /// A rule that begins while a window is open must not tell of a part of it, and a late row opens no window again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_is_over_is_not_opened_again() {
