@@ -42,7 +42,7 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
     let severity =
         if root.has("severity") { root.choice("severity", Severity::WORDS, &[]) } else { Some(Severity::default()) };
     let message = if root.has("message") { root.read("message", Template::parse) } else { Template::parse(name).ok() };
-    let to = if root.has("to") { names(root, &around.all) } else { Some(Vec::new()) };
+    let to = if root.has("to") { names(root, &around.sinks) } else { Some(Vec::new()) };
     let schedule = schedule(root, around.timezone);
     for (one, other, why) in [
         ("once", "for", "an event does not last"),

@@ -103,7 +103,7 @@ fn around(config: Option<&Config>) -> Around<'_> {
     let timezone = config.map_or(Tz::UTC, |config| config.project.timezone);
     let mut around = Around { timezone, ..Around::default() };
     for (name, options) in config.iter().flat_map(|config| &config.sinks) {
-        around.all.push(name);
+        around.sinks.push(name);
         if matches!(options, SinkOptions::Kafka(_)) {
             around.topics.push(name);
         }

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use chrono_tz::Tz;
+
 use super::{
     alert,
     problem::{Complaint, Problems},
@@ -10,8 +12,6 @@ use super::{
     tree::{Place, Table},
     words,
 };
-use chrono_tz::Tz;
-
 use crate::stream::{Rule, StreamQuery};
 
 /// What a file of `queries/` makes.
@@ -25,7 +25,7 @@ pub(super) enum Query {
 #[derive(Default)]
 pub(super) struct Around<'a> {
     /// The sinks.
-    pub all: Vec<&'a str>,
+    pub sinks: Vec<&'a str>,
     /// Those that are topics.
     pub topics: Vec<&'a str>,
     /// The zone of schedules.

@@ -19,7 +19,7 @@ pub(super) fn read(
     let modes = [("append", false), ("upsert", true)];
     let upsert = if root.has("mode") { root.choice("mode", &modes, &[]) } else { Some(false) };
     let keeps = if root.has("table") { root.boolean("table") } else { Some(true) };
-    let to = if root.has("to") { names(root, &around.all) } else { Some(Vec::new()) };
+    let to = if root.has("to") { names(root, &around.sinks) } else { Some(Vec::new()) };
     if upsert == Some(true) && !root.has("key") {
         let complaint = Complaint::new("needs `key`: the columns that say whose a row is");
         root.complain("mode", complaint.hint("key = [\"car_id\"]"));

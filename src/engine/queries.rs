@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use tracing::warn;
 
 use super::catalog::EngineCatalog;
 use super::{stream_queries, streams};
 use crate::config::{Problem, Problems, Project, View};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::lake::LiveView;
 use crate::query::{By, Continuous, Service};
 use crate::schema::SchemaVersion;
@@ -26,23 +27,23 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
         }
     }
     for rule in &project.alerts {
-        if let Some(schedule) = &rule.schedule {
-            match scheduled(rule, service).await {
-                Ok(()) => notes.push(format!("alert {}: runs {schedule}; {}", rule.name, told_to(rule))),
-                Err(error) if streams::waits_for_columns(&error, catalog) => {
-                    notes.push(format!("alert {}: waits for its columns: {}", rule.name, error.headline()));
-                }
-                Err(error) => problems.push(problem(&rule.file, &error)),
+        let planned = match &rule.schedule {
+            Some(schedule) => scheduled(rule, service).await.map(|columns| {
+                let note = format!("alert {}: runs {schedule}; {}", rule.name, told_to(rule));
+                (columns, note)
+            }),
+            None => {
+                let plan = streams::plan(rule, service, catalog).await;
+                plan.map(|plan| (plan.query().schema(), note(project, rule, &plan)))
             }
-            continue;
-        }
-        match streams::plan(rule, service, catalog).await {
-            Ok(plan) => match unfilled(rule, &plan) {
+        };
+        match planned {
+            Ok((columns, note)) => match unfilled(rule, &columns) {
                 Some(place) => {
                     let text = format!("message: the query selects no column `{place}`");
                     problems.push(Problem::of_file(&rule.file, text).hint("select it, or write {{ for a brace"));
                 }
-                None => notes.push(note(project, rule, &plan)),
+                None => notes.push(note),
             },
             Err(error) if streams::waits_for_columns(&error, catalog) => {
                 notes.push(format!("alert {}: waits for its columns: {}", rule.name, error.headline()));
@@ -167,29 +168,19 @@ fn told_to(rule: &Rule) -> String {
     if rule.to.is_empty() { "told to nobody".to_owned() } else { format!("told to {}", rule.to.join(", ")) }
 }
 
-/// Whether a rule that runs on a schedule can.
-async fn scheduled(rule: &Rule, service: &Service) -> Result<(), Error> {
-    let query = service.session().query(&rule.sql).await?;
-    let columns = query.schema();
-    if let Some(missing) = rule.key.iter().find(|name| columns.field_with_name(name).is_err()) {
-        let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
-        let error = Error::new(Kind::Query, format!("key: the query selects no column `{missing}`"));
-        return Err(error.hint(format!("it selects {}", names.join(", "))));
-    }
-    match rule.message.places().find(|place| !is_filled(place, &columns)) {
-        Some(place) => Err(Error::new(Kind::Query, format!("message: the query selects no column `{place}`"))
-            .hint("select it, or write {{ for a brace")),
-        None => Ok(()),
-    }
+/// The columns that the query of a rule on a schedule gives.
+async fn scheduled(rule: &Rule, service: &Service) -> Result<SchemaRef, Error> {
+    let columns = service.session().query(&rule.sql).await?.schema();
+    rule.has_key(&columns)?;
+    Ok(columns)
 }
 
 /// A place of the message that no column fills.
-fn unfilled(rule: &Rule, plan: &Plan) -> Option<String> {
-    let columns = plan.query().schema();
-    rule.message.places().find(|place| !is_filled(place, &columns)).map(str::to_owned)
+fn unfilled(rule: &Rule, columns: &Schema) -> Option<String> {
+    rule.message.places().find(|place| !is_filled(place, columns)).map(str::to_owned)
 }
 
-fn is_filled(place: &str, columns: &arrow::datatypes::Schema) -> bool {
+fn is_filled(place: &str, columns: &Schema) -> bool {
     let first = place.split('.').next().unwrap_or(place);
     [place, first].iter().any(|name| columns.field_with_name(name).is_ok() || crate::stream::FIELDS.contains(name))
 }

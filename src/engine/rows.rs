@@ -8,9 +8,9 @@ use arrow::error::ArrowError;
 use futures::TryStreamExt;
 
 use crate::error::{Error, Kind, Result};
-use crate::lake::HotBatch;
+use crate::lake::{HotBatch, View};
 use crate::query::Service;
-use crate::schema::{LogicalColumn, fixed, quoted_name};
+use crate::schema::{LogicalColumn, change, fixed, quoted_name};
 
 /// Columns of a table, and what they are for people.
 pub struct Columns {
@@ -42,13 +42,13 @@ impl Columns {
 pub async fn read(service: &Service, table: &str, condition: &str) -> Result<Vec<RecordBatch>> {
     let order = [fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
     let sql = format!("SELECT * FROM public.{} WHERE {condition} ORDER BY {order}", quoted_name(table));
-    run(service, &sql).await
+    query(service, &sql).await
 }
 
 /// The first offset of the rows of which `condition` is true; `None` if there are none.
 pub async fn first_offset(service: &Service, table: &str, condition: &str) -> Result<Option<i64>> {
     let sql = format!("SELECT min({}) FROM public.{} WHERE {condition}", fixed::OFFSET, quoted_name(table));
-    let rows = run(service, &sql).await?;
+    let rows = query(service, &sql).await?;
     let offset = |rows: &RecordBatch| {
         let offsets = rows.column(0).as_primitive_opt::<Int64Type>()?;
         offsets.iter().flatten().next()
@@ -56,10 +56,16 @@ pub async fn first_offset(service: &Service, table: &str, condition: &str) -> Re
     Ok(rows.iter().find_map(offset))
 }
 
-async fn run(service: &Service, sql: &str) -> Result<Vec<RecordBatch>> {
+/// All that a query gives, however long it takes.
+pub async fn query(service: &Service, sql: &str) -> Result<Vec<RecordBatch>> {
     let session = service.session();
     session.set("statement_timeout", "0")?;
     session.query(sql).await?.run().await?.try_collect().await
+}
+
+/// The column that says when a row of a table happened.
+pub fn time(view: &View) -> &'static str {
+    if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
 }
 
 /// Rows are not what they should be.

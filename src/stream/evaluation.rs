@@ -39,12 +39,7 @@ impl Plan {
     /// That of `rule`, whose SELECT is `query`. `key` are the columns of the stream that say whose a row is, if each has
     /// one row; otherwise those of the rule's key do, or `known`, if none of them is a column of the stream.
     pub fn of(rule: &Rule, query: Continuous, key: Option<&[String]>, known: &[String]) -> Result<Self, Error> {
-        let schema = query.schema();
-        if let Some(missing) = rule.key.iter().find(|name| schema.field_with_name(name).is_err()) {
-            let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let message = format!("key: the query selects no column `{missing}`");
-            return Err(Error::new(Kind::Query, message).hint(format!("it selects {}", columns.join(", "))));
-        }
+        rule.has_key(&query.schema())?;
         let own = rule.key.iter().filter_map(|name| query.stream_column(name)).map(str::to_owned);
         let entity = match key {
             Some(key) => key.to_vec(),
@@ -307,11 +302,8 @@ impl Evaluation {
 
     /// The rows of a query that was run at `at`: its condition is true of them, and of nothing else.
     pub fn take_all(&mut self, rows: &RecordBatch, at: Micros, told: &mut Vec<Transition<Row>>) -> Result<(), Error> {
-        let key = &self.rule.key;
-        if let Some(missing) = key.iter().find(|name| rows.schema_ref().column_with_name(name).is_none()) {
-            return Err(Error::new(Kind::Query, format!("key: the query selects no column `{missing}`")));
-        }
-        let (before, names) = (told.len(), keys(rows, key));
+        self.rule.has_key(rows.schema_ref())?;
+        let (before, names) = (told.len(), keys(rows, &self.rule.key));
         self.counters.rows += rows.num_rows() as u64;
         self.counters.held += rows.num_rows() as u64;
         let is_true: BTreeSet<&Key> = names.iter().collect();

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use arrow::datatypes::Schema;
 use sha2::{Digest, Sha256};
 
 use super::life::{Micros, Terms};
 use super::storm::StormLimit;
 use crate::deliver::Template;
+use crate::error::{Error, Kind};
 use crate::task::Schedule;
 
 /// A query of `kind = "alert"`.
@@ -105,6 +107,14 @@ impl Rule {
             message: Template::default(),
             to: Vec::new(),
         }
+    }
+
+    /// Refuses columns among which one of its key is missing.
+    pub fn has_key(&self, columns: &Schema) -> Result<(), Error> {
+        let Some(missing) = self.key.iter().find(|name| columns.field_with_name(name).is_err()) else { return Ok(()) };
+        let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+        let message = format!("key: the query selects no column `{missing}`");
+        Err(Error::new(Kind::Query, message).hint(format!("it selects {}", names.join(", "))))
     }
 
     /// Tells a file's text apart from others.

@@ -7,11 +7,11 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
-use crate::engine::rows::broken;
+use crate::engine::rows::{broken, query, time};
 use crate::error::Result;
 use crate::lake::View;
 use crate::query::Service;
-use crate::schema::{LogicalColumn, change, fixed, quoted_name};
+use crate::schema::{LogicalColumn, fixed, quoted_name};
 use crate::stream::{Batch, Micros, believed_sql};
 
 /// A table, and when each of its rows is looked at.
@@ -45,8 +45,7 @@ fn timestamp(at: Micros) -> String {
 impl History {
     pub fn new(view: &View, lateness: Option<Micros>) -> Self {
         let all = LogicalColumn::all(&view.schema).into_iter().map(|column| column.name).collect();
-        let is_of_changes = view.schema.column_with_name(change::OP).is_some();
-        let time = if is_of_changes { change::SOURCE_TIME } else { fixed::EVENT_TIME };
+        let time = time(view);
         let wanted = [time, fixed::TIMESTAMP, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW];
         let wanted = wanted.into_iter().map(str::to_owned).collect();
         Self { table: view.table.to_string(), lateness, time, all, wanted }
@@ -146,10 +145,4 @@ pub(super) fn recorded(rows: &RecordBatch) -> Result<Vec<Micros>> {
     let Some(column) = rows.column_by_name(fixed::TIMESTAMP) else { return Ok(vec![0; rows.num_rows()]) };
     let column = cast(column, &micros).map_err(broken)?;
     Ok(column.as_primitive::<TimestampMicrosecondType>().iter().map(|at| at.unwrap_or(0)).collect())
-}
-
-pub(super) async fn query(service: &Service, sql: &str) -> Result<Vec<RecordBatch>> {
-    let session = service.session();
-    session.set("statement_timeout", "0")?;
-    session.query(sql).await?.run().await?.try_collect().await
 }

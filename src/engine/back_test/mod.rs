@@ -27,7 +27,7 @@ use self::report::{Then, ToldLive, moment};
 use super::catalog::EngineCatalog;
 use super::dead_letters::literal;
 use super::latest::{ByHand, Keeper};
-use super::rows::broken;
+use super::rows::{broken, query};
 use super::streams::{FAR, Named, plan};
 use super::{Variables, committed, existing, s3_options, service};
 use crate::config::Project;
@@ -469,7 +469,7 @@ async fn told_live(service: &Service, rule: &str) -> Result<Vec<ToldLive>> {
         literal(rule)
     );
     let mut told: BTreeMap<String, ToldLive> = BTreeMap::new();
-    for rows in history::query(service, &sql).await? {
+    for rows in query(service, &sql).await? {
         let text = |column: usize, row: usize| rows.column(column).as_string::<i32>().value(row).to_owned();
         let time = |column: usize, row: usize| {
             moment(rows.column(column).as_primitive::<arrow::datatypes::Int64Type>().value(row))

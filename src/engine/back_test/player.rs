@@ -9,7 +9,7 @@ use arrow::compute::concat_batches;
 use super::history::recorded;
 use super::report::{OfCondition, OfRule, Raised};
 use crate::config::Project;
-use crate::engine::rows::broken;
+use crate::engine::rows::{broken, query};
 use crate::engine::streams::Newest;
 use crate::error::{Error, Kind, Result};
 use crate::query::{Explained, Service};
@@ -139,7 +139,7 @@ impl Player {
             return Ok(());
         }
         self.expected_at = Some(at);
-        let rows = super::history::query(service, &sql).await?;
+        let rows = query(service, &sql).await?;
         let Some(first) = rows.first() else { return Ok(()) };
         let rows = concat_batches(&first.schema(), &rows).map_err(broken)?;
         self.evaluation.expect(&rows, at, &mut self.told)

@@ -26,7 +26,7 @@ pub(super) struct Scheduled {
     is_restored: bool,
     running: Option<(DateTime<Utc>, oneshot::Receiver<Found>)>,
     /// It has found out at least once.
-    pub is_known: bool,
+    is_known: bool,
     /// Why it could not find out the last time.
     pub error: Option<String>,
 }

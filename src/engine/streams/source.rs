@@ -17,11 +17,11 @@ use super::heard::Named;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes::{after, behind, between, end, has_seen, see};
 use crate::engine::latest::{Followed, Kept, Seen};
-use crate::engine::rows::{Columns, broken, read};
+use crate::engine::rows::{Columns, broken, read, time};
 use crate::error::{Error, Result};
 use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
-use crate::schema::{change, conform, fixed};
+use crate::schema::conform;
 use crate::source::ReaderState;
 use crate::stream::{Batch, Clock, Micros};
 
@@ -330,11 +330,6 @@ impl Source {
         taken.batches.push(named.batch(&*kept.rows, &rows, now())?);
         Ok(taken)
     }
-}
-
-/// The column that says when a row of a table happened.
-fn time(view: &View) -> &'static str {
-    if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
 }
 
 fn now() -> Micros {
