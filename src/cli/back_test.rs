@@ -214,7 +214,7 @@ fn write_rule(rule: &OfRule, tested: &BackTest, clock: &Clock, limit: usize) {
     }
     for (count, what) in [
         (rule.failed, "rows could not be judged"),
-        (rule.late, "rows came later than the table allows"),
+        (rule.late, "rows came later than the table allows, and were left out"),
         (rule.stale, "rows were older than what was known already, and left out"),
     ] {
         if count > 0 {

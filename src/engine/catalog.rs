@@ -138,6 +138,11 @@ impl EngineCatalog {
 
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
+        if let Some((lane, timed)) = self.upstream(table).find_map(|table| self.stream_queries.results_of(&table)) {
+            let (position, high_watermark, asked_at_us) = (timed.next, Some(timed.next), timed.clock);
+            let at = PartitionStatus { position, high_watermark, asked_at_us, ..PartitionStatus::default() };
+            return vec![(lane, at, ReaderState::Reading)];
+        }
         let contract = self.contract(table);
         let consumer = contract.as_ref().map_or(table, |contract| &contract.table);
         let mut lanes = Vec::new();
@@ -157,13 +162,15 @@ impl EngineCatalog {
         self.contract(table).map_or(ALLOWED_LATENESS, |contract| contract.allowed_lateness)
     }
 
+    /// A table, the one that it is made of if it is a stream query's, and so on.
+    fn upstream(&self, table: &str) -> impl Iterator<Item = String> {
+        let next = |table: &String| self.stream_queries.stream_of(table);
+        std::iter::successors(Some(table.to_owned()), next).take(MOST_DEEP)
+    }
+
     /// The contract that rows of a table come from in the end.
     fn contract(&self, table: &str) -> Option<Arc<Contract>> {
-        let mut table = table.to_owned();
-        for _ in 0..MOST_DEEP {
-            let Some(stream) = self.stream_queries.stream_of(&table) else { break };
-            table = stream;
-        }
+        let table = self.upstream(table).last()?;
         let fed = self.fed();
         let is_its = |contract: &&Arc<Contract>| contract.table == table;
         let feeds = |contract: &&Arc<Contract>| super::beside(contract).any(|(name, _)| name == table);

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::lake::LiveView;
 use crate::query::{By, Continuous, Service};
 use crate::schema::SchemaVersion;
-use crate::stream::{Plan, Rule, StreamQuery};
+use crate::stream::{Plan, Rule, StreamQuery, columns_of};
 
 /// What is wrong with a project's queries and derived columns, and a line for each rule that says how it runs. Before the
 /// first record of every table not all columns are known; a query is then judged by its syntax and the tables it names.
@@ -76,7 +76,7 @@ async fn stream_queries(
         let mut failed = Vec::new();
         for query in std::mem::take(&mut left) {
             match stream_queries::plan(query, service, catalog).await {
-                Ok(select) => match SchemaVersion::selected(&select.schema(), &query.key) {
+                Ok(select) => match SchemaVersion::selected(&columns_of(&select), &query.key) {
                     Ok(version) => {
                         notes.push(note_of_stream(project, query, &select));
                         show(query, &version, catalog);
@@ -118,9 +118,9 @@ fn show(query: &StreamQuery, version: &SchemaVersion, catalog: &EngineCatalog) {
 /// How a stream query runs, and where its rows go.
 fn note_of_stream(project: &Project, query: &StreamQuery, select: &Continuous) -> String {
     let look_ups = select.look_ups();
-    let class = if look_ups.is_empty() { "stateless" } else { "look-up join" };
-    let mut parts = vec![format!("{class} over {}", project.table_of(select.stream()))];
+    let mut parts = vec![format!("{} over {}", select.class(), project.table_of(select.stream()))];
     parts.extend(look_ups.iter().map(|(table, by)| look_up(project.table_of(table), *by)));
+    parts.extend(select.memory().map(|memory| format!("keeps {}", memory.describe())));
     let mut to = Vec::new();
     if query.keeps {
         to.push(format!("appended to {}", query.table()));

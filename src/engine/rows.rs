@@ -65,7 +65,12 @@ pub async fn query(service: &Service, sql: &str) -> Result<Vec<RecordBatch>> {
 
 /// The column that says when a row of a table happened.
 pub fn time(view: &View) -> &'static str {
-    if view.schema.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
+    time_of(&view.schema)
+}
+
+/// The same, of rows with these columns.
+pub fn time_of(columns: &Schema) -> &'static str {
+    if columns.column_with_name(change::OP).is_some() { change::SOURCE_TIME } else { fixed::EVENT_TIME }
 }
 
 /// Rows are not what they should be.

@@ -14,20 +14,18 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _};
 use parking_lot::Mutex;
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError};
 use super::flush;
+use super::states::{self, States, create, delete, path};
 use super::table::Table;
 use crate::task::Shutdown;
 
 const STATES: &str = "_millpond/alerts/state";
 const JOURNAL: &str = "_millpond/alerts/journal";
-/// States that are kept: the newest, and the one before it.
-const KEPT: usize = 2;
 /// Requests under way at once.
 const REQUESTS: usize = 8;
 /// The number of the last transition in `system.alerts`.
@@ -36,8 +34,8 @@ const TXN: &str = "alerts";
 /// The objects.
 pub struct AlertFiles {
     store: Arc<dyn ObjectStore>,
+    states: States,
     /// Numbers of the objects that are there, or may be.
-    states: Mutex<BTreeSet<u64>>,
     journal: Mutex<BTreeSet<u64>>,
 }
 
@@ -53,72 +51,36 @@ pub struct FoundAlerts {
 impl AlertFiles {
     /// Reads what is there.
     pub async fn open(store: &Arc<dyn ObjectStore>) -> Result<(Self, FoundAlerts), StoreError> {
-        let (states, journal) = (numbers(store, STATES).await?, numbers(store, JOURNAL).await?);
-        let mut found = FoundAlerts::default();
-        if let Some(epoch) = states.last() {
-            found.state = Some((*epoch, store.get(&path(STATES, *epoch)).await?.bytes().await?));
-        }
+        let (states, state) = States::open(store, STATES).await?;
+        let journal = states::numbers(store, JOURNAL).await?;
         let read = stream::iter(journal.clone())
             .map(|number| async move { store.get(&path(JOURNAL, number)).await?.bytes().await });
-        found.journal = read.buffered(REQUESTS).try_collect().await?;
-        let files = Self { store: Arc::clone(store), states: Mutex::new(states), journal: Mutex::new(journal) };
-        Ok((files, found))
+        let found = FoundAlerts { state, journal: read.buffered(REQUESTS).try_collect().await? };
+        Ok((Self { store: Arc::clone(store), states, journal: Mutex::new(journal) }, found))
     }
 
     /// Writes the state of `epoch`. False if somebody else has written one.
     pub async fn write_state(&self, epoch: u64, bytes: Bytes) -> Result<bool, StoreError> {
-        self.states.lock().insert(epoch);
-        self.create(&path(STATES, epoch), bytes).await
+        self.states.write(epoch, bytes).await
     }
 
     /// Writes transitions from `number` on. False if somebody else has.
     pub async fn write_journal(&self, number: u64, bytes: Bytes) -> Result<bool, StoreError> {
         self.journal.lock().insert(number);
-        self.create(&path(JOURNAL, number), bytes).await
-    }
-
-    async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool, StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(path, bytes.clone().into(), options).await {
-            Ok(_) => Ok(true),
-            // A lost answer makes our own look like another's, so it is read back.
-            Err(StoreError::AlreadyExists { .. }) => Ok(self.store.get(path).await?.bytes().await? == bytes),
-            Err(error) => Err(error),
-        }
+        create(&self.store, &path(JOURNAL, number), bytes).await
     }
 
     /// Deletes states but the newest ones, and journal objects all of whose transitions are before `number`.
     pub async fn tidy(&self, number: u64) -> Result<(), StoreError> {
-        let mut gone = Vec::new();
-        {
-            let states = self.states.lock();
-            gone.extend(states.iter().rev().skip(KEPT).map(|epoch| (STATES, *epoch)));
-            let journal: Vec<u64> = self.journal.lock().iter().copied().collect();
-            // One ends where the next begins.
-            gone.extend(journal.windows(2).filter(|two| two[1] <= number).map(|two| (JOURNAL, two[0])));
-        }
-        for (folder, number) in gone {
-            match self.store.delete(&path(folder, number)).await {
-                Ok(()) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            let of = if folder == STATES { &self.states } else { &self.journal };
-            of.lock().remove(&number);
+        self.states.tidy().await?;
+        let journal: Vec<u64> = self.journal.lock().iter().copied().collect();
+        // One ends where the next begins.
+        for gone in journal.windows(2).filter(|two| two[1] <= number).map(|two| two[0]) {
+            delete(&self.store, &path(JOURNAL, gone)).await?;
+            self.journal.lock().remove(&gone);
         }
         Ok(())
     }
-}
-
-/// Numbers of the objects in a folder.
-async fn numbers(store: &Arc<dyn ObjectStore>, folder: &str) -> Result<BTreeSet<u64>, StoreError> {
-    let listed: Vec<_> = store.list(Some(&Path::from(folder))).try_collect().await?;
-    let number = |name: &str| name.strip_suffix(".json")?.parse().ok();
-    Ok(listed.iter().filter_map(|object| number(object.location.filename()?)).collect())
-}
-
-fn path(folder: &str, number: u64) -> Path {
-    // Twenty digits, so that names sort like numbers.
-    Path::from(folder).join(format!("{number:020}.json"))
 }
 
 /// `system.alerts`: the transitions, each once.
@@ -192,7 +154,7 @@ mod tests {
             assert!(files.write_journal(number, bytes(&format!("from {number}"))).await.unwrap());
         }
         // Somebody who did not see them is another process.
-        let other = AlertFiles { store: store.clone(), states: Mutex::default(), journal: Mutex::default() };
+        let (other, _) = AlertFiles::open(&store).await.unwrap();
         assert!(!other.write_state(4, bytes("mine")).await.unwrap());
         assert!(!other.write_journal(9, bytes("mine")).await.unwrap());
 
@@ -201,10 +163,10 @@ mod tests {
         let (files, found) = AlertFiles::open(&store).await.unwrap();
         assert_eq!(found.state, Some((4, bytes("state 4"))));
         assert_eq!(found.journal, [bytes("from 9"), bytes("from 10")]);
-        assert_eq!(numbers(&store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
+        assert_eq!(states::numbers(&store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
         files.tidy(1_000).await.unwrap();
         assert_eq!(
-            numbers(&store, JOURNAL).await.unwrap(),
+            states::numbers(&store, JOURNAL).await.unwrap(),
             BTreeSet::from([10]),
             "nobody knows where the last one ends"
         );

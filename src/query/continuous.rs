@@ -163,6 +163,15 @@ impl Continuous {
         found
     }
 
+    /// How it is run, in a word.
+    pub fn class(&self) -> &'static str {
+        match (&self.memory, self.look_ups().is_empty()) {
+            (Some(memory), _) => memory.class(),
+            (None, true) => "stateless",
+            (None, false) => "look-up join",
+        }
+    }
+
     /// What it keeps of the rows that it has seen; nothing if it looks at each by itself.
     pub fn memory(&self) -> Option<&Memory> {
         self.memory.as_ref()
@@ -173,8 +182,8 @@ impl Continuous {
         if self.memory.is_none() {
             return Ok(self);
         }
-        let error = Error::new(Kind::Query, format!("{who} looks at one row at a time: it has no window functions"));
-        Err(error.hint("an alert may look back at rows"))
+        let error = Error::new(Kind::Query, format!("{who} looks at one row at a time: it keeps no rows or windows"));
+        Err(error.hint("write a query with kind = \"stream\" and subscribe to its table"))
     }
 
     /// The column of the stream that a selected column is; nothing if it is made of others, or looked up.
@@ -207,6 +216,13 @@ impl Continuous {
     /// What each step says of one row of the stream; nothing ends it early.
     pub fn explain(&self, row: &RecordBatch) -> Result<Vec<Explained>> {
         self.explained(row).map_err(unplanned)
+    }
+
+    /// The same, of what is said of a row beside those that are kept, or of a window that is over.
+    pub fn explain_said(&self, said: &RecordBatch) -> Result<Vec<Explained>> {
+        let mut explained = Vec::new();
+        explain(&self.chain.steps, Now::of(said.clone()), &mut explained).map_err(unplanned)?;
+        Ok(explained)
     }
 
     fn explained(&self, row: &RecordBatch) -> DfResult<Vec<Explained>> {

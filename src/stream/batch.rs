@@ -12,7 +12,7 @@ use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use serde_json::{Map, Value};
 
-use super::clock::believed;
+use super::clock::{Clock, Lane, believed};
 use super::life::{Cause, Key, Micros};
 use crate::query::Shared;
 use crate::schema::fixed;
@@ -28,10 +28,21 @@ pub struct Batch {
     pub causes: Vec<Cause>,
     /// Those who have no row any more.
     pub gone: Vec<(Key, Micros, Cause)>,
+    /// How far each lane had come before, if that is to be known again.
+    pub begins: Vec<Begin>,
     /// Whose each is, by columns.
     entities: RefCell<Vec<Entities>>,
     /// What rules ask of them.
     shared: Shared,
+}
+
+/// How far a lane had come before some of its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// The first of them.
+    pub first: Cause,
+    /// How far it was; `None` if nothing had been seen of it.
+    pub lane: Option<Lane>,
 }
 
 /// Columns, and what they say of each row.
@@ -40,7 +51,8 @@ type Entities = (Vec<String>, Arc<[Key]>);
 impl Batch {
     /// These rows.
     pub fn new(rows: RecordBatch, times: Vec<Micros>, causes: Vec<Cause>, gone: Vec<(Key, Micros, Cause)>) -> Self {
-        Self { rows, times, causes, gone, entities: RefCell::default(), shared: Shared::default() }
+        let (begins, entities, shared) = (Vec::new(), RefCell::default(), Shared::default());
+        Self { rows, times, causes, gone, begins, entities, shared }
     }
 
     /// Rows of a table that keeps every record, with its columns of where they come from; `time` is the column that
@@ -76,6 +88,35 @@ impl Batch {
         Ok(Self::new(rows, times, causes, Vec::new()))
     }
 
+    /// When the broker got the record of each; when it happened, where that is unknown.
+    pub fn recorded(&self) -> Vec<Micros> {
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let recorded = self.rows.column_by_name(fixed::TIMESTAMP).and_then(|column| cast(column, &micros).ok());
+        match recorded.as_ref().map(|recorded| recorded.as_primitive::<TimestampMicrosecondType>()) {
+            Some(recorded) => recorded.iter().zip(&self.times).map(|(at, own)| at.unwrap_or(*own)).collect(),
+            None => self.times.clone(),
+        }
+    }
+
+    /// Those that are in time, by the lanes that they come in, which get on; a row of no lane is.
+    pub fn in_time<L: Ord + Clone>(&mut self, clock: &mut Clock<L>, lane: impl Fn(&Cause) -> Option<L>) -> Vec<u32> {
+        let (mut in_time, mut first) = (Vec::with_capacity(self.len()), 0);
+        let recorded = self.recorded();
+        self.begins.clear();
+        for causes in self.causes.chunk_by(|one, next| one.partition == next.partition && one.topic == next.topic) {
+            let rows = first..first + causes.len();
+            first = rows.end;
+            let Some(lane) = lane(&causes[0]) else {
+                in_time.extend(rows.map(|row| row as u32));
+                continue;
+            };
+            self.begins.push(Begin { first: causes[0].clone(), lane: clock.lanes().get(&lane).copied() });
+            let taken = clock.take(&lane, rows.clone().map(|row| (self.times[row], recorded[row])));
+            in_time.extend(rows.zip(taken).filter(|(_, in_time)| *in_time).map(|(row, _)| row as u32));
+        }
+        in_time
+    }
+
     /// What rules ask of them.
     pub fn shared(&self) -> &Shared {
         &self.shared
@@ -105,7 +146,8 @@ impl Batch {
         let times = rows.iter().map(|row| self.times[*row as usize]).collect();
         let causes = rows.iter().map(|row| self.causes[*row as usize].clone()).collect();
         let rows = take_record_batch(&self.rows, &UInt32Array::from(rows.to_vec()))?;
-        Ok(Cow::Owned(Self::new(rows, times, causes, self.gone.clone())))
+        let begins = self.begins.clone();
+        Ok(Cow::Owned(Self { begins, ..Self::new(rows, times, causes, self.gone.clone()) }))
     }
 
     /// Whose each row is: what these columns say.

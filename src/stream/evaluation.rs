@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch};
@@ -11,6 +10,7 @@ use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 
 use super::batch::{Batch, keys, object};
+use super::judge::{Counters, Recalled, close, judge, recall};
 use super::life::{Became, Cause, Instance, Key, Life, Micros, Said, Transition};
 use super::record::{KeptState, Rows};
 use super::rule::Rule;
@@ -96,12 +96,7 @@ impl Plan {
 
     /// What runs it, in a word.
     pub fn class(&self, rule: &Rule) -> &'static str {
-        match (rule.absent_for, self.query.memory(), self.query.look_ups().is_empty()) {
-            (Some(_), ..) => "absence",
-            (None, Some(memory), _) => memory.class(),
-            (None, None, true) => "stateless",
-            (None, None, false) => "look-up join",
-        }
+        if rule.absent_for.is_some() { "absence" } else { self.query.class() }
     }
 }
 
@@ -140,23 +135,6 @@ enum HasKept {
     Before(KeptState),
     /// That is kept again, if it is certain that no row came between: those until this time were looked at then.
     Until(Option<Micros>),
-}
-
-/// What became of a rule's rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Rows of its stream.
-    pub rows: u64,
-    /// Rows of which the condition is true.
-    pub held: u64,
-    /// Rows of which it is unknown.
-    pub unknown: u64,
-    /// Rows that could not be judged.
-    pub failed: u64,
-    /// Alerts that began to fire.
-    pub fired: u64,
-    /// Why the last of the rows could not be judged.
-    pub last_error: Option<String>,
 }
 
 impl Evaluation {
@@ -351,7 +329,11 @@ impl Evaluation {
         let query = Arc::clone(&plan.query);
         match query.memory() {
             None => self.judge(&query, &batch.rows, batch, batch.shared(), &entity, told)?,
-            Some(memory) => self.look_back(&query, memory, batch, &entity, told)?,
+            Some(_) => {
+                for Recalled { of, rows } in recall(&query, batch, &mut self.kept, &mut self.counters)? {
+                    self.judge(&query, &rows, &of, &Shared::default(), &entity, told)?;
+                }
+            }
         }
         for (entity, at, cause) in &batch.gone {
             self.life.take(entity, *at, cause, &[], |_| Row::new(), told);
@@ -370,8 +352,7 @@ impl Evaluation {
         entity: &[String],
         told: &mut Vec<Transition<Row>>,
     ) -> Result<(), ArrowError> {
-        let judged = self.judged(|rows, shared| query.run(rows, shared), rows, shared)?;
-        for (rows, found) in judged {
+        for (rows, found) in judge(|rows, shared| query.run(rows, shared), rows, shared, &mut self.counters)? {
             let heard = match rows.len() == batch.len() {
                 true => Cow::Borrowed(batch),
                 false => Cow::Owned(batch.slice(rows.start, rows.len())),
@@ -381,71 +362,12 @@ impl Evaluation {
         Ok(())
     }
 
-    fn judged(
-        &mut self,
-        run: impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
-        rows: &RecordBatch,
-        shared: &Shared,
-    ) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
-        let mut failed = None;
-        let judged = judge(&run, rows, shared, &mut failed)?;
-        self.counters.last_error = failed.or(self.counters.last_error.take());
-        let heard: usize = judged.iter().map(|(rows, _)| rows.len()).sum();
-        self.counters.failed += (rows.num_rows() - heard) as u64;
-        Ok(judged)
-    }
-
-    /// Rows are kept, and what is said of them beside those before them is heard.
-    fn look_back(
-        &mut self,
-        query: &Continuous,
-        memory: &Memory,
-        batch: &Batch,
-        entity: &[String],
-        told: &mut Vec<Transition<Row>>,
-    ) -> Result<(), ArrowError> {
-        let enter = |rows: &RecordBatch, shared: &Shared| query.enter(rows, shared);
-        for (range, found) in self.judged(enter, &batch.rows, batch.shared())? {
-            let origins: Vec<u32> = found.origins.iter().map(|row| row + range.start as u32).collect();
-            let entered = batch.only(&origins)?.into_owned();
-            let said = match memory.take(&found.rows, &entered.times, &mut self.kept) {
-                Ok(Some(said)) => said,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.counters.failed += entered.len() as u64;
-                    self.counters.last_error = Some(error.message().to_owned());
-                    continue;
-                }
-            };
-            let which = said.which.unwrap_or_default();
-            self.counters.unknown += (entered.len() - which.len()) as u64;
-            let heard = entered.only(&which)?;
-            self.judge(query, &said.rows, &heard, &Shared::default(), entity, told)?;
-        }
-        Ok(())
-    }
-
     /// What windows say that are over is heard.
     fn close_windows(&mut self, clock: Micros, told: &mut Vec<Transition<Row>>) -> Result<(), ArrowError> {
         let Ok(plan) = &self.plan else { return Ok(()) };
-        let Some(memory) = plan.query.memory() else { return Ok(()) };
-        let closed = match memory.pass(clock, &mut self.kept) {
-            Ok(closed) => closed,
-            Err(error) => {
-                self.counters.last_error = Some(error.message().to_owned());
-                return Ok(());
-            }
-        };
-        if closed.is_empty() {
-            return Ok(());
-        }
         let (query, entity) = (Arc::clone(&plan.query), plan.entity.clone());
-        for said in closed {
-            // No single record made a window what it is.
-            let cause = |end: &Micros| Cause { topic: query.stream().into(), partition: -1, offset: *end };
-            let causes = said.times.iter().map(cause).collect();
-            let heard = Batch::new(said.rows.clone(), said.times, causes, Vec::new());
-            self.judge(&query, &said.rows, &heard, &Shared::default(), &entity, told)?;
+        for Recalled { of, rows } in close(&query, clock, &mut self.kept, &mut self.counters) {
+            self.judge(&query, &rows, &of, &Shared::default(), &entity, told)?;
         }
         Ok(())
     }
@@ -488,50 +410,4 @@ impl Evaluation {
             self.life.take(entity, batch.times[row], &batch.causes[row], &said, value, told);
         }
     }
-}
-
-/// Takes rows of the past into what a query keeps; those that cannot be judged are left out.
-pub fn remember(query: &Continuous, batch: &Batch, kept: &mut Kept) -> Result<(), ArrowError> {
-    let Some(memory) = query.memory() else { return Ok(()) };
-    let enter = |rows: &RecordBatch, shared: &Shared| query.enter(rows, shared);
-    for (range, found) in judge(&enter, &batch.rows, batch.shared(), &mut None)? {
-        let times: Vec<Micros> = found.origins.iter().map(|row| batch.times[range.start + *row as usize]).collect();
-        // Without rows that cannot be kept the others are of use all the same.
-        let _ = memory.take(&found.rows, &times, kept);
-    }
-    Ok(())
-}
-
-/// Runs a query over rows; where that fails, over their halves, so that only those rows are left out at which it does. Gives what
-/// was found in each range of rows that could be judged.
-pub(super) fn judge(
-    run: &impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
-    rows: &RecordBatch,
-    shared: &Shared,
-    failed: &mut Option<String>,
-) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
-    judge_from(run, 0, rows, shared, failed)
-}
-
-fn judge_from(
-    run: &impl Fn(&RecordBatch, &Shared) -> Result<Found, Error>,
-    first: usize,
-    rows: &RecordBatch,
-    shared: &Shared,
-    failed: &mut Option<String>,
-) -> Result<Vec<(Range<usize>, Found)>, ArrowError> {
-    let count = rows.num_rows();
-    let error = match run(rows, shared) {
-        Ok(found) => return Ok(vec![(first..first + count, found)]),
-        Err(error) => error,
-    };
-    if count <= 1 {
-        *failed = Some(error.message().to_owned());
-        return Ok(Vec::new());
-    }
-    let half = count / 2;
-    let mut judged = judge_from(run, first, &rows.slice(0, half), &Shared::default(), failed)?;
-    let rest = rows.slice(half, count - half);
-    judged.extend(judge_from(run, first + half, &rest, &Shared::default(), failed)?);
-    Ok(judged)
 }

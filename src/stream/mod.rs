@@ -14,6 +14,7 @@
 mod batch;
 mod clock;
 mod evaluation;
+mod judge;
 mod life;
 mod message;
 mod order;
@@ -22,15 +23,17 @@ mod rule;
 mod selection;
 mod storm;
 
-pub use self::batch::{Batch, keys, rows_as_json};
-pub use self::clock::{Clock, believed_sql};
-pub use self::evaluation::{Counters, Evaluation, Plan, Row, SCHEDULE, remember};
+pub use self::batch::{Batch, Begin, keys, rows_as_json};
+pub use self::clock::{Clock, Lane};
+pub use self::evaluation::{Evaluation, Plan, Row, SCHEDULE};
+pub use self::judge::{Counters, Recalled, close, recall, remember};
 pub use self::life::{Alert, Became, Cause, Instance, Key, Life, Micros, Phase, Transition};
 pub use self::message::{FIELDS, Proof, message};
 pub use self::order::Order;
 pub use self::record::{
-    Heard, KeptState, KeyPart, PositionState, RecordError, RuleState, Silence, State, StreamState, Told,
+    Heard, KeptState, KeyPart, PositionState, QueryState, RecordError, Rows, RuleState, Silence, State, StreamState,
+    Told,
 };
 pub use self::rule::{Rule, Severity};
-pub use self::selection::{Selected, Selection, StreamQuery};
+pub use self::selection::{RESULT_ID, Selected, Selection, StreamQuery, columns_of};
 pub use self::storm::{Storm, StormLimit};

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 
-use super::batch::Batch;
+use super::batch::{Batch, Begin};
 use super::life::{Cause, Micros};
 use crate::schema::conform;
 
@@ -14,8 +14,9 @@ use crate::schema::conform;
 #[derive(Debug, Default)]
 pub struct Order {
     waiting: Vec<Batch>,
-    /// Until when rows were handed out.
+    /// Until when rows were handed out, and until when they were before it went on.
     passed: Option<Micros>,
+    before: Option<Micros>,
     /// Rows that came too late.
     late: u64,
 }
@@ -25,7 +26,9 @@ impl Order {
     pub fn add(&mut self, batch: &Batch) -> Result<(), ArrowError> {
         let passed = self.passed.unwrap_or(Micros::MIN);
         let in_time: Vec<u32> = (0..batch.len() as u32).filter(|row| batch.times[*row as usize] > passed).collect();
-        self.late += (batch.len() - in_time.len()) as u64;
+        // Those that were handed out before come again.
+        let is_late = |at: &&Micros| **at <= passed && self.before.is_none_or(|before| **at > before);
+        self.late += batch.times.iter().filter(is_late).count() as u64;
         if !in_time.is_empty() {
             self.waiting.push(batch.only(&in_time)?.into_owned());
         }
@@ -61,7 +64,7 @@ impl Order {
 
     /// Goes on behind rows that happened until `passed`.
     pub fn after(passed: Option<Micros>) -> Self {
-        Self { passed, ..Self::default() }
+        Self { passed, before: passed, ..Self::default() }
     }
 
     /// Until when rows were handed out.
@@ -69,9 +72,13 @@ impl Order {
         self.passed
     }
 
-    /// The records of the rows that wait.
-    pub fn causes(&self) -> impl Iterator<Item = &Cause> {
-        self.waiting.iter().flat_map(|batch| &batch.causes)
+    /// Where rows that wait begin, lane by lane: not in order.
+    pub fn begins(&self) -> impl Iterator<Item = Begin> {
+        let own = |batch: &Batch| {
+            let of = |cause: &Cause| Begin { first: cause.clone(), lane: None };
+            batch.causes.iter().filter(|_| batch.begins.is_empty()).map(of).collect::<Vec<_>>()
+        };
+        self.waiting.iter().flat_map(move |batch| batch.begins.iter().cloned().chain(own(batch)))
     }
 
     /// Rows that came too late.
@@ -117,7 +124,7 @@ mod tests {
             for cut in cuts {
                 let times: Vec<Micros> = came.iter().skip(first).take(cut).map(|(at, _)| *at).collect();
                 order.add(&batch(&times, first as i64)).unwrap();
-                times.iter().for_each(|at| clock.reach(&"lane", *at));
+                clock.take(&"lane", times.iter().map(|at| (*at, *at)));
                 got.extend(order.pass(clock.now(&["lane"])).unwrap().into_iter().flat_map(|batch| batch.times));
                 first += times.len();
             }

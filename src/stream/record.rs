@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::clock::Lane;
 use super::evaluation::Row;
 use super::life::{Alert, Became, Cause, Instance, Key, Micros, Transition};
 use crate::deliver::Message;
@@ -117,6 +118,26 @@ pub struct PositionState {
     pub partition: i32,
     /// The next offset.
     pub next: i64,
+    /// How far its events have come by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+}
+
+/// Where a stream query is that keeps rows or windows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueryState {
+    /// When it was written.
+    pub written_at: DateTime<Utc>,
+    /// How far its stream was read.
+    pub stream: StreamState,
+    /// What it keeps of rows that were looked at.
+    pub kept: Option<KeptState>,
+    /// The number of the first result that is not known to be committed …
+    pub first: i64,
+    /// … and those from it on.
+    pub results: Vec<Rows>,
+    /// The number of the next result.
+    pub next: i64,
 }
 
 /// What is known of a rule's keys.
@@ -182,7 +203,7 @@ impl<'de> Deserialize<'de> for Rows {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Not JSON, or not of this form.
-    #[error("it is no record of alerts: {0}")]
+    #[error("it is no such record: {0}")]
     Json(#[from] serde_json::Error),
     /// Written by a later program.
     #[error("it is of form {0}, this program knows form {FORMAT}")]
@@ -207,6 +228,18 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 }
 
 impl State {
+    /// Its bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
+        write(self)
+    }
+
+    /// Reads [`Self::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        read(bytes)
+    }
+}
+
+impl QueryState {
     /// Its bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
         write(self)
@@ -273,6 +306,7 @@ impl Told {
 mod tests {
     use std::sync::Arc;
 
+    use arrow::array::{ArrayRef, Int64Array};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -337,6 +371,22 @@ mod tests {
         assert!(matches!(State::from_bytes(br#"{"format":1,"record":{}}"#), Err(RecordError::Json(_))));
     }
 
+    #[test]
+    fn where_a_stream_query_is_comes_back() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+        let rows = Rows(RecordBatch::try_from_iter_with_nullable([("n", numbers, true)]).unwrap());
+        let (table, positions, newest) = ("signals".to_owned(), Vec::new(), Vec::new());
+        let state = QueryState {
+            written_at: DateTime::from_timestamp_micros(1_764_288_000_000_000).unwrap(),
+            stream: StreamState { table, ordered: true, passed: Some(7), positions, newest },
+            kept: Some(KeptState { fingerprint: "00".into(), passed: Some(7), rows: vec![vec![rows.clone()], vec![]] }),
+            first: 40,
+            results: vec![rows],
+            next: 42,
+        };
+        assert_eq!(QueryState::from_bytes(&state.to_bytes().unwrap()).unwrap(), state);
+    }
+
     proptest! {
         #[test]
         fn every_state_comes_back(
@@ -344,9 +394,11 @@ mod tests {
             micros in 0..4_000_000_000_000_000_i64,
             passed in any::<Option<i64>>(),
             next in prop::collection::vec((any::<u32>(), any::<i32>(), any::<i64>(), ".*"), 0..4),
+            lane in prop::option::of((any::<i64>(), any::<i64>())),
             heard in prop::collection::vec((".*", any::<i64>()), 0..4),
         ) {
-            let position = |(incarnation, partition, next, topic)| PositionState { topic, incarnation, partition, next };
+            let lane = lane.map(|(newest, recorded)| Lane { newest, recorded });
+            let position = |(incarnation, partition, next, topic)| PositionState { topic, incarnation, partition, next, lane };
             let stream = StreamState {
                 table: "t".into(),
                 ordered: passed.is_some(),

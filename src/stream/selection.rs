@@ -1,15 +1,25 @@
 //! A stream query: what its file says, and the rows that it makes of new rows of its stream.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+    new_null_array,
+};
 use arrow::compute::{cast, concat_batches, take, take_record_batch};
-use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use sha2::{Digest, Sha256};
 
-use super::evaluation::{Counters, judge};
+use super::batch::{keys, rows_as_json};
+use super::judge::{Counters, Recalled, judge};
+use super::life::Micros;
 use crate::query::{Continuous, Found, Shared};
 use crate::schema::{LogicalColumn, SchemaVersion, change, fixed};
+
+/// The column that tells the results of a query that keeps rows or windows apart.
+pub const RESULT_ID: &str = "_result_id";
 
 /// A query of `kind = "stream"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +52,7 @@ impl StreamQuery {
 /// A stream query that can be run: its SELECT, and the table that its rows are for.
 #[derive(Debug)]
 pub struct Selection {
-    query: Continuous,
+    query: Arc<Continuous>,
     version: Arc<SchemaVersion>,
     schema: SchemaRef,
     /// The table's columns as people see them.
@@ -58,16 +68,33 @@ pub struct Selected {
     pub shown: RecordBatch,
 }
 
+/// The columns of the table for what `query` selects.
+pub fn columns_of(query: &Continuous) -> SchemaRef {
+    let schema = query.schema();
+    match query.memory() {
+        None => schema,
+        Some(_) => {
+            let id = Arc::new(Field::new(RESULT_ID, DataType::Utf8, true));
+            Arc::new(Schema::new(schema.fields().iter().cloned().chain([id]).collect::<Vec<_>>()))
+        }
+    }
+}
+
 impl Selection {
     /// `query`, whose rows get `version`.
     pub fn new(query: Continuous, version: Arc<SchemaVersion>) -> Self {
         let schema = version.arrow_schema();
-        Self { query, version, columns: LogicalColumn::all(&schema), schema }
+        Self { query: Arc::new(query), version, columns: LogicalColumn::all(&schema), schema }
     }
 
     /// The SELECT.
     pub fn query(&self) -> &Continuous {
         &self.query
+    }
+
+    /// The same, for who goes on with it elsewhere.
+    pub fn shared(&self) -> Arc<Continuous> {
+        Arc::clone(&self.query)
     }
 
     /// The version that rows get.
@@ -79,19 +106,62 @@ impl Selection {
     /// condition is true. A row that cannot be judged is left out, and counted.
     pub fn select(&self, rows: &RecordBatch, counters: &mut Counters) -> Result<Selected, ArrowError> {
         counters.rows += rows.num_rows() as u64;
-        let mut failed = None;
-        let judged = judge(
-            &|rows: &RecordBatch, shared: &Shared| self.query.run(rows, shared),
-            rows,
-            &Shared::default(),
-            &mut failed,
-        )?;
-        let heard: usize = judged.iter().map(|(range, _)| range.len()).sum();
-        counters.failed += (rows.num_rows() - heard) as u64;
-        counters.last_error = failed.or(counters.last_error.take());
+        let selected = self.selected(rows, rows, counters)?;
+        Ok(Selected { rows: numbered(selected.rows)?, ..selected })
+    }
+
+    /// What a query that keeps rows or windows makes of what is said of them: rows of the table, numbered from `first`
+    /// instead of the records' offsets, in `topic`. The same are told by the same id whenever they are made.
+    pub fn results(
+        &self,
+        of: &StreamQuery,
+        recalled: &[Recalled],
+        first: i64,
+        counters: &mut Counters,
+    ) -> Result<RecordBatch, ArrowError> {
+        let mut made = Vec::new();
+        for Recalled { of: beside, rows } in recalled {
+            made.push(self.selected(rows, &places(&of.name, &beside.times)?, counters)?.rows);
+        }
+        let rows = concat_batches(&self.schema, &made)?;
+        let numbers = Int64Array::from_iter_values((first..).take(rows.num_rows()));
+        let rows = replaced(&rows, fixed::OFFSET, Arc::new(numbers))?;
+        let payload = self.payload(&rows)?;
+        let texts = if of.key.is_empty() {
+            rows_as_json(&payload)
+        } else {
+            let when_and_whose: Vec<String> = of.key.iter().cloned().chain([fixed::EVENT_TIME.to_owned()]).collect();
+            keys(&payload, &when_and_whose).iter().map(|key| key.to_string()).collect()
+        };
+        let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut ids = Vec::with_capacity(texts.len());
+        for text in &texts {
+            let times = seen.entry(text).and_modify(|times| *times += 1).or_default();
+            let hash = Sha256::new_with_prefix(&of.name).chain_update([0]).chain_update(text);
+            let hash = hash.chain_update(times.to_be_bytes()).finalize();
+            ids.push(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+        replaced(&rows, RESULT_ID, Arc::new(StringArray::from(ids)))
+    }
+
+    /// What people see of rows of the table: when they happened, and what is selected.
+    pub fn payload(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let selected = columns_of(&self.query);
+        let names = selected.fields().iter().map(|field| field.name().as_str());
+        let own = names.filter(|name| !fixed::ALL.contains(name));
+        let column = |name: &str| {
+            let column = self.columns.iter().find(|column| column.name == name)?;
+            Some((name.to_owned(), Arc::clone(rows.column_by_name(column.newest().name())?), true))
+        };
+        RecordBatch::try_from_iter_with_nullable([fixed::EVENT_TIME].into_iter().chain(own).filter_map(column))
+    }
+
+    /// What it makes of rows, each beside the row of the stream that it is of.
+    fn selected(&self, rows: &RecordBatch, of: &RecordBatch, counters: &mut Counters) -> Result<Selected, ArrowError> {
+        let judged = judge(|rows, shared| self.query.run(rows, shared), rows, &Shared::default(), counters)?;
         let (mut made, mut shown) = (Vec::new(), Vec::new());
         for (range, found) in judged {
-            let part = self.part(&rows.slice(range.start, range.len()), &found, counters)?;
+            let part = self.part(&of.slice(range.start, range.len()), &found, counters)?;
             made.push(part.rows);
             shown.push(part.shown);
         }
@@ -100,7 +170,7 @@ impl Selection {
             Some(first) => concat_batches(&first.schema(), &shown)?,
             None => RecordBatch::new_empty(Arc::new(Schema::empty())),
         };
-        Ok(Selected { rows: numbered(rows)?, shown })
+        Ok(Selected { rows, shown })
     }
 
     fn part(&self, stream: &RecordBatch, found: &Found, counters: &mut Counters) -> Result<Selected, ArrowError> {
@@ -143,6 +213,31 @@ impl Selection {
     }
 }
 
+/// Where results stand in their table that happened at these times.
+fn places(topic: &str, times: &[Micros]) -> Result<RecordBatch, ArrowError> {
+    let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times.to_vec()).with_timezone("UTC"));
+    let none: ArrayRef = Arc::new(Int32Array::from(vec![0; times.len()]));
+    RecordBatch::try_from_iter_with_nullable([
+        (fixed::EVENT_TIME, Arc::clone(&at), true),
+        (fixed::TOPIC, Arc::new(StringArray::from(vec![topic; times.len()])) as ArrayRef, true),
+        (fixed::INCARNATION, Arc::clone(&none), true),
+        (fixed::PARTITION, Arc::clone(&none), true),
+        (fixed::OFFSET, Arc::clone(&none), true),
+        (fixed::ROW, none, true),
+        (fixed::TIMESTAMP, Arc::clone(&at), true),
+        (fixed::DAY, cast(&at, &DataType::Date32)?, true),
+    ])
+}
+
+/// Rows with another column of this name.
+fn replaced(rows: &RecordBatch, name: &str, column: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    let schema = rows.schema();
+    let mut columns = rows.columns().to_vec();
+    let at = schema.index_of(name)?;
+    columns[at] = cast(&column, schema.field(at).data_type())?;
+    RecordBatch::try_new(schema, columns)
+}
+
 /// Rows of one partition, those of each record counted from 0.
 fn numbered(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let Some(offsets) = rows.column_by_name(fixed::OFFSET).filter(|offsets| *offsets.data_type() == DataType::Int64)
@@ -156,12 +251,5 @@ fn numbered(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
         last = Some(*offset);
         number
     });
-    let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(numbers));
-    let schema = rows.schema();
-    let column = |(field, column): (&FieldRef, &ArrayRef)| match field.name().as_str() {
-        fixed::ROW => Arc::clone(&numbers),
-        _ => Arc::clone(column),
-    };
-    let columns = schema.fields().iter().zip(rows.columns()).map(column).collect();
-    RecordBatch::try_new(schema, columns)
+    replaced(&rows, fixed::ROW, Arc::new(Int32Array::from_iter_values(numbers)))
 }

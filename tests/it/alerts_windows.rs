@@ -185,6 +185,13 @@ async fn a_new_rule_knows_what_was_before_it_and_an_edited_one_goes_on() {
     let read = millpond.process().log().matches("the rule has what it looks back at").count();
     assert_eq!(read, 1, "history was read once");
 
+    let url = project.flight_sql();
+    let explained = project.run(&["alert", "explain", "drop", "--key", "1", "--url", &url]).await;
+    assert!(explained.stdout.contains("drop: look-back over signals"), "{explained:?}");
+    let lines: Vec<&str> = explained.stdout.lines().map(str::trim_end).collect();
+    let condition = lines.iter().find(|line| line.contains("signals.speed < lag(signals.speed)"));
+    assert!(condition.is_some_and(|line| line.starts_with("TRUE")), "{explained:?}");
+
     // A window that is edited while it is open begins anew, from history: the first row is in it.
     let window = |size: &str| {
         let sql = format!(

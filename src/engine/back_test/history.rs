@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
 use crate::engine::rows::{broken, query, time};
@@ -12,13 +12,13 @@ use crate::error::Result;
 use crate::lake::View;
 use crate::query::Service;
 use crate::schema::{LogicalColumn, fixed, quoted_name};
-use crate::stream::{Batch, Micros, believed_sql};
+use crate::stream::{Batch, Micros};
 
-/// A table, and when each of its rows is looked at.
+/// A table.
 pub(super) struct History {
     pub table: String,
-    /// So long after they happened; those of which this is not known, when their records came.
-    pub lateness: Option<Micros>,
+    /// How late its rows may be.
+    pub lateness: Micros,
     /// The column that says when a row happened.
     time: &'static str,
     all: Vec<String>,
@@ -32,18 +32,14 @@ pub(super) struct Extent {
     pub last: Micros,
 }
 
-/// Rows, and when each is looked at.
+/// Rows, and when each came.
 pub(super) struct Slice {
     pub batch: Batch,
     pub at: Vec<Micros>,
 }
 
-fn timestamp(at: Micros) -> String {
-    format!("to_timestamp_micros({at})")
-}
-
 impl History {
-    pub fn new(view: &View, lateness: Option<Micros>) -> Self {
+    pub fn new(view: &View, lateness: Micros) -> Self {
         let all = LogicalColumn::all(&view.schema).into_iter().map(|column| column.name).collect();
         let time = time(view);
         let wanted = [time, fixed::TIMESTAMP, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW];
@@ -62,51 +58,25 @@ impl History {
         format!("SELECT {} FROM public.{}", columns.join(", "), quoted_name(&self.table))
     }
 
-    /// SQL for when a row counts, before the lateness.
-    fn counts(&self) -> String {
-        match self.lateness {
-            Some(_) => believed_sql(self.time, fixed::TIMESTAMP),
-            None => fixed::TIMESTAMP.to_owned(),
-        }
-    }
-
-    /// SQL that is true of rows that are looked at from `from` on and before `until`.
-    fn between(&self, from: Micros, until: Micros) -> String {
-        let late = self.lateness.unwrap_or(0);
-        let (from, until) = (timestamp(from.saturating_sub(late)), timestamp(until.saturating_sub(late)));
-        let is_in = |column: &str| format!("({column} >= {from} AND {column} < {until})");
-        match self.lateness {
-            None => is_in(fixed::TIMESTAMP),
-            // The first part is for who leaves out files by what their columns hold.
-            Some(_) => format!(
-                "({} OR {}) AND {}",
-                is_in(self.time),
-                is_in(fixed::TIMESTAMP),
-                is_in(&format!("({})", self.counts()))
-            ),
-        }
-    }
-
     /// What there is between two times; nothing if no row is.
     pub async fn extent(&self, service: &Service, from: Micros, until: Micros) -> Result<Option<Extent>> {
-        let at = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", self.counts());
+        let at = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", fixed::TIMESTAMP);
         let sql = format!(
             "SELECT count(*), min({at}), max({at}) FROM public.{} WHERE {}",
             quoted_name(&self.table),
-            self.between(from, until)
+            between(from, until)
         );
-        let late = self.lateness.unwrap_or(0);
         let rows = query(service, &sql).await?;
         let Some(rows) = rows.first() else { return Ok(None) };
         let count = rows.column(0).as_primitive::<Int64Type>().value(0);
-        let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().value(0) + late;
+        let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().value(0);
         Ok((count > 0).then(|| Extent { rows: count as u64, first: time(1), last: time(2) }))
     }
 
-    /// The rows that are looked at from `from` on and before `until`, in that order; nothing if there are none.
+    /// The rows that came from `from` on and before `until`, in the order in which they did; nothing if there are none.
     pub async fn read(&self, service: &Service, from: Micros, until: Micros) -> Result<Option<Slice>> {
-        let order = [&self.counts(), fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
-        let sql = format!("{} WHERE {} ORDER BY {order}", self.select(), self.between(from, until));
+        let order = [fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
+        let sql = format!("{} WHERE {} ORDER BY {order}", self.select(), between(from, until));
         let rows = query(service, &sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let rows = concat_batches(&first.schema(), &rows).map_err(broken)?;
@@ -114,11 +84,18 @@ impl History {
             return Ok(None);
         }
         let batch = Batch::of_records(rows, self.time).map_err(broken)?;
-        let at = match self.lateness {
-            Some(late) => batch.times.iter().map(|at| at + late).collect(),
-            None => recorded(&batch.rows)?,
-        };
-        Ok(Some(Slice { batch, at }))
+        // The records of a partition came in its order, whatever their times say.
+        let mut at = batch.recorded();
+        for row in 1..at.len() {
+            let (before, now) = (&batch.causes[row - 1], &batch.causes[row]);
+            if before.partition == now.partition && before.topic == now.topic {
+                at[row] = at[row].max(at[row - 1]);
+            }
+        }
+        let mut order: Vec<u32> = (0..at.len() as u32).collect();
+        order.sort_by_key(|row| at[*row as usize]);
+        let at = order.iter().map(|row| at[*row as usize]).collect();
+        Ok(Some(Slice { batch: batch.only(&order).map_err(broken)?.into_owned(), at }))
     }
 
     /// All rows whose records came before `until`, in any order.
@@ -139,10 +116,12 @@ impl History {
     }
 }
 
-/// When records came.
-pub(super) fn recorded(rows: &RecordBatch) -> Result<Vec<Micros>> {
-    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let Some(column) = rows.column_by_name(fixed::TIMESTAMP) else { return Ok(vec![0; rows.num_rows()]) };
-    let column = cast(column, &micros).map_err(broken)?;
-    Ok(column.as_primitive::<TimestampMicrosecondType>().iter().map(|at| at.unwrap_or(0)).collect())
+/// SQL that is true of rows whose records came from `from` on and before `until`.
+fn between(from: Micros, until: Micros) -> String {
+    let column = fixed::TIMESTAMP;
+    format!("{column} >= {} AND {column} < {}", timestamp(from), timestamp(until))
+}
+
+fn timestamp(at: Micros) -> String {
+    format!("to_timestamp_micros({at})")
 }

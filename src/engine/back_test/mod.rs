@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! tables of the lake ─ history (slices of time) ─▶ timeline ─┬─▶ rows by key, as they were then ─┐
-//!                                                            └───────────────────────────────────┴─▶ player ─▶ report
+//!                                                            ├─▶ gate: in order, none late ──────┼─▶ player ─▶ report
+//!                                                            └───────────────────────────────────┘
 //! ```
-//! Rows of a rule that waits, or looks back, come in the order of their times, `allowed_lateness` after them; others in the
-//! order in which their records came. Tables with one row per key are put together anew, record by record. So a rule sees
+//! Rows come in the order in which their records did; those of a rule that waits, or looks back, go through the clock and
+//! the order that they go through live. Tables with one row per key are put together anew, record by record. So a rule sees
 //! what it saw live, as far as history knows it.
 
+mod gate;
 mod history;
 mod player;
 mod report;
@@ -20,6 +22,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use chrono::{DateTime, Utc};
 
+use self::gate::Gate;
 use self::history::{History, Slice};
 use self::player::{Follows, Player};
 pub use self::report::{BackTest, Differences, Different, Live, OfCondition, OfRule, Raised};
@@ -32,8 +35,8 @@ use super::streams::{FAR, Named, plan};
 use super::{Variables, committed, existing, s3_options, service};
 use crate::config::Project;
 use crate::error::{Error, Kind, Result};
-use crate::query::{Kept, Service};
-use crate::stream::{Batch, Micros, Plan, Rule, remember};
+use crate::query::Service;
+use crate::stream::{Batch, Micros, Plan, Rule};
 
 /// Records that came within so long of each other may have been looked at in any order.
 const TICK: Micros = 20_000;
@@ -44,6 +47,8 @@ const SLICE_ROWS: usize = 200_000;
 /// How long the first slice is, and the longest.
 const FIRST_SLICE: Micros = 60_000_000;
 const LONGEST_SLICE: Micros = 30 * 86_400_000_000;
+/// How long it takes until it is known how far partitions are.
+const RUN_IN: Micros = 10_000_000;
 /// What happened so shortly before the end of what is committed may have gone on differently.
 const EDGE: Micros = 15_000_000;
 
@@ -111,8 +116,9 @@ struct Stage {
     histories: Vec<History>,
     /// The tables with one row per key that are put together, each with the places of the histories that it is made of.
     kept: Vec<(ByHand, Vec<usize>)>,
+    /// What puts rows in order.
+    gates: Vec<Gate>,
     players: Vec<Player>,
-    lateness: Micros,
     /// What the rule told while it ran.
     told: Vec<ToldLive>,
 }
@@ -140,7 +146,7 @@ impl Stage {
         for by_hand in &kept {
             let mut of = Vec::new();
             for (followed, needed) in by_hand.sources() {
-                let at = place(&mut histories, catalog, &followed.source, None)?;
+                let at = place(&mut histories, catalog, &followed.source)?;
                 histories[at].want(needed);
                 histories[at].want(followed.key.iter().map(String::as_str));
                 of.push(at);
@@ -148,23 +154,28 @@ impl Stage {
             sources.push(of);
         }
         let kept: Vec<(ByHand, Vec<usize>)> = kept.into_iter().zip(sources).collect();
-        let (mut players, mut slowest) = (Vec::new(), 0);
+        let (mut players, mut gates) = (Vec::new(), Vec::<Gate>::new());
         for (rule, plan) in rules.iter().zip(plans) {
             let stream = plan.query().stream().to_owned();
-            let lateness = i64::try_from(catalog.allowed_lateness(&stream).as_micros()).unwrap_or(0);
-            slowest = slowest.max(lateness);
             let follows = match kept.iter().position(|(by_hand, _)| by_hand.kept.rows.name() == stream) {
                 Some(at) => Follows::Keys(at),
                 None => {
-                    let at = place(&mut histories, catalog, &stream, plan.ordered().then_some(lateness))?;
+                    let at = place(&mut histories, catalog, &stream)?;
                     histories[at].want(plan.query().reads().iter().map(String::as_str));
                     histories[at].want(plan.entity().iter().map(String::as_str));
-                    Follows::Rows(at)
+                    match plan.ordered() {
+                        false => Follows::Rows(at),
+                        true => {
+                            let gate = gates.iter().position(|gate| gate.history == at).unwrap_or(gates.len());
+                            gates.extend((gate == gates.len()).then(|| Gate::new(at, histories[at].lateness)));
+                            Follows::Ordered(gate)
+                        }
+                    }
                 }
             };
             players.push(Player::new(rule.clone(), plan, follows));
         }
-        Ok(Self { service: keeper.service.clone(), histories, kept, players, lateness: slowest, told })
+        Ok(Self { service: keeper.service.clone(), histories, kept, gates, players, told })
     }
 
     async fn play(
@@ -192,10 +203,9 @@ impl Stage {
         let until = end.max(since);
         let begin = from.max(first.min(since));
         self.put_together(begin, progress).await?;
-        self.remember(begin).await?;
         progress(Progress::Rows(rows));
         if begin >= since {
-            self.players.iter_mut().for_each(Player::count);
+            self.count();
         }
         self.look_at_all(begin).await?;
         let (mut at, mut length) = (begin, FIRST_SLICE);
@@ -208,7 +218,7 @@ impl Stage {
             progress(Progress::Done(done as u64));
             at = end;
             if at == since && begin < since {
-                self.players.iter_mut().for_each(Player::count);
+                self.count();
             }
             length = match done {
                 0 => length.saturating_mul(8),
@@ -218,10 +228,18 @@ impl Stage {
             };
             length = length.clamp(1_000_000, LONGEST_SLICE);
         }
-        for player in &mut self.players {
-            player.advance(until.saturating_sub(self.lateness));
-        }
         self.report(wanted, project, (begin, last.min(until), until), rows, began)
+    }
+
+    /// From here on it counts.
+    fn count(&mut self) {
+        self.gates.iter_mut().for_each(Gate::count);
+        self.players.iter_mut().for_each(Player::count);
+    }
+
+    /// How late rows may be of which it is looked at each.
+    fn lateness(&self) -> Micros {
+        self.histories.iter().map(|history| history.lateness).max().unwrap_or(0)
     }
 
     /// How long before the time that is asked for it has to begin.
@@ -233,7 +251,7 @@ impl Stage {
             let span = player.plan()?.query().memory().map(|memory| memory.span().unwrap_or(FAR));
             longest = longest.max(terms.hold.max(terms.absent_for.unwrap_or(0)).max(span.unwrap_or(0)));
         }
-        Ok(longest.saturating_add(self.lateness).saturating_add(1_000_000))
+        Ok(longest.saturating_add(self.lateness()).saturating_add(RUN_IN))
     }
 
     /// Tables with one row per key are what they were at `begin`.
@@ -250,23 +268,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Rules that look back by rows know those before `begin`, as far as a rule that is new does.
-    async fn remember(&mut self, begin: Micros) -> Result<()> {
-        for player in &mut self.players {
-            let Follows::Rows(at) = player.follows else { continue };
-            let query = player.plan()?.shared();
-            let Some(memory) = query.memory() else { continue };
-            let far = begin.saturating_sub(memory.span().unwrap_or(FAR));
-            let mut kept = Kept::default();
-            if let Some(Slice { batch, .. }) = self.histories[at].read(&self.service, far, begin).await? {
-                remember(&query, &batch, &mut kept).map_err(broken)?;
-                memory.pass(begin.saturating_sub(self.lateness), &mut kept)?;
-            }
-            player.evaluation.warm(kept);
-        }
-        Ok(())
-    }
-
     /// Rules of tables with one row per key begin with all rows.
     async fn look_at_all(&mut self, begin: Micros) -> Result<()> {
         for player in &mut self.players {
@@ -274,7 +275,7 @@ impl Stage {
                 let rows = &*self.kept[at].0.kept.rows;
                 let all = rows.scan().map_err(Error::from)?;
                 let batch = Named::default().batch(rows, &all, begin)?;
-                player.take(&batch, None)?;
+                player.take(&batch)?;
             }
             player.expect(&self.service, begin).await?;
         }
@@ -295,21 +296,32 @@ impl Stage {
         let asks = self.players.iter().any(|player| player.evaluation.rule().expect.is_some());
         for run in timeline(&slices) {
             let Some(slice) = &slices[run.history] else { continue };
-            let at = slice.at[run.rows.end - 1];
             for rows in self.parts(&run, &slice.batch) {
                 self.take(run.history, &slice.batch.slice(rows.start, rows.len()))?;
+                self.pass(slice.at[rows.end - 1])?;
             }
-            for player in &mut self.players {
-                player.advance(at.saturating_sub(self.lateness));
-                if asks {
-                    player.expect(&self.service, at).await?;
-                }
+            let players = self.players.iter_mut().filter(|_| asks);
+            for player in players {
+                player.expect(&self.service, slice.at[run.rows.end - 1]).await?;
             }
         }
-        for player in &mut self.players {
-            player.advance(until.saturating_sub(self.lateness));
-        }
+        self.pass(until)?;
         Ok(slices.iter().flatten().map(|slice| slice.at.len()).sum())
+    }
+
+    /// Time has passed until `wall`.
+    fn pass(&mut self, wall: Micros) -> Result<()> {
+        let latest = wall.saturating_sub(self.lateness());
+        for (at, gate) in self.gates.iter_mut().enumerate() {
+            let (batch, now) = gate.pass(wall).map_err(broken)?;
+            for player in self.players.iter_mut().filter(|player| player.follows == Follows::Ordered(at)) {
+                batch.iter().try_for_each(|batch| player.take(batch))?;
+                player.advance(now);
+            }
+        }
+        let others = self.players.iter_mut().filter(|player| !matches!(player.follows, Follows::Ordered(_)));
+        others.for_each(|player| player.advance(latest));
+        Ok(())
     }
 
     /// What of a run is looked at together: no key twice, where rules follow the rows of keys.
@@ -342,6 +354,9 @@ impl Stage {
     /// Rows of a history have come.
     fn take(&mut self, at: usize, batch: &Batch) -> Result<()> {
         let history = &self.histories[at];
+        for gate in self.gates.iter_mut().filter(|gate| gate.history == at) {
+            gate.add(batch.clone()).map_err(broken)?;
+        }
         let mut named: BTreeMap<usize, (Named, Vec<RecordBatch>)> = BTreeMap::new();
         for (place, by_hand) in self.made_of(at) {
             by_hand.take_in(&history.table, &batch.rows)?;
@@ -355,15 +370,15 @@ impl Stage {
         }
         for player in &mut self.players {
             match player.follows {
-                Follows::Rows(follows) if follows == at => player.take(batch, history.lateness)?,
-                Follows::Rows(_) => {}
+                Follows::Rows(follows) if follows == at => player.take(batch)?,
+                Follows::Rows(_) | Follows::Ordered(_) => {}
                 Follows::Keys(place) => {
                     let Some((names, sought)) = named.get(&place) else { continue };
                     let Some(first) = sought.first() else { continue };
                     let rows = &*self.kept[place].0.kept.rows;
                     let sought = concat_batches(&first.schema(), sought).map_err(broken)?;
                     let found: Vec<_> = rows.get(sought.columns()).map_err(Error::from)?.into_iter().collect();
-                    player.take(&names.batch(rows, &found, batch.times.last().copied().unwrap_or(0))?, None)?;
+                    player.take(&names.batch(rows, &found, batch.times.last().copied().unwrap_or(0))?)?;
                 }
             }
         }
@@ -381,7 +396,11 @@ impl Stage {
         let since = wanted.since.timestamp_micros();
         let mut rules = Vec::new();
         for (player, rule) in self.players.into_iter().zip(&wanted.rules) {
-            rules.push(player.finish(project, &rule.file, since)?);
+            let late = match player.follows {
+                Follows::Ordered(gate) => self.gates[gate].late(),
+                _ => 0,
+            };
+            rules.push(player.finish(project, &rule.file, since, late)?);
         }
         let first_live = self.told.iter().map(|told| told.alert.fired_at).min();
         let is_in = |told: &ToldLive| told.alert.fired_at >= wanted.since && Some(told.alert.fired_at) < moment(until);
@@ -390,7 +409,6 @@ impl Stage {
             begin: moment(begin).unwrap_or_default(),
             edge: moment(last.saturating_sub(EDGE)).unwrap_or_default(),
             first_live,
-            lateness: format!("{} s", self.lateness as f64 / 1e6),
         };
         let is_absence = wanted.rules[0].absent_for.is_some();
         // A rule that is not one of the project was never told.
@@ -421,18 +439,14 @@ fn in_file(file: &str, error: &Error) -> Error {
     }
 }
 
-/// The place of the history of a table in this order, which is made if it is not there.
-fn place(
-    histories: &mut Vec<History>,
-    catalog: &EngineCatalog,
-    table: &str,
-    lateness: Option<Micros>,
-) -> Result<usize> {
-    if let Some(at) = histories.iter().position(|known| known.table == table && known.lateness == lateness) {
+/// The place of the history of a table, which is made if it is not there.
+fn place(histories: &mut Vec<History>, catalog: &EngineCatalog, table: &str) -> Result<usize> {
+    if let Some(at) = histories.iter().position(|known| known.table == table) {
         return Ok(at);
     }
     let live = catalog.fed().tables.get(table).cloned();
     let live = live.ok_or_else(|| Error::new(Kind::NotFound, format!("the lake has no table {table} yet")))?;
+    let lateness = catalog.allowed_lateness(table).as_micros().try_into().unwrap_or(0);
     histories.push(History::new(&live.pin(), lateness));
     Ok(histories.len() - 1)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
-use super::history::recorded;
 use super::report::{OfCondition, OfRule, Raised};
 use crate::config::Project;
 use crate::engine::rows::{broken, query};
@@ -25,8 +24,10 @@ const EXPECT_EVERY: Micros = 60_000_000;
 /// What rows it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follows {
-    /// Those of a history, by its place.
+    /// Those of a history, by its place, as they came.
     Rows(usize),
+    /// Those that a gate lets pass, by its place.
+    Ordered(usize),
     /// Those of a table with one row per key, by its place, that records name.
     Keys(usize),
 }
@@ -38,8 +39,7 @@ pub(super) struct Player {
     newest: Newest,
     /// What became of rows before the time that is asked for.
     before: Option<Counters>,
-    /// Rows that are not what they were live.
-    late: u64,
+    /// Rows that were left out because something newer was known.
     stale: u64,
     conditions: Vec<OfCondition>,
     asked: usize,
@@ -57,7 +57,6 @@ impl Player {
             told: Vec::new(),
             newest: Newest::default(),
             before: None,
-            late: 0,
             stale: 0,
             conditions: Vec::new(),
             asked: 0,
@@ -72,23 +71,17 @@ impl Player {
     /// From here on it counts.
     pub fn count(&mut self) {
         self.before = Some(self.evaluation.counters().clone());
-        (self.late, self.stale) = (0, 0);
+        self.stale = 0;
     }
 
-    /// Rows come, in their order; `lateness` if that is the order of their times.
-    pub fn take(&mut self, batch: &Batch, lateness: Option<Micros>) -> Result<()> {
+    /// Rows come, in the order in which they are looked at.
+    pub fn take(&mut self, batch: &Batch) -> Result<()> {
         let plan = self.plan()?;
-        let (entity, of_keys) = (plan.entity().to_vec(), plan.of_keys());
+        let (entity, is_all) = (plan.entity().to_vec(), plan.of_keys() || plan.ordered());
         self.ask(&batch.rows)?;
-        let taken = match lateness {
-            Some(lateness) => {
-                let recorded = recorded(&batch.rows)?;
-                let is_late = |(at, recorded): (&Micros, &Micros)| recorded - at > lateness;
-                self.late += batch.times.iter().zip(&recorded).filter(|both| is_late(*both)).count() as u64;
-                self.evaluation.take(batch, &mut self.told)
-            }
-            None if of_keys || self.evaluation.rule().once => self.evaluation.take(batch, &mut self.told),
-            None => {
+        let taken = match is_all || self.evaluation.rule().once {
+            true => self.evaluation.take(batch, &mut self.told),
+            false => {
                 let fresh = self.newest.fresh(batch, &entity);
                 self.stale += (batch.len() - fresh.len()) as u64;
                 batch.only(&fresh).and_then(|fresh| self.evaluation.take(&fresh, &mut self.told))
@@ -146,7 +139,7 @@ impl Player {
     }
 
     /// What it has told from `since` on.
-    pub fn finish(self, project: &Project, file: &str, since: Micros) -> Result<OfRule> {
+    pub fn finish(self, project: &Project, file: &str, since: Micros, late: u64) -> Result<OfRule> {
         let rule = Arc::clone(self.evaluation.rule());
         let plan = self.evaluation.plan().map_err(|error| Error::new(Kind::Internal, error.message()))?;
         let mut raised: BTreeMap<String, Raised> = BTreeMap::new();
@@ -181,7 +174,7 @@ impl Player {
             unknown: now.unknown - then.unknown,
             failed: now.failed - then.failed,
             last_error: now.last_error.clone(),
-            late: self.late,
+            late,
             stale: self.stale,
             firing_at_begin: before.iter().filter(|raised| !is_over(raised)).count() as u64,
             alerts,

@@ -50,7 +50,7 @@ pub struct OfRule {
     pub failed: u64,
     /// Why the last of them could not.
     pub last_error: Option<String>,
-    /// Rows that came later than the table allows: live they were left out, if they were late for everybody.
+    /// Rows that came later than the table allows: they are left out, as they were live.
     pub late: u64,
     /// Rows that were older than what was known of the same already: they are left out, as they were live.
     pub stale: u64,
@@ -141,8 +141,6 @@ pub(super) struct Then {
     pub edge: DateTime<Utc>,
     /// When the rule told something for the first time.
     pub first_live: Option<DateTime<Utc>>,
-    /// How late rows may be, in words.
-    pub lateness: String,
 }
 
 pub(super) fn moment(at: Micros) -> Option<DateTime<Utc>> {
@@ -240,9 +238,6 @@ fn cause(rule: &OfRule, is_absence: bool, alert: &Raised, then: &Then) -> String
              brokers' times only",
             rule.stream
         );
-    }
-    if rule.late > 0 {
-        return format!("{} rows came more than {} late: live they were left out", rule.late, then.lateness);
     }
     format!("which records of {} were looked at together is not kept", rule.stream)
 }

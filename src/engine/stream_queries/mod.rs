@@ -4,8 +4,10 @@
 //! ```text
 //! rows of the stream ─ selection ─ topics (each row once) ─ hot rows ─ commit with the positions of the stream
 //! ```
+//! A query that keeps rows or windows numbers what it says instead (`timed`).
 //! A topic that is away holds the query up, and nobody else: what comes meanwhile is read from the lake later.
 
+mod timed;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -17,12 +19,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use self::timed::{TimedStatus, lane};
 use self::worker::Worker;
 use super::catalog::EngineCatalog;
 use super::streams::{Latency, Load};
 use crate::deliver::Sinks;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Encoding, Lake, Positions};
+use crate::lake::{Encoding, Lake, Positions, TopicPartition};
 use crate::query::{By, Continuous, Service};
 use crate::schema::{Cardinality, Contract, Latest, LatestSource, Merge, OnDelete};
 use crate::stream::{Counters, StreamQuery};
@@ -42,8 +45,9 @@ pub struct Status {
     pub query: StreamQuery,
     /// What is looked up.
     pub look_ups: Vec<(String, By)>,
-    /// The table that it reads, once that is known.
+    /// The table that it reads, and how it is run, once that is known.
     pub stream: Option<String>,
+    pub class: Option<&'static str>,
     /// Why it does not get on, if it does not.
     pub error: Option<String>,
     /// What became of rows.
@@ -52,8 +56,10 @@ pub struct Status {
     pub latency: Latency,
     /// How much it has to do.
     pub load: Load,
-    /// Up to where it has looked at its stream.
+    /// Up to where it has looked at its stream, if it looks at one row at a time.
     pub seen: Positions,
+    /// How it gets on, if it keeps rows or windows.
+    pub timed: Option<TimedStatus>,
 }
 
 impl StreamQueries {
@@ -71,6 +77,13 @@ impl StreamQueries {
     pub fn stream_of(&self, table: &str) -> Option<String> {
         let status = self.status.lock();
         status.values().find(|status| status.query.table() == table)?.stream.clone()
+    }
+
+    /// Where the rows of `table` stand, if they are results of a query that keeps rows or windows, and how far it is.
+    pub fn results_of(&self, table: &str) -> Option<(TopicPartition, TimedStatus)> {
+        let status = self.status.lock();
+        let of = status.values().find(|status| status.query.table() == table)?;
+        Some((lane(&of.query), of.timed?))
     }
 
     /// Whether a table holds the rows of a stream query.
@@ -116,7 +129,7 @@ pub fn kept(
 
 /// The SELECT of a stream query, or why it cannot be run.
 pub async fn plan(query: &StreamQuery, service: &Service, catalog: &EngineCatalog) -> Result<Continuous> {
-    let select = service.session().continuous(&query.sql, None).await?.row_by_row("a stream query")?;
+    let select = service.session().continuous(&query.sql, None).await?;
     let stream = select.stream();
     let is_kept = catalog.kept.load().values().any(|kept| kept.rows.name() == stream);
     if is_kept {
@@ -207,18 +220,20 @@ impl StreamRunner {
             query: query.clone(),
             look_ups: Vec::new(),
             stream: None,
+            class: None,
             error: None,
             counters: Counters::default(),
             latency: Latency::default(),
             load: Load::default(),
             seen: Positions::new(),
+            timed: None,
         };
         self.catalog.stream_queries.status.lock().insert(query.name.clone(), status);
         let (stop, runner) = (Shutdown::new(), self.clone());
         let ended = stop.clone();
+        let (worker, failed) = (Worker::new(runner, edits), self.failed.clone());
         let work = task::spawn("stream-query", async move {
-            let failed = runner.failed.clone();
-            if let Err(error) = Worker::new(runner, edits).run(ended).await {
+            if let Err(error) = worker.run(ended).await {
                 let _ = failed.try_send(error.into());
             }
         });

@@ -13,18 +13,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::timed::{Timed, lane};
 use super::{StreamRunner, plan};
 use crate::deliver::{RowRecord, RowWriter};
 use crate::engine::lanes::{after, behind, between, has_seen, see};
 use crate::engine::make::{Wanted, make};
 use crate::engine::rows::{Columns, broken, first_offset, read};
-use crate::engine::streams::{ends, fingerprint, fingerprints, waits_for_columns};
+use crate::engine::streams::{Place, ends, fingerprint, fingerprints, waits_for_columns};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     self, CommitError, HotBatch, LiveView, PUBLIC, Positions, STREAMS, Table, TableError, TopicPartition, Window,
 };
-use crate::schema::{Cause, SchemaVersion, fixed};
-use crate::stream::{Counters, Selected, Selection, StreamQuery, keys, rows_as_json};
+use crate::query::Continuous;
+use crate::schema::{Cause, SchemaVersion, conform, fixed};
+use crate::stream::{Counters, Selection, StreamQuery, columns_of, keys, rows_as_json};
 use crate::task::Shutdown;
 
 /// How often it is looked whether the query must be planned anew, and what failed is tried again.
@@ -46,8 +48,10 @@ pub(super) struct Worker {
     edits: watch::Receiver<StreamQuery>,
     stream: Option<Stream>,
     target: Option<Target>,
+    /// Where it is, if it keeps rows or windows.
+    timed: Option<Timed>,
     /// Where tables stood when it came: what comes from then on is its business, whenever it can be planned.
-    began: Option<BTreeMap<String, Positions>>,
+    began: BTreeMap<String, Positions>,
     /// Fingerprint of the tables that it was planned with, and when it was tried last.
     planned_with: Option<u64>,
     planned_at: Option<Instant>,
@@ -66,6 +70,13 @@ struct Stream {
     selection: Selection,
     /// The newest hot batch that was looked at: what stands before it was, too.
     last: Weak<HotBatch>,
+}
+
+impl Stream {
+    /// Whether the query keeps rows or windows.
+    fn is_timed(&self) -> bool {
+        self.selection.query().memory().is_some()
+    }
 }
 
 /// The table that is written.
@@ -100,14 +111,15 @@ struct Piece {
 
 impl Worker {
     pub(super) fn new(runner: StreamRunner, edits: watch::Receiver<StreamQuery>) -> Self {
-        let query = edits.borrow().clone();
+        let (query, began) = (edits.borrow().clone(), ends(&runner.catalog));
         Self {
             runner,
             query,
             edits,
             stream: None,
             target: None,
-            began: None,
+            timed: None,
+            began,
             planned_with: None,
             planned_at: None,
             topics: Vec::new(),
@@ -131,9 +143,11 @@ impl Worker {
                 break;
             }
             let changed = async {
-                match &mut self.stream {
-                    Some(stream) if self.trouble.is_none() => drop(stream.changes.changed().await),
-                    _ => std::future::pending().await,
+                match (&mut self.stream, &mut self.timed) {
+                    _ if self.trouble.is_some() => std::future::pending().await,
+                    (Some(stream), Some(timed)) if stream.is_timed() => timed.changed().await,
+                    (Some(stream), _) => drop(stream.changes.changed().await),
+                    (None, _) => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -144,6 +158,9 @@ impl Worker {
                 flushed = finished(&mut self.flushing) => self.flushed(flushed)?,
                 () = tokio::time::sleep(RETRY) => {}
             }
+        }
+        if let Err(error) = self.last_results(&stop).await {
+            self.trouble("last results not written down: the next start goes on", &error);
         }
         loop {
             if self.flushing.is_some() {
@@ -190,7 +207,6 @@ impl Worker {
             return Ok(());
         }
         self.planned_at = Some(Instant::now());
-        self.began.get_or_insert_with(|| ends(&self.runner.catalog));
         self.show();
         let select = self.stream.as_ref().map(|stream| stream.selection.query());
         let tables = fingerprint(select, &fingerprints(&self.runner.catalog));
@@ -199,12 +215,14 @@ impl Worker {
         }
         match self.replan().await {
             Ok(stream) => {
-                let (name, look_ups) = (stream.name.clone(), stream.selection.query().look_ups());
+                let (name, query) = (stream.name.clone(), stream.selection.query());
+                let (class, look_ups) = (query.class(), query.look_ups());
                 if self.stream.is_none() {
                     info!(query = self.query.name, stream = name, "the stream query runs");
                 }
                 self.runner.catalog.stream_queries.update(&self.query.name, |status| {
-                    (status.stream, status.look_ups, status.error) = (Some(name), look_ups, None);
+                    (status.stream, status.class, status.look_ups) = (Some(name), Some(class), look_ups);
+                    status.error = None;
                 });
                 (self.stream, self.trouble) = (Some(stream), None);
             }
@@ -231,7 +249,8 @@ impl Worker {
         let Some(live) = catalog.fed().tables.get(&name).cloned() else {
             return Err(Error::new(Kind::Query, format!("{name} is no stream")).into());
         };
-        let (table, schema) = (self.query.table(), select.schema());
+        self.is_of_one_kind(&select)?;
+        let (table, schema) = (self.query.table(), columns_of(&select));
         let known = catalog.versions.newest(&table).map(|newest| Arc::clone(&newest.version));
         let next = match (&known, self.query.keeps) {
             (_, false) => Some(SchemaVersion { number: 0, keys: 0, columns: Vec::new() }),
@@ -258,8 +277,9 @@ impl Worker {
             catalog.versions.record(&table, version.number, &abort).await?;
         }
         if self.target.is_none() {
-            self.target = Some(self.target(&version, &name).await?);
+            self.target = Some(self.target(&version, &select).await?);
         }
+        self.is_of_one_kind(&select)?;
         if let Some(target) = self.target.as_ref().filter(|_| self.query.keeps) {
             target.live.evolve(version.arrow_schema(), version.number);
         }
@@ -267,15 +287,58 @@ impl Worker {
         let same = self.stream.as_ref().filter(|stream| Arc::ptr_eq(&stream.live, &live));
         let last = same.map(|stream| Weak::clone(&stream.last)).unwrap_or_default();
         let (changes, columns) = (live.subscribe(), Columns::of(&live.pin().schema));
-        Ok(Stream { name, changes, columns, live, selection: Selection::new(select, version), last })
+        let stream = Stream { name, changes, columns, live, selection: Selection::new(select, version), last };
+        if stream.is_timed() {
+            self.follow_in_order(&stream).await?;
+        }
+        Ok(stream)
+    }
+
+    /// What it keeps is that of this plan, and of this table.
+    async fn follow_in_order(
+        &mut self,
+        Stream { name, live, selection, .. }: &Stream,
+    ) -> std::result::Result<(), Stop> {
+        if let Some(timed) = &mut self.timed {
+            let next = ends(&self.runner.catalog).remove(name).unwrap_or_default();
+            let lateness = self.runner.catalog.allowed_lateness(name);
+            timed.replan(selection, live, Place { next, ..Place::default() }, lateness);
+            return Ok(());
+        }
+        let next = self.began.get(name).cloned().unwrap_or_default();
+        let began = Place { next, ..Place::default() };
+        let seen = self.target.as_ref().and_then(|target| target.seen.get(&lane(&self.query)).copied()).unwrap_or(0);
+        let timed = Timed::begin(&self.query, selection, live, began, seen, &self.runner).await?;
+        self.timed = Some(timed.ok_or(CommitError::Stopped)?);
+        Ok(())
+    }
+
+    /// Refuses what would count a table's rows in another way than those that it has.
+    fn is_of_one_kind(&self, select: &Continuous) -> Result<()> {
+        let (own, seen) = (lane(&self.query), self.target.iter().flat_map(|target| target.seen.keys()));
+        let mut others = seen.filter(|lane| (**lane == own) != select.memory().is_some());
+        match others.next() {
+            None => Ok(()),
+            Some(_) => {
+                let (name, is, was) = match select.memory() {
+                    Some(_) => (&self.query.name, "keeps rows or windows", "did not"),
+                    None => (&self.query.name, "keeps no rows or windows any more", "did"),
+                };
+                let message = format!("{name} {is}, and {was} when its table was made");
+                Err(Error::new(Kind::Query, message).hint("give the query another name"))
+            }
+        }
     }
 
     /// Opens the table, or makes it: then the query begins with what has come since it did.
-    async fn target(&self, version: &SchemaVersion, stream: &str) -> std::result::Result<Target, Stop> {
+    async fn target(&mut self, version: &SchemaVersion, select: &Continuous) -> std::result::Result<Target, Stop> {
         let (folder, name) =
             if self.query.keeps { (PUBLIC, self.query.table()) } else { (STREAMS, self.query.table()) };
         // All rows of a table that was not there then have come since.
-        let begin = self.began.as_ref().and_then(|began| began.get(stream).cloned()).unwrap_or_default();
+        let begin = match select.memory() {
+            Some(_) => Positions::from([(lane(&self.query), 0)]),
+            None => self.began.get(select.stream()).cloned().unwrap_or_default(),
+        };
         let schema = version.arrow_schema();
         let (schema_version, partition_by) = (version.number, &[fixed::DAY][..]);
         let wanted = Wanted { schema: &schema, schema_version, partition_by, positions: &begin };
@@ -311,7 +374,11 @@ impl Worker {
         if self.stream.is_none() || self.trouble.is_some_and(|at| at.elapsed() < RETRY) {
             return;
         }
-        match self.take(stop).await {
+        let taken = match self.stream.as_ref().is_some_and(Stream::is_timed) {
+            true => self.take_in_order(stop).await,
+            false => self.take(stop).await,
+        };
+        match taken {
             Ok(()) if self.trouble.take().is_some() => self.tell(None),
             Ok(()) => {}
             Err(error) => self.trouble("rows not taken, trying again", &error),
@@ -363,8 +430,57 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes what has come, of a query that keeps rows or windows, and shows the results that are written down.
+    async fn take_in_order(&mut self, stop: &Shutdown) -> Result<()> {
+        self.open_topics().await?;
+        let is_full = self.is_full() || self.timed.as_ref().is_some_and(|timed| timed.bytes() >= self.window_bytes());
+        let (Some(timed), Some(stream)) = (&mut self.timed, &self.stream) else { return Ok(()) };
+        if !is_full {
+            let began = Instant::now();
+            let looked_at = timed.step(&self.query, &stream.selection, &self.runner, &mut self.counters).await?;
+            self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+                status.load.add(looked_at, began.elapsed());
+            });
+        }
+        timed.write(&stream.selection, &self.runner, false)?;
+        self.show_results(stop).await
+    }
+
+    /// Sends and shows the results that are written down.
+    async fn show_results(&mut self, stop: &Shutdown) -> Result<()> {
+        while let Some(results) = self.timed.as_ref().and_then(Timed::ready) {
+            let Some(stream) = &self.stream else { return Ok(()) };
+            let (lane, end) = (lane(&self.query), results.end());
+            if !self.query.to.is_empty() {
+                let payload = stream.selection.payload(&results.rows).map_err(broken)?;
+                self.send(records_of(&self.query, &results.rows, &payload, &lane), stop).await?;
+            }
+            let (rows, start, received_at) = (results.rows, results.first, results.received_at);
+            self.show_rows(Piece { lane, start, end, rows: Some(rows), received_at })?;
+            self.timed.iter_mut().for_each(|timed| timed.show(end));
+        }
+        let Some(timed) = &self.timed else { return Ok(()) };
+        let (counters, status_of) = (self.counters.clone(), timed.status());
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            (status.counters, status.timed) = (counters, Some(status_of));
+        });
+        Ok(())
+    }
+
+    /// Writes down where a query is that keeps rows or windows, and shows its last results.
+    async fn last_results(&mut self, stop: &Shutdown) -> Result<()> {
+        let (Some(timed), Some(stream)) = (&mut self.timed, &self.stream) else { return Ok(()) };
+        if !stream.is_timed() {
+            return Ok(());
+        }
+        timed.until_written().await;
+        timed.write(&stream.selection, &self.runner, true)?;
+        timed.until_written().await;
+        self.show_results(stop).await
+    }
+
     /// The next piece of what is committed of a lane.
-    async fn read(&self, name: &str, lane: &TopicPartition, seen: &Positions, committed: i64) -> Result<Piece> {
+    async fn read(&mut self, name: &str, lane: &TopicPartition, seen: &Positions, committed: i64) -> Result<Piece> {
         let from = seen.get(lane).copied().unwrap_or(0);
         let lanes = std::slice::from_ref(lane);
         let range = |from: i64, to: i64| {
@@ -422,42 +538,48 @@ impl Worker {
 
     /// Selects from pieces, sends and shows what they give.
     async fn put(&mut self, pieces: Vec<Piece>, stop: &Shutdown) -> Result<()> {
-        let (Some(stream), Some(target)) = (&self.stream, &self.target) else { return Ok(()) };
-        let shown = Arc::clone(&target.live.pin().schema);
+        let Some(stream) = &self.stream else { return Ok(()) };
         let (mut made, mut records) = (Vec::new(), Vec::new());
         let (mut looked_at, began) = (0, Instant::now());
-        for piece in pieces {
-            let mut rows = RecordBatch::new_empty(Arc::clone(&shown));
-            if let Some(new) = &piece.rows {
+        for mut piece in pieces {
+            if let Some(new) = piece.rows.take() {
                 looked_at += new.num_rows();
                 let counters = &mut self.counters;
-                let selected = tokio::task::block_in_place(|| stream.selection.select(new, counters));
+                let selected = tokio::task::block_in_place(|| stream.selection.select(&new, counters));
                 let selected = selected.map_err(broken)?;
                 if !self.query.to.is_empty() {
-                    records.extend(records_of(&self.query, &selected, &piece.lane));
+                    records.extend(records_of(&self.query, &selected.rows, &selected.shown, &piece.lane));
                 }
-                if self.query.keeps {
-                    rows = selected.rows;
-                }
+                piece.rows = Some(selected.rows);
             }
-            made.push((piece, rows));
+            made.push(piece);
         }
         let took = began.elapsed();
         self.send(records, stop).await?;
-        let Some(target) = &mut self.target else { return Ok(()) };
-        for (Piece { lane, start, end, received_at, .. }, rows) in made {
-            let charge = self.runner.catalog.ingest_budget.charge(rows.get_array_memory_size());
-            see(&mut target.seen, &lane, end);
-            let (dead, beside) = (None, Vec::new());
-            target.live.push(Arc::new(HotBatch { lane, start, end, rows, dead, beside, charge, received_at }));
-            self.runner.catalog.stream_queries.update(&self.query.name, |status| {
-                status.latency.took(received_at.elapsed());
-            });
-        }
+        made.into_iter().try_for_each(|piece| self.show_rows(piece))?;
+        let Some(target) = &self.target else { return Ok(()) };
         let (counters, seen) = (self.counters.clone(), target.seen.clone());
         self.runner.catalog.stream_queries.update(&self.query.name, |status| {
             (status.counters, status.seen) = (counters, seen);
             status.load.add(looked_at, took);
+        });
+        Ok(())
+    }
+
+    /// Shows rows of the table.
+    fn show_rows(&mut self, Piece { lane, start, end, rows, received_at }: Piece) -> Result<()> {
+        let Some(target) = &mut self.target else { return Ok(()) };
+        let schema = Arc::clone(&target.live.pin().schema);
+        let rows = match rows.filter(|_| self.query.keeps) {
+            Some(rows) => conform(&rows, &schema).map_err(broken)?,
+            None => RecordBatch::new_empty(schema),
+        };
+        let charge = self.runner.catalog.ingest_budget.charge(rows.get_array_memory_size());
+        see(&mut target.seen, &lane, end);
+        let (dead, beside) = (None, Vec::new());
+        target.live.push(Arc::new(HotBatch { lane, start, end, rows, dead, beside, charge, received_at }));
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            status.latency.took(received_at.elapsed());
         });
         Ok(())
     }
@@ -549,6 +671,8 @@ impl Worker {
         outcome?;
         if let Some(target) = &mut self.target {
             target.live.committed(&table)?;
+            let end = target.live.pin().positions.get(&lane(&self.query)).copied().unwrap_or(0);
+            self.timed.iter_mut().for_each(|timed| timed.committed(end));
             (target.table, target.checkpoint) = (Some(table), checkpoint);
         }
         Ok(())
@@ -576,10 +700,10 @@ impl From<CommitError> for Stop {
 }
 
 /// Rows for topics. Several queries may write to one: a row's id is of its query.
-fn records_of(query: &StreamQuery, selected: &Selected, lane: &TopicPartition) -> Vec<RowRecord> {
-    let payloads = rows_as_json(&selected.shown);
-    let keys = (!query.key.is_empty()).then(|| keys(&selected.shown, &query.key));
-    let of = |name: &str| selected.rows.column_by_name(name);
+fn records_of(query: &StreamQuery, rows: &RecordBatch, shown: &RecordBatch, lane: &TopicPartition) -> Vec<RowRecord> {
+    let payloads = rows_as_json(shown);
+    let keys = (!query.key.is_empty()).then(|| keys(shown, &query.key));
+    let of = |name: &str| rows.column_by_name(name);
     let (Some(offsets), Some(rows)) = (of(fixed::OFFSET), of(fixed::ROW)) else { return Vec::new() };
     let (offsets, rows) = (offsets.as_primitive::<Int64Type>(), rows.as_primitive::<Int32Type>());
     let record = |(at, payload): (usize, String)| RowRecord {

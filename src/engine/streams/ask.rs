@@ -8,13 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Streams;
 use super::status::SCHEDULED;
+use super::warm::FAR;
 use super::work::Work;
 use crate::engine::dead_letters::literal;
+use crate::engine::rows::{broken, time_of};
 use crate::error::{Error, Kind, Result};
 pub use crate::query::Explained;
-use crate::query::Service;
+use crate::query::{Kept, Service};
 use crate::schema::{fixed, quoted_name};
-use crate::stream::{KeyPart, Micros, Phase, Plan, Rule, Silence, rows_as_json};
+use crate::stream::{Batch, Counters, KeyPart, Micros, Phase, Plan, Rule, Silence, close, recall, rows_as_json};
+
+/// A rule that keeps rows is explained by so many rows of a key.
+const MOST: usize = 10_000;
 
 /// Something that is asked of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,11 +143,46 @@ pub async fn explain(streams: &Streams, service: &Service, request: &Request) ->
     let Some((feed, plan)) = plan else { return Ok(explanation) };
     let clock = streams.progress.lock().get(&feed).map(|progress| progress.clock);
     explanation.clock = clock.filter(|clock| *clock > Micros::MIN).and_then(time);
-    if let Some(row) = newest(service, &plan, &parts).await? {
+    let Some(of_key) = of_key(&plan, &parts) else { return Ok(explanation) };
+    if let Some(row) = newest(service, &plan, &of_key).await? {
         explanation.row = rows_as_json(&row).first().cloned();
         explanation.explained = plan.query().explain(&row)?;
+        if let Some(said) = said(service, &plan, &of_key, &row, clock).await? {
+            explanation.explained.extend(plan.query().explain_said(&said)?);
+        }
     }
     Ok(explanation)
+}
+
+/// What a rule that keeps rows says of the newest of a key, or of its newest window that is over, from what the lake has.
+async fn said(
+    service: &Service,
+    plan: &Plan,
+    of_key: &str,
+    newest: &RecordBatch,
+    clock: Option<Micros>,
+) -> Result<Option<RecordBatch>> {
+    let (query, time) = (plan.query(), time_of(&newest.schema()));
+    let Some(memory) = query.memory() else { return Ok(None) };
+    let newest = Batch::of_records(newest.clone(), time).map_err(broken)?.times[0];
+    // A window may have been over before the one in which the newest row is.
+    let from = newest.saturating_sub(memory.span().unwrap_or(FAR).saturating_mul(2));
+    let order = [time, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET, fixed::ROW].join(", ");
+    let sql = format!(
+        "SELECT * FROM (SELECT * FROM public.{} WHERE {of_key} AND {time} >= to_timestamp_micros({from}) \
+         ORDER BY {time} DESC LIMIT {MOST}) ORDER BY {order}",
+        quoted_name(query.stream())
+    );
+    let rows = service.session().query(&sql).await?.run().await?.collect().await?;
+    let (mut kept, mut counters, mut said) = (Kept::default(), Counters::default(), None);
+    for rows in rows.into_iter().filter(|rows| rows.num_rows() > 0) {
+        let batch = Batch::of_records(rows, time).map_err(broken)?;
+        let recalled = recall(query, &batch, &mut kept, &mut counters).map_err(broken)?;
+        said = recalled.into_iter().next_back().map(|recalled| recalled.rows).or(said);
+    }
+    let closed = close(query, clock.unwrap_or(newest), &mut kept, &mut counters);
+    let said = closed.into_iter().next_back().map(|recalled| recalled.rows).or(said);
+    Ok(said.filter(|said| said.num_rows() > 0).map(|said| said.slice(said.num_rows() - 1, 1)))
 }
 
 fn of_work(work: &Work, parts: &[KeyPart]) -> Explanation {
@@ -187,23 +227,25 @@ fn of_work(work: &Work, parts: &[KeyPart]) -> Explanation {
     Explanation { stream, class, error, keys, ..Explanation::default() }
 }
 
-/// The newest row of the stream that speaks of a key.
-async fn newest(service: &Service, plan: &Plan, parts: &[KeyPart]) -> Result<Option<RecordBatch>> {
+/// SQL that is true of rows of the stream that speak of a key; nothing if none of its columns is one of the stream.
+fn of_key(plan: &Plan, parts: &[KeyPart]) -> Option<String> {
     let query = plan.query();
     let equal = |part: &KeyPart| {
         let column = query.stream_column(&part.column)?;
         Some(format!("CAST({} AS VARCHAR) = {}", quoted_name(column), literal(&part.value)))
     };
     let conditions: Vec<String> = parts.iter().filter_map(equal).collect();
-    if conditions.is_empty() {
-        return Ok(None);
-    }
+    (!conditions.is_empty()).then(|| conditions.join(" AND "))
+}
+
+/// The newest row of the stream that speaks of a key.
+async fn newest(service: &Service, plan: &Plan, of_key: &str) -> Result<Option<RecordBatch>> {
     let order = match plan.of_keys() {
         true => String::new(),
         false => format!(" ORDER BY {} DESC, {} DESC", fixed::TIMESTAMP, fixed::OFFSET),
     };
-    let (table, condition) = (quoted_name(query.stream()), conditions.join(" AND "));
-    let sql = format!("SELECT * FROM public.{table} WHERE {condition}{order} LIMIT 1");
+    let table = quoted_name(plan.query().stream());
+    let sql = format!("SELECT * FROM public.{table} WHERE {of_key}{order} LIMIT 1");
     let rows = service.session().query(&sql).await?.run().await?.collect().await?;
     Ok(rows.into_iter().find(|rows| rows.num_rows() > 0))
 }

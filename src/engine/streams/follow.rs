@@ -20,11 +20,11 @@ pub async fn follow(catalog: Arc<EngineCatalog>, service: Service, table: String
     let source = match kept.values().find(|kept| kept.rows.name() == table) {
         Some(kept) if kept.is_reference() => return Err(super::no_stream(kept)),
         Some(kept) => Source::of_keys(kept, &catalog),
-        None => fed.tables.get(&table).map(|live| Source::of_records(&table, live, None)),
+        None => fed.tables.get(&table).map(|live| Source::of_records(&table, live, None, None)),
     };
     let Some(mut source) = source else { return Ok(None) };
     // What there is already; of a table with one row per key it is all rows.
-    let mut is_known = source.take(&service).await?.is_whole || source.seen().is_some();
+    let mut is_known = source.take(&service).await?.is_whole || source.place(std::iter::empty()).is_some();
     let ready = VecDeque::new();
     let rows = stream::try_unfold((source, service, ready), move |(mut source, service, mut ready)| async move {
         while ready.is_empty() {

@@ -278,7 +278,7 @@ impl Journal {
 
 /// Writes an object, however long the store is away. False if that is given up, or somebody else has written it: then
 /// that ends the process.
-pub(super) async fn until_written<F: Future<Output = std::result::Result<bool, object_store::Error>>>(
+pub async fn until_written<F: Future<Output = std::result::Result<bool, object_store::Error>>>(
     what: &str,
     write: impl Fn() -> F,
     abort: &Shutdown,

@@ -30,11 +30,13 @@ use tokio::sync::watch;
 pub use self::ask::{Act, Explained, Explanation, Request, explain, silence};
 pub use self::follow::follow;
 pub use self::heard::{Named, Newest};
-pub use self::journal::{ALERTS, alerts_schema};
+pub use self::journal::{ALERTS, alerts_schema, until_written};
 pub use self::runner::Runner;
+pub use self::source::{Place, Source};
+pub use self::state::{place, stream_state};
 pub use self::status::{active, active_schema, queries, queries_schema};
-pub use self::warm::FAR;
-pub use self::work::{Latency, Load, ends, fingerprint, fingerprints};
+pub use self::warm::{FAR, Warming};
+pub use self::work::{Latency, Load, Stream, ends, fingerprint, fingerprints};
 
 use self::journal::Journal;
 use self::work::{Feed, Progress, Work};

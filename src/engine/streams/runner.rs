@@ -18,7 +18,7 @@ use super::heard::Newest;
 use super::journal::Journal;
 use super::restore::{Restored, restore};
 use super::source::{Source, Taken};
-use super::state::{self, positions, state};
+use super::state::{self, place, positions, state};
 use super::warm::Warming;
 use super::work::{Feed, Stream, Work, ends, fingerprints};
 use crate::deliver::{Message, Sinks};
@@ -352,7 +352,8 @@ impl Runner {
             let source = match kept_as(name) {
                 Some(kept) => Source::of_keys(kept, &self.catalog),
                 None => fed.tables.get(name).map(|live| {
-                    Source::of_records(name, live, known.as_ref().map(|known| positions(&known.positions)))
+                    let lateness = ordered.then(|| self.catalog.allowed_lateness(name));
+                    Source::of_records(name, live, known.as_ref().map(|known| place(&known.positions)), lateness)
                 }),
             };
             let Some(source) = source else { continue };
@@ -440,7 +441,7 @@ impl Runner {
             if work.evaluation.is_cold(stream.order.passed())
                 && let Ok(plan) = work.evaluation.plan()
             {
-                work.warming = Warming::start(&work.evaluation.rule().name, plan, stream, &self.service);
+                work.warming = Warming::start(&work.evaluation.rule().name, plan.shared(), stream, &self.service);
             }
         }
     }
@@ -555,7 +556,7 @@ impl Runner {
         let mut progress = self.streams.progress.lock();
         let progress = progress.entry(feed.clone()).or_default();
         progress.clock = stream.clock;
-        (progress.waiting, progress.late) = (stream.order.waiting(), stream.order.late());
+        (progress.waiting, progress.late) = (stream.order.waiting(), stream.late());
         if let Some(received_at) = taken.received_at {
             progress.latency.took(received_at.elapsed());
         }

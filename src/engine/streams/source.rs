@@ -1,12 +1,13 @@
 //! The new rows of one table that rules read, and its time.
 //!
 //! A table that keeps every record is followed through its View: hot batches that were not seen yet, and with SQL what was
-//! committed before it was. Of a table with one row per key the new rows are those of the keys that new records name, once
+//! committed before it was. Where its rows are to be looked at in the order of their times, those that are late are left
+//! out. Of a table with one row per key the new rows are those of the keys that new records name, once
 //! the records are in it; at first, and where that is not known, all rows.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -23,17 +24,29 @@ use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
 use crate::schema::conform;
 use crate::source::ReaderState;
-use crate::stream::{Batch, Clock, Micros};
+use crate::stream::{Batch, Begin, Cause, Clock, Lane, Micros};
 
 /// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
 const GRACE: Micros = 10_000_000;
 
 /// One stream.
-pub(super) struct Source {
+pub struct Source {
     tables: Vec<Table>,
     rows: NewRows,
     clock: Clock<TopicPartition>,
+    /// Rows that are late are left out.
+    leaves_out: bool,
+    late: u64,
     silent_from: Micros,
+}
+
+/// How far a table that keeps every record was followed.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// What comes next.
+    pub next: Positions,
+    /// How far the events of each lane had come by then.
+    pub lanes: BTreeMap<TopicPartition, Lane>,
 }
 
 /// A table that keeps every record, and how far it was read.
@@ -67,7 +80,7 @@ enum NewRows {
 
 /// What has come since the last time.
 #[derive(Default)]
-pub(super) struct Taken {
+pub struct Taken {
     pub batches: Vec<Batch>,
     /// They are all that there are.
     pub is_whole: bool,
@@ -104,13 +117,18 @@ impl Table {
 
 impl Source {
     fn new(tables: Vec<Table>, rows: NewRows) -> Self {
-        Self { tables, rows, clock: Clock::new(0), silent_from: Micros::MIN }
+        Self { tables, rows, clock: Clock::new(0), leaves_out: false, late: 0, silent_from: Micros::MIN }
     }
 
-    /// A table that keeps every record: those that come from now on, or after `seen`.
-    pub fn of_records(name: &str, live: &Arc<LiveView>, seen: Option<Positions>) -> Self {
+    /// A table that keeps every record: those that come from now on, or at `place`; without those that are later than
+    /// `lateness`, if that is said.
+    pub fn of_records(name: &str, live: &Arc<LiveView>, place: Option<Place>, lateness: Option<Duration>) -> Self {
+        let (seen, lanes) = place.map(|place| (place.next, place.lanes)).unzip();
         let table = Table { seen, ..Table::new(name, live, Changes::OfTable(live.subscribe())) };
-        Self::new(vec![table], NewRows::OfRecords)
+        let mut source = Self { leaves_out: lateness.is_some(), ..Self::new(vec![table], NewRows::OfRecords) };
+        source.trail(lateness.unwrap_or_default());
+        lanes.into_iter().flatten().for_each(|(lane, at)| source.clock.restore(lane, at));
+        source
     }
 
     /// A table with one row per key: all its rows, and then those that change. `None` while a table that it is kept
@@ -144,12 +162,30 @@ impl Source {
         newest(&mut views.iter().filter(is_fed)).or_else(|| newest(&mut views.iter())).unwrap_or(0)
     }
 
-    /// Up to where a table that keeps every record was read; nothing before the first time, or if it is another table.
-    pub fn seen(&self) -> Option<&Positions> {
-        match (&self.rows, self.tables.first()) {
-            (NewRows::OfRecords, Some(table)) => table.seen.as_ref(),
-            _ => None,
+    /// Up to where a table that keeps every record was read, less what begins at `waiting`; nothing before the first
+    /// time, or if it is another table.
+    pub fn place(&self, waiting: impl Iterator<Item = Begin>) -> Option<Place> {
+        let (NewRows::OfRecords, Some(table)) = (&self.rows, self.tables.first()) else { return None };
+        let mut place = Place { next: table.seen.clone()?, lanes: self.clock.lanes().clone() };
+        for Begin { first, lane: at } in waiting {
+            let is_lane = |lane: &TopicPartition| *lane.topic == *first.topic && lane.partition == first.partition;
+            let lanes = place.next.iter_mut().filter(|(lane, _)| is_lane(lane));
+            if let Some((lane, next)) =
+                lanes.max_by_key(|(lane, _)| lane.incarnation).filter(|(_, next)| first.offset < **next)
+            {
+                *next = first.offset;
+                match at {
+                    Some(at) => place.lanes.insert(lane.clone(), at),
+                    None => place.lanes.remove(lane),
+                };
+            }
         }
+        Some(place)
+    }
+
+    /// Rows that were left out because they were late.
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// The column that says when a row happened, of a table that keeps every record.
@@ -212,11 +248,15 @@ impl Source {
         self.silent_from
     }
 
+    fn trail(&mut self, lateness: Duration) {
+        self.clock.trail(lateness.as_micros().try_into().unwrap_or_default());
+    }
+
     /// How far time has come. It follows the wall where all is read that the brokers had a moment ago.
     pub fn now(&mut self, catalog: &EngineCatalog) -> Micros {
         let lateness = self.tables.iter().map(|table| catalog.allowed_lateness(&table.name)).max();
-        self.clock.trail(lateness.and_then(|lateness| lateness.as_micros().try_into().ok()).unwrap_or_default());
-        let mut lanes = Vec::new();
+        self.trail(lateness.unwrap_or_default());
+        let (mut lanes, mut reached) = (Vec::new(), Vec::new());
         for table in &self.tables {
             let seen = table.seen.as_ref();
             for (lane, at, state) in catalog.lanes(&table.name) {
@@ -225,7 +265,7 @@ impl Source {
                 if let Some(asked_at_us) = at.asked_at_us.filter(|_| is_seen && is_at_end)
                     && state == ReaderState::Reading
                 {
-                    self.clock.reach(&lane, asked_at_us);
+                    reached.push((lane.clone(), asked_at_us));
                 }
                 if state == ReaderState::Unreachable {
                     self.silent_from = now() + GRACE;
@@ -233,6 +273,7 @@ impl Source {
                 lanes.push(lane);
             }
         }
+        self.clock.reach(reached.iter().map(|(lane, at)| (lane, *at)));
         self.clock.now(&lanes)
     }
 
@@ -267,8 +308,12 @@ impl Source {
                 let shown = Arc::clone(&table.columns(&view).shown);
                 let rows = rows.iter().map(|rows| conform(rows, &shown)).collect::<std::result::Result<Vec<_>, _>>();
                 let rows = rows.and_then(|rows| concat_batches(&shown, &rows)).map_err(broken)?;
-                let batch = Batch::of_records(rows, time(&view)).map_err(broken)?;
-                note(&mut self.clock, &view, &batch);
+                let mut batch = Batch::of_records(rows, time(&view)).map_err(broken)?;
+                let in_time = note(&mut self.clock, &view, &mut batch);
+                if self.leaves_out {
+                    self.late += (batch.len() - in_time.len()) as u64;
+                    batch = batch.only(&in_time).map_err(broken)?.into_owned();
+                }
                 taken.batches.push(batch);
             }
         }
@@ -314,8 +359,8 @@ impl Source {
                     continue;
                 }
                 taken.received_at = taken.received_at.or(Some(hot.received_at));
-                let batch = Batch::of_records(table.rows(hot, &view)?, time(&view)).map_err(broken)?;
-                note(&mut self.clock, &view, &batch);
+                let mut batch = Batch::of_records(table.rows(hot, &view)?, time(&view)).map_err(broken)?;
+                note(&mut self.clock, &view, &mut batch);
                 sought.extend(named.note(&batch, &followed.key, &*kept.rows));
             }
         }
@@ -336,18 +381,12 @@ fn now() -> Micros {
     chrono::Utc::now().timestamp_micros()
 }
 
-/// What rows say of the time.
-fn note(clock: &mut Clock<TopicPartition>, view: &View, batch: &Batch) {
-    let mut newest: BTreeMap<(&str, i32), Micros> = BTreeMap::new();
-    for (at, cause) in batch.times.iter().zip(&batch.causes) {
-        let known = newest.entry((&cause.topic, cause.partition)).or_insert(*at);
-        *known = (*known).max(*at);
-    }
-    for ((topic, partition), at) in newest {
-        let is_lane = |lane: &&TopicPartition| *lane.topic == *topic && lane.partition == partition;
+/// What rows say of the time; gives those that are in time.
+fn note(clock: &mut Clock<TopicPartition>, view: &View, batch: &mut Batch) -> Vec<u32> {
+    let lane = |cause: &Cause| {
+        let is_lane = |lane: &&TopicPartition| *lane.topic == *cause.topic && lane.partition == cause.partition;
         let lanes = view.positions.keys().chain(view.hot.iter().map(|hot| &hot.lane));
-        if let Some(lane) = lanes.filter(is_lane).max_by_key(|lane| lane.incarnation) {
-            clock.reach(lane, at);
-        }
-    }
+        lanes.filter(is_lane).max_by_key(|lane| lane.incarnation).cloned()
+    };
+    batch.in_time(clock, lane)
 }

@@ -10,10 +10,11 @@ use tracing::{error, warn};
 
 use super::Streams;
 use super::journal::{Journal, until_written};
+use super::source::Place;
 use super::work::{Feed, Stream, Work};
 use crate::error::Error;
 use crate::lake::{self, Positions, TopicPartition};
-use crate::stream::{PositionState, RuleState, State, StreamState};
+use crate::stream::{Lane, PositionState, RuleState, State, StreamState};
 use crate::task::{Shutdown, failpoint};
 
 /// What is known now; `number` is that of the last transition.
@@ -26,7 +27,7 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
         let since = work
             .since
             .as_ref()
-            .map(|since| since.iter().map(|(table, positions)| (table.clone(), position_states(positions))).collect());
+            .map(|since| since.iter().map(|(table, ends)| (table.clone(), position_states(ends, None))).collect());
         let passed = work.feed().and_then(|feed| feeds.get(&feed)?.order.passed());
         let kept = work.evaluation.kept_state(passed);
         let ran_at = work.scheduled.as_ref().map(|scheduled| scheduled.ran_at().timestamp_micros());
@@ -37,42 +38,51 @@ pub(super) fn state(streams: &Streams, feeds: &BTreeMap<Feed, Stream>, number: u
         number,
         is_last,
         silences: streams.silences.lock().iter().filter(|silence| silence.until > Utc::now()).cloned().collect(),
-        streams: feeds.iter().filter_map(|(feed, stream)| stream_state(feed, stream)).collect(),
+        streams: feeds.iter().filter_map(|((table, ordered), stream)| stream_state(table, *ordered, stream)).collect(),
         rules: rules.iter().map(rule).collect(),
     }
 }
 
-fn stream_state((table, ordered): &Feed, stream: &Stream) -> Option<StreamState> {
+/// How far a stream was read; nothing before the first time.
+pub fn stream_state(table: &str, ordered: bool, stream: &Stream) -> Option<StreamState> {
     // Rows that wait are read again; those that were handed out are not newer than `passed`.
-    let next = stream.next()?;
+    let place = stream.place()?;
     let newest =
         stream.newest.0.iter().map(|(columns, newest)| {
             (columns.clone(), newest.iter().map(|(key, at)| (Arc::clone(key), *at)).collect())
         });
     Some(StreamState {
-        table: table.clone(),
-        ordered: *ordered,
+        table: table.to_owned(),
+        ordered,
         passed: stream.order.passed(),
-        positions: position_states(&next),
+        positions: position_states(&place.next, Some(&place.lanes)),
         newest: newest.collect(),
     })
 }
 
-fn position_states(positions: &Positions) -> Vec<PositionState> {
-    let position = |(lane, next): (&TopicPartition, &i64)| {
-        let TopicPartition { topic, incarnation, partition } = lane;
-        PositionState { topic: topic.to_string(), incarnation: *incarnation, partition: *partition, next: *next }
+fn position_states(positions: &Positions, lanes: Option<&BTreeMap<TopicPartition, Lane>>) -> Vec<PositionState> {
+    let position = |(of, next): (&TopicPartition, &i64)| {
+        let (TopicPartition { topic, incarnation, partition }, lane) = (of, lanes.and_then(|lanes| lanes.get(of)));
+        let (topic, lane) = (topic.to_string(), lane.copied());
+        PositionState { topic, incarnation: *incarnation, partition: *partition, next: *next, lane }
     };
     positions.iter().map(position).collect()
 }
 
 /// The positions that a state says.
 pub(super) fn positions(states: &[PositionState]) -> Positions {
-    let position = |position: &PositionState| {
-        let PositionState { topic, incarnation, partition, next } = position;
-        (TopicPartition { topic: topic.as_str().into(), incarnation: *incarnation, partition: *partition }, *next)
-    };
-    states.iter().map(position).collect()
+    place(states).next
+}
+
+/// The positions that a state says, and how far the events had come.
+pub fn place(states: &[PositionState]) -> Place {
+    let mut place = Place::default();
+    for PositionState { topic, incarnation, partition, next, lane } in states {
+        let of = TopicPartition { topic: topic.as_str().into(), incarnation: *incarnation, partition: *partition };
+        place.lanes.extend(lane.map(|lane| (of.clone(), lane)));
+        place.next.insert(of, *next);
+    }
+    place
 }
 
 /// Writes `state` down once the journal has all that it knows of, and deletes what nobody needs any more: `covered` are

@@ -118,23 +118,23 @@ impl Query {
     fn of_stream(status: &Status, catalog: &EngineCatalog) -> Self {
         let ends = status.stream.as_ref().and_then(|stream| Some(end(&catalog.fed().tables.get(stream)?.pin())));
         let left = |(lane, end): (&TopicPartition, &i64)| u64::try_from(end - status.seen.get(lane)?).ok();
-        let waiting = ends.iter().flatten().filter_map(left).sum();
-        let class = if status.look_ups.is_empty() { "stateless" } else { "look-up join" };
+        let behind = || ends.iter().flatten().filter_map(left).sum();
+        let waiting = status.timed.map_or_else(behind, |timed| timed.waiting as u64);
         let runs = status.stream.is_some() && status.error.is_none();
         Self {
             name: status.query.name.clone(),
             kind: "stream",
-            class: status.stream.is_some().then_some(class),
+            class: status.class,
             stream: status.stream.clone(),
             look_ups: status.look_ups.clone(),
             state: if runs { "running" } else { "waiting" },
             error: status.error.clone(),
             counters: status.counters.clone(),
-            late: None,
+            late: status.timed.map(|timed| timed.late),
             waiting,
             load: status.load.clone(),
             alerts: None,
-            kept: None,
+            kept: status.timed.map(|timed| timed.kept),
             quantiles_us: QUANTILES.map(|share| status.latency.quantile_us(share)),
             hash: status.query.hash.clone(),
         }

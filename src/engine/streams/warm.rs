@@ -1,6 +1,7 @@
-//! What a rule that looks back begins with: what it would have kept, had it been there before.
+//! What a query that looks back begins with: what it would have kept, had it been there before.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
@@ -11,16 +12,16 @@ use crate::engine::lanes::between;
 use crate::engine::rows::broken;
 use crate::error::Error;
 use crate::lake::Positions;
-use crate::query::{Kept, Memory, Service};
+use crate::query::{Continuous, Kept, Memory, Service};
 use crate::schema::{fixed, quoted_name};
-use crate::stream::{Batch, Micros, Plan, remember};
+use crate::stream::{Batch, Micros, remember};
 use crate::task;
 
-/// A rule that needs the last rows of each key, however old they are, looks for them so far back.
+/// A query that needs the last rows of each key, however old they are, looks for them so far back.
 pub const FAR: Micros = 3_600_000_000;
 
-/// A rule that learns what it needs from history.
-pub(super) struct Warming {
+/// A query that learns what it needs from history.
+pub struct Warming {
     /// What it will keep.
     learned: oneshot::Receiver<Kept>,
     /// See [`Memory::fingerprint`].
@@ -31,17 +32,16 @@ pub(super) struct Warming {
 
 impl Warming {
     /// Reads what happened of `stream` before what it will hand out next. Nothing while it is not known where that is.
-    pub fn start(rule: &str, plan: &Plan, stream: &Stream, service: &Service) -> Option<Self> {
-        let (query, memory) = (plan.query(), plan.query().memory()?);
-        let (time, passed, before) = (stream.source.time()?, stream.order.passed(), stream.next()?);
+    pub fn start(name: &str, query: Arc<Continuous>, stream: &Stream, service: &Service) -> Option<Self> {
+        let memory = query.memory()?;
+        let (time, passed, before) = (stream.source.time()?, stream.order.passed(), stream.place()?.next);
         let newest = passed.unwrap_or(stream.clock).max(0);
         let from = newest.saturating_sub(memory.span().unwrap_or(FAR));
         let condition = condition(time, from, passed, &before);
         let place = [time, fixed::TIMESTAMP, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET];
         let columns: BTreeSet<&str> = query.reads().iter().map(String::as_str).chain(place).collect();
         let columns = columns.into_iter().map(quoted_name).collect::<Vec<_>>().join(", ");
-        let (rule, table, query, service) =
-            (rule.to_owned(), query.stream().to_owned(), plan.shared(), service.clone());
+        let (name, table, service) = (name.to_owned(), query.stream().to_owned(), service.clone());
         let (tell, learned) = oneshot::channel();
         let fingerprint = memory.fingerprint().to_owned();
         task::spawn("warm-up", async move {
@@ -65,7 +65,7 @@ impl Warming {
                 Ok::<(), Error>(())
             };
             if let Err(error) = read.await {
-                warn!(rule, error = %error, "history not read, the rule begins with nothing");
+                warn!(query = name, error = %error, "history not read, the query begins with nothing");
                 kept = Kept::default();
             }
             let _ = tell.send(kept);
@@ -73,7 +73,12 @@ impl Warming {
         Some(Self { learned, fingerprint, waiting: Vec::new() })
     }
 
-    /// What was learned, once it is, and what has come meanwhile; of no use if a rule is planned otherwise by then.
+    /// What was learned, once it is.
+    pub async fn kept(self) -> Kept {
+        self.learned.await.unwrap_or_default()
+    }
+
+    /// What was learned, if it is by now, and what has come meanwhile; of no use if a rule is planned otherwise by then.
     pub fn learned(&mut self, memory: Option<&Memory>) -> Option<(Option<Kept>, Vec<Batch>)> {
         let kept = match self.learned.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => return None,

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use super::heard::Newest;
 use super::scheduled::Scheduled;
-use super::source::Source;
+use super::source::{Place, Source};
 use super::warm::Warming;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes;
@@ -196,7 +196,8 @@ fn histogram() -> Option<Histogram<u64>> {
 }
 
 /// A table that rules read.
-pub(super) struct Stream {
+pub struct Stream {
+    /// Its new rows, and its time.
     pub source: Source,
     /// Rows that wait until nothing older can come.
     pub order: Order,
@@ -204,14 +205,16 @@ pub(super) struct Stream {
     pub newest: Newest,
     /// Its columns when rules were planned.
     pub schema: SchemaRef,
-    /// How far its time has come, and when that was looked at.
+    /// How far its time had come when that was looked at last.
     pub clock: Micros,
+    /// When that was.
     pub clocked_at: Option<Instant>,
     /// Why no rows could be read, and when that was.
     pub trouble: Option<(String, Instant)>,
 }
 
 impl Stream {
+    /// One that nobody has looked at yet.
     pub fn new(source: Source) -> Self {
         Self {
             source,
@@ -225,16 +228,13 @@ impl Stream {
     }
 
     /// What comes next of it, rows that wait included; nothing before the first time.
-    pub fn next(&self) -> Option<Positions> {
-        let mut next = self.source.seen()?.clone();
-        for cause in self.order.causes() {
-            let lanes =
-                next.iter_mut().filter(|(lane, _)| *lane.topic == *cause.topic && lane.partition == cause.partition);
-            if let Some((_, next)) = lanes.max_by_key(|(lane, _)| lane.incarnation) {
-                *next = cause.offset.min(*next);
-            }
-        }
-        Some(next)
+    pub fn place(&self) -> Option<Place> {
+        self.source.place(self.order.begins())
+    }
+
+    /// Rows that were left out because they were late.
+    pub fn late(&self) -> u64 {
+        self.source.late() + self.order.late()
     }
 }
 

@@ -47,9 +47,18 @@ pub(super) struct LookBack {
     /// The columns that the functions read.
     reads: Vec<usize>,
     read: SchemaRef,
-    functions: Vec<Arc<dyn WindowExpr>>,
+    functions: Vec<Asks>,
     reach: Reach,
     schema: SchemaRef,
+}
+
+/// What is asked of the rows of a key.
+#[derive(Debug)]
+enum Asks {
+    /// The value of so many rows before: no row needs more than one other, so all keys are asked at once.
+    Lag(Arc<dyn PhysicalExpr>, usize),
+    /// What a window function says, key by key.
+    Function(Arc<dyn WindowExpr>),
 }
 
 /// How far back the functions look.
@@ -130,6 +139,7 @@ impl LookBack {
         let row = RecordBatch::try_new_with_options(nullable(&self.read), columns.collect(), &options);
         let row = row.map_err(|cause| unplanned(cause.into()))?;
         for function in &self.functions {
+            let Asks::Function(function) = function else { continue };
             if let Err(cause) = function.evaluate(&row) {
                 let what = format!("{} over a frame that moves: {cause}", function.name());
                 return Err(refused(&what, "an aggregate must be able to leave out rows again"));
@@ -221,13 +231,26 @@ impl LookBack {
         let order = UInt32Array::from(order);
         let mut said = Vec::with_capacity(self.functions.len());
         for function in &self.functions {
-            let mut parts = Vec::with_capacity(touched.len());
-            for key in touched {
-                let all = function.evaluate(&read.slice(key.first, key.count))?;
-                parts.push(all.slice(key.known, key.count - key.known));
-            }
-            let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
-            said.push(take(&concat(&parts)?, &order, None)?);
+            let all = match function {
+                Asks::Lag(value, rows) => {
+                    let before = |key: &Touched<'_>| {
+                        let (first, rows) = (key.first, *rows);
+                        (key.known..key.count).map(move |row| Some((first + row.checked_sub(rows)?) as u32))
+                    };
+                    let before: UInt32Array = touched.iter().flat_map(before).collect();
+                    take(&value.evaluate(&read)?.into_array(read.num_rows())?, &before, None)?
+                }
+                Asks::Function(function) => {
+                    let mut parts = Vec::with_capacity(touched.len());
+                    for key in touched {
+                        let all = function.evaluate(&read.slice(key.first, key.count))?;
+                        parts.push(all.slice(key.known, key.count - key.known));
+                    }
+                    let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+                    concat(&parts)?
+                }
+            };
+            said.push(take(&all, &order, None)?);
         }
         Ok((read, said))
     }
@@ -507,8 +530,26 @@ impl<'a> Function<'a> {
         Ok(())
     }
 
-    /// It can be run over the rows of one key.
-    fn create(&self, read: &DFSchema, state: &SessionState) -> Result<Arc<dyn WindowExpr>> {
+    /// It can be run over the rows of one key, or of all keys together.
+    fn create(&self, read: &DFSchema, state: &SessionState) -> Result<Asks> {
+        let WindowFunctionParams {
+            args, filter: None, null_treatment: None | Some(NullTreatment::RespectNulls), ..
+        } = self.params
+        else {
+            return self.of_one_key(read, state);
+        };
+        let rows = match &args[..] {
+            [_] => Some(1),
+            [_, rows] => count(rows),
+            _ => None,
+        };
+        match (self.name.as_str(), args.first(), rows) {
+            ("lag", Some(value), Some(rows)) => Ok(Asks::Lag(physical(value, read, state)?, rows)),
+            _ => self.of_one_key(read, state),
+        }
+    }
+
+    fn of_one_key(&self, read: &DFSchema, state: &SessionState) -> Result<Asks> {
         let alone = self.whole.clone().transform_down(|part| match part {
             Expr::WindowFunction(mut function) => {
                 function.params.partition_by.clear();
@@ -521,7 +562,7 @@ impl<'a> Function<'a> {
         });
         let alone = alone.map_err(unplanned)?.data;
         let created = create_window_expr(&alone, read, state.execution_props(), &PhysicalPlanningContext::default());
-        created.map_err(unplanned)
+        created.map(Asks::Function).map_err(unplanned)
     }
 }
 

@@ -263,6 +263,9 @@ impl Drop for Kafka {
     }
 }
 
+/// A key and a payload.
+pub type Record = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A client that sends.
 pub struct Sender {
     producer: BaseProducer<Acknowledged>,
@@ -272,14 +275,16 @@ pub struct Sender {
 impl Sender {
     /// Sends records (key, payload; `None` is null) and returns them where the broker put them, in no certain order.
     /// Blocks until all are acknowledged; panics if one is refused.
-    pub fn send(
-        &self,
-        topic: &str,
-        records: impl IntoIterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>,
-    ) -> Vec<Sent> {
+    pub fn send(&self, topic: &str, records: impl IntoIterator<Item = Record>) -> Vec<Sent> {
+        self.send_at(topic, records.into_iter().map(|record| (None, record)))
+    }
+
+    /// The same, of records that say when they were made, in milliseconds since 1970.
+    pub fn send_at(&self, topic: &str, records: impl IntoIterator<Item = (Option<i64>, Record)>) -> Vec<Sent> {
         let producer = &self.producer;
-        for (key, payload) in records {
+        for (at, (key, payload)) in records {
             let mut record = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic);
+            record.timestamp = at;
             record.key = key.as_ref();
             record.payload = payload.as_ref();
             // The client's own queue is bounded: let acknowledgements come in and offer it again.

@@ -1,0 +1,82 @@
+//! Objects that are numbered and written once, of which the newest counts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use parking_lot::Mutex;
+
+/// Objects that are kept: the newest, and the one before it.
+const KEPT: usize = 2;
+
+/// `<folder>/<epoch>.json`. What they hold is the business of whoever writes them.
+pub struct States {
+    store: Arc<dyn ObjectStore>,
+    folder: String,
+    /// Those that are there, or may be.
+    epochs: Mutex<BTreeSet<u64>>,
+}
+
+impl States {
+    /// Reads what is there: the newest, and its epoch.
+    pub async fn open(store: &Arc<dyn ObjectStore>, folder: &str) -> Result<(Self, Option<(u64, Bytes)>), StoreError> {
+        let epochs = numbers(store, folder).await?;
+        let newest = match epochs.last() {
+            Some(epoch) => Some((*epoch, store.get(&path(folder, *epoch)).await?.bytes().await?)),
+            None => None,
+        };
+        let states = Self { store: Arc::clone(store), folder: folder.to_owned(), epochs: Mutex::new(epochs) };
+        Ok((states, newest))
+    }
+
+    /// Writes the one of `epoch`. False if somebody else has written it.
+    pub async fn write(&self, epoch: u64, bytes: Bytes) -> Result<bool, StoreError> {
+        self.epochs.lock().insert(epoch);
+        create(&self.store, &path(&self.folder, epoch), bytes).await
+    }
+
+    /// Deletes all but the newest ones.
+    pub async fn tidy(&self) -> Result<(), StoreError> {
+        let gone: Vec<u64> = self.epochs.lock().iter().rev().skip(KEPT).copied().collect();
+        for epoch in gone {
+            delete(&self.store, &path(&self.folder, epoch)).await?;
+            self.epochs.lock().remove(&epoch);
+        }
+        Ok(())
+    }
+}
+
+/// Writes an object that is not there. False if somebody else has.
+pub(super) async fn create(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Bytes) -> Result<bool, StoreError> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    match store.put_opts(path, bytes.clone().into(), options).await {
+        Ok(_) => Ok(true),
+        // A lost answer makes our own look like another's, so it is read back.
+        Err(StoreError::AlreadyExists { .. }) => Ok(store.get(path).await?.bytes().await? == bytes),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes an object, if it is there.
+pub(super) async fn delete(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<(), StoreError> {
+    match store.delete(path).await {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Numbers of the objects in a folder.
+pub(super) async fn numbers(store: &Arc<dyn ObjectStore>, folder: &str) -> Result<BTreeSet<u64>, StoreError> {
+    let listed: Vec<_> = store.list(Some(&Path::from(folder))).try_collect().await?;
+    let number = |name: &str| name.strip_suffix(".json")?.parse().ok();
+    Ok(listed.iter().filter_map(|object| number(object.location.filename()?)).collect())
+}
+
+/// Where the object of a number lies.
+pub(super) fn path(folder: &str, number: u64) -> Path {
+    // Twenty digits, so that names sort like numbers.
+    Path::from(folder).join(format!("{number:020}.json"))
+}

@@ -1,0 +1,2 @@
+CREATE TABLE done (auction BIGINT, price BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO done SELECT auction, price FROM bid WHERE MOD(auction, 123) = 0

@@ -1,0 +1,3 @@
+--! kind = "stream"
+-- Pass through.
+SELECT auction, bidder, price, extra FROM bid

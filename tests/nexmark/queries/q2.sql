@@ -1,0 +1,3 @@
+--! kind = "stream"
+-- Selection.
+SELECT auction, price FROM bid WHERE auction % 123 = 0
