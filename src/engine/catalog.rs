@@ -139,7 +139,7 @@ impl EngineCatalog {
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
         if let Some((lane, timed)) = self.upstream(table).find_map(|table| self.stream_queries.results_of(&table)) {
-            let (position, high_watermark, asked_at_us) = (timed.next, Some(timed.next), timed.clock);
+            let (position, high_watermark, asked_at_us) = (timed.shown, Some(timed.shown), timed.clock);
             let at = PartitionStatus { position, high_watermark, asked_at_us, ..PartitionStatus::default() };
             return vec![(lane, at, ReaderState::Reading)];
         }

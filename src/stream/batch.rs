@@ -98,8 +98,14 @@ impl Batch {
         }
     }
 
-    /// Those that are in time, by the lanes that they come in, which get on; a row of no lane is.
-    pub fn in_time<L: Ord + Clone>(&mut self, clock: &mut Clock<L>, lane: impl Fn(&Cause) -> Option<L>) -> Vec<u32> {
+    /// Those that are in time, by the lanes that they come in, which get on; a row of no lane is. No record came after
+    /// `wall`, whatever its producer's clock says.
+    pub fn in_time<L: Ord + Clone>(
+        &mut self,
+        clock: &mut Clock<L>,
+        lane: impl Fn(&Cause) -> Option<L>,
+        wall: Micros,
+    ) -> Vec<u32> {
         let (mut in_time, mut first) = (Vec::with_capacity(self.len()), 0);
         let recorded = self.recorded();
         self.begins.clear();
@@ -111,7 +117,7 @@ impl Batch {
                 continue;
             };
             self.begins.push(Begin { first: causes[0].clone(), lane: clock.lanes().get(&lane).copied() });
-            let taken = clock.take(&lane, rows.clone().map(|row| (self.times[row], recorded[row])));
+            let taken = clock.take(&lane, rows.clone().map(|row| (self.times[row], recorded[row].min(wall))));
             in_time.extend(rows.zip(taken).filter(|(_, in_time)| *in_time).map(|(row, _)| row as u32));
         }
         in_time

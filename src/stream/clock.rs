@@ -1,6 +1,6 @@
 //! The time of a stream: how far its events have come. Pure; the wall clock is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +14,14 @@ const IDLE: Micros = 500_000;
 const BEHIND: Micros = 60_000_000;
 
 /// The clock of a stream that comes in several lanes: partitions of topics. Which rows are late is decided by the lane
-/// that they come in and nothing else, so that it is the same whenever the lane is read.
+/// that they come in and the times of its records, so that it is the same whenever the lane is read.
 #[derive(Debug, Clone)]
 pub struct Clock<L> {
     lateness: Micros,
     lanes: BTreeMap<L, Lane>,
+    /// Those that are read to their ends, as of when.
+    at_end: BTreeSet<L>,
+    wall: Micros,
     now: Micros,
 }
 
@@ -43,7 +46,7 @@ pub fn believed(at: Micros, recorded: Option<Micros>) -> Micros {
 impl<L: Ord + Clone> Clock<L> {
     /// A clock that trails the newest events by `lateness`.
     pub fn new(lateness: Micros) -> Self {
-        Self { lateness, lanes: BTreeMap::new(), now: Micros::MIN }
+        Self { lateness, lanes: BTreeMap::new(), at_end: BTreeSet::new(), wall: Micros::MIN, now: Micros::MIN }
     }
 
     /// It trails them by so much from now on.
@@ -68,13 +71,12 @@ impl<L: Ord + Clone> Clock<L> {
     where
         L: 'a,
     {
-        let fastest = self.lanes.values().map(|lane| lane.newest).max();
+        self.at_end.clear();
         for (lane, at) in lanes {
-            let idle = Lane { newest: at - IDLE, recorded: at - IDLE };
-            let known = self.lanes.entry(lane.clone()).or_insert(idle);
-            known.follow(at);
-            let behind = fastest.map_or(Micros::MIN, |fastest| fastest.min(at).saturating_sub(BEHIND));
-            known.newest = known.newest.max(behind);
+            let unused = Lane { newest: Micros::MIN, recorded: Micros::MIN };
+            self.lanes.entry(lane.clone()).or_insert(unused).follow(at);
+            self.at_end.insert(lane.clone());
+            self.wall = self.wall.max(at);
         }
     }
 
@@ -83,7 +85,14 @@ impl<L: Ord + Clone> Clock<L> {
     where
         L: 'a,
     {
-        let newest = |lane| self.lanes.get(lane).map(|lane| lane.newest);
+        // One that is not idle, and not read to its end, is waited for however old its events are.
+        let is_used = |lane: &&Lane| self.wall.saturating_sub(lane.recorded) <= BEHIND;
+        let fastest = self.lanes.values().filter(is_used).map(|lane| lane.newest).max();
+        let behind = fastest.map_or(Micros::MIN, |fastest| fastest.min(self.wall).saturating_sub(BEHIND));
+        let newest = |lane: &L| {
+            let newest = self.lanes.get(lane)?.newest;
+            Some(if self.at_end.contains(lane) { newest.max(behind) } else { newest })
+        };
         let slowest = lanes.into_iter().map(newest).collect::<Option<Vec<_>>>();
         if let Some(slowest) = slowest.and_then(|lanes| lanes.into_iter().min()) {
             // What is exactly so late is in time.

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use super::batch::Batch;
 use super::life::{Cause, Micros};
 use crate::error::Error;
-use crate::query::{Continuous, Found, Kept, Shared};
+use crate::query::{Continuous, Found, Kept, Memory, Shared};
 
 /// What became of a query's rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,32 +48,54 @@ pub fn recall(
     for (range, found) in judge(|rows, shared| query.enter(rows, shared), &batch.rows, batch.shared(), counters)? {
         let origins: Vec<u32> = found.origins.iter().map(|row| row + range.start as u32).collect();
         let entered = batch.only(&origins)?.into_owned();
-        let said = match memory.take(&found.rows, &entered.times, kept) {
-            Ok(Some(said)) => said,
-            Ok(None) => continue,
-            Err(error) => {
-                counters.failed += entered.len() as u64;
-                counters.last_error = Some(error.message().to_owned());
-                continue;
-            }
-        };
-        let which = said.which.unwrap_or_default();
-        counters.unknown += (entered.len() - which.len()) as u64;
-        recalled.push(Recalled { of: entered.only(&which)?.into_owned(), rows: said.rows });
+        take(memory, &found.rows, &entered, kept, counters, &mut recalled)?;
     }
     Ok(recalled)
 }
 
-/// Time has passed: gives what is said of the windows that are over.
+/// Takes rows in; where that fails their halves, so that only those rows are left out at which it does.
+fn take(
+    memory: &Memory,
+    rows: &RecordBatch,
+    of: &Batch,
+    kept: &mut Kept,
+    counters: &mut Counters,
+    recalled: &mut Vec<Recalled>,
+) -> Result<(), ArrowError> {
+    match memory.take(rows, &of.times, kept) {
+        Ok(None) => {}
+        Ok(Some(said)) => {
+            let which = said.which.unwrap_or_default();
+            counters.unknown += (of.len() - which.len()) as u64;
+            recalled.push(Recalled { of: of.only(&which)?.into_owned(), rows: said.rows });
+        }
+        Err(_) if of.len() > 1 && memory.is_atomic() => {
+            let half = of.len() / 2;
+            for (first, count) in [(0, half), (half, of.len() - half)] {
+                take(memory, &rows.slice(first, count), &of.slice(first, count), kept, counters, recalled)?;
+            }
+        }
+        Err(error) => {
+            counters.failed += of.len() as u64;
+            counters.last_error = Some(error.message().to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Time has passed: gives what is said of the windows that are over; those of which nothing can be said are counted.
 pub fn close(query: &Continuous, clock: Micros, kept: &mut Kept, counters: &mut Counters) -> Vec<Recalled> {
     let Some(memory) = query.memory() else { return Vec::new() };
-    let closed = match memory.pass(clock, kept) {
-        Ok(closed) => closed,
-        Err(error) => {
-            counters.last_error = Some(error.message().to_owned());
-            return Vec::new();
+    let mut closed = Vec::new();
+    for said in memory.close(clock, kept) {
+        match said {
+            Ok(said) => closed.push(said),
+            Err(error) => {
+                counters.failed += 1;
+                counters.last_error = Some(error.message().to_owned());
+            }
         }
-    };
+    }
     // No single record made a window what it is.
     let cause = |end: &Micros| Cause { topic: query.stream().into(), partition: -1, offset: *end };
     let recalled = closed.into_iter().map(|said| {

@@ -42,7 +42,11 @@ impl Order {
         for batch in std::mem::take(&mut self.waiting) {
             let (now, later): (Vec<u32>, Vec<u32>) =
                 (0..batch.len() as u32).partition(|row| batch.times[*row as usize] <= clock);
-            due.extend((!now.is_empty()).then(|| batch.only(&now).map(Cow::into_owned)).transpose()?);
+            if now.is_empty() {
+                rest.push(batch);
+                continue;
+            }
+            due.push(batch.only(&now)?.into_owned());
             rest.extend((!later.is_empty()).then(|| batch.only(&later).map(Cow::into_owned)).transpose()?);
         }
         self.waiting = rest;

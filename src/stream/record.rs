@@ -385,6 +385,13 @@ mod tests {
             next: 42,
         };
         assert_eq!(QueryState::from_bytes(&state.to_bytes().unwrap()).unwrap(), state);
+        // As it lies in lakes.
+        let frozen = r#"{"format":1,"record":{"written_at":"2025-11-28T00:00:00Z","stream":{"table":"signals",
+            "ordered":true,"passed":7,"positions":[{"topic":"t","incarnation":0,"partition":1,"next":9,
+            "lane":{"newest":8,"recorded":9}}],"newest":[]},"kept":null,"first":2,"results":[],"next":2}}"#;
+        let frozen = QueryState::from_bytes(frozen.as_bytes()).unwrap();
+        assert_eq!(frozen.stream.positions[0].lane, Some(Lane { newest: 8, recorded: 9 }));
+        assert_eq!((frozen.first, frozen.next, frozen.kept), (2, 2, None));
     }
 
     proptest! {

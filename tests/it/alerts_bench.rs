@@ -1,8 +1,8 @@
 //! The numbers of alerts: from a record in Kafka to the message about it, under an open-loop load.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use crate::rig::{Kafka, Lake, Millpond, Process, Project, component, wait_until};
 
-const CARS: u64 = 10_000;
 /// One record in so many makes an alert.
 const ALARM_EVERY: u64 = 500;
 const WARM_UP: Duration = Duration::from_secs(15);
@@ -29,13 +28,24 @@ time = { path = "sent_us", format = "unix_us" }
 type = "boolean"
 "#;
 
+/// How many cars there are: `CARS`.
+fn how_many_cars() -> u64 {
+    static CARS: LazyLock<u64> = LazyLock::new(|| number("CARS", 10_000));
+    *CARS
+}
+
+/// What can be chosen.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
 fn now_us() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
 /// About 1 kB of nested JSON, as devices send it.
 fn record(number: u64, sent_us: u64, tails: &[String]) -> String {
-    let (car, alarm) = (number % CARS, number.is_multiple_of(ALARM_EVERY));
+    let (car, alarm) = (number % how_many_cars(), number.is_multiple_of(ALARM_EVERY));
     let tail = &tails[(number % tails.len() as u64) as usize];
     format!("{{\"car\":{car},\"sent_us\":{sent_us},\"sent\":{sent_us},\"alarm\":{alarm},\"seq\":{number},{tail}")
 }
@@ -45,7 +55,7 @@ fn tail(number: u64) -> String {
     let value = |n: u64| (number.wrapping_mul(2_654_435_761).wrapping_add(n * 97) % 10_000) as f64 / 10.0;
     let tyre = |n: u64| json!({"pressure": value(n), "temperature": value(n + 1), "isLow": false});
     let json = json!({
-        "firmware": "4.1.7", "vin": format!("KMHTL41MDPU{:06}", number % CARS),
+        "firmware": "4.1.7", "vin": format!("KMHTL41MDPU{:06}", number % how_many_cars()),
         "vehicle": {
             "speed": value(1), "odometer": value(2), "isMoving": true, "state": "DRIVING",
             "powertrain": {
@@ -76,7 +86,7 @@ fn generate(brokers: &str, topic: &str, rate: u64, stop: &AtomicBool, sent: &Ato
     while !stop.load(Ordering::Relaxed) {
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         for number in number..due {
-            let (key, text) = ((number % CARS).to_string(), record(number, now_us(), &tails));
+            let (key, text) = ((number % how_many_cars()).to_string(), record(number, now_us(), &tails));
             producer.send(BaseRecord::to(topic).key(&key).payload(&text)).ok();
         }
         number = number.max(due);
@@ -131,9 +141,31 @@ fn rules(class: &str) -> BTreeMap<String, String> {
         "look-up join" => {
             "SELECT s.car, s.sent, c.plate FROM signals s JOIN cars c ON c.car = s.car AND c.plate <> 'x' WHERE s.alarm"
         }
+        "look-back" => {
+            "SELECT car, sent, alarm, lag(vehicle_speed) OVER (PARTITION BY car ORDER BY event_time) AS before \
+             FROM signals QUALIFY alarm"
+        }
+        "sliding frame" => {
+            "SELECT car, sent, alarm, avg(vehicle_speed) OVER (PARTITION BY car ORDER BY event_time \
+             RANGE INTERVAL '20 seconds' PRECEDING) AS mean FROM signals QUALIFY alarm"
+        }
+        "window" | "100 windows" => {
+            "SELECT car, max(sent) AS sent, avg(vehicle_speed) AS mean FROM signals \
+             GROUP BY car, tumble(event_time, INTERVAL '10 seconds') HAVING bool_or(alarm)"
+        }
         _ => STATELESS,
     };
     rules.insert("first".to_owned(), format!("{HEAD}{first}\n"));
+    if class == "100 windows" {
+        for number in 1..100 {
+            let (seconds, limit) = (10 + number % 7, 1_000.5 + number as f64);
+            let sql = format!(
+                "SELECT car, max(vehicle_odometer) AS most FROM signals \
+                 GROUP BY car, tumble(event_time, INTERVAL '{seconds} seconds') HAVING max(vehicle_odometer) > {limit}\n"
+            );
+            rules.insert(format!("rule_{number:03}"), format!("{HEAD}{sql}"));
+        }
+    }
     if class == "1,000 rules" {
         let columns =
             ["vehicle_speed", "vehicle_powertrain_battery_voltage", "vehicle_location_heading", "vehicle_odometer"];
@@ -232,16 +264,15 @@ impl Topics {
             let row = json!({"data": {"car": car, "plate": format!("{car}")}, "metadata": {"record-type": "data", "operation": "load"}});
             (Some(format!("{{\"car\":{car}}}").into_bytes()), Some(row.to_string().into_bytes()))
         };
-        kafka.send(&cars, (0..CARS).map(row));
+        kafka.send(&cars, (0..how_many_cars()).map(row));
         Self { signals, cars, outlier: kafka.topic("outlier", 1).await }
     }
 }
 
-/// What is measured (`CLASSES`), at which rate (`RATE`) and how often (`ROUNDS`) can be chosen.
+/// What is measured (`CLASSES`: those of the default, `look-back`, `sliding frame`, `window`, `100 windows`), at which rate (`RATE`) and how often (`ROUNDS`) can be chosen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement of ten minutes; needs Flink; make bench runs it, with MILLPOND_EXECUTABLE for an optimised build"]
 async fn bench_alerts_under_load() {
-    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (rate, rounds) = (number("RATE", 20_000), number("ROUNDS", 1));
     let kafka = Kafka::start().await;
     println!(
@@ -252,9 +283,7 @@ async fn bench_alerts_under_load() {
     );
     let classes = std::env::var("CLASSES").unwrap_or_else(|_| "none,stateless,look-up join,1,000 rules".to_owned());
     for _ in 0..rounds {
-        for class in
-            ["none", "stateless", "look-up join", "1,000 rules"].into_iter().filter(|class| classes.contains(class))
-        {
+        for class in classes.split(',') {
             run(&kafka, class, rate).await;
             if let "stateless" | "look-up join" = class {
                 run_flink(&kafka, class, rate, "as it comes", &[], "").await;
@@ -286,7 +315,10 @@ async fn run(kafka: &Kafka, class: &str, rate: u64) {
     let (mut inner, mut lag) = (Vec::new(), 0);
     let measured = load.measure(millpond.process().id(), async || {
         inner = millpond
-            .sql("SELECT p50_us, p99_us, p999_us, rows, fired FROM system.queries WHERE query_name = 'first'")
+            .sql(
+                "SELECT p50_us, p99_us, p999_us, rows, fired, ns_per_row, rows_late, kept_rows, kept_bytes \
+                 FROM system.queries WHERE query_name = 'first'",
+            )
             .await;
         lag = millpond.number("SELECT max(lag) AS n FROM system.ingest").await.unwrap_or(0);
     });

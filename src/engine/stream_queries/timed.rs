@@ -23,7 +23,7 @@ use crate::engine::rows::broken;
 use crate::engine::streams::{Place, Source, Stream, Warming, place, stream_state, until_written};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{self, LiveView, States, TopicPartition};
-use crate::query::Kept;
+use crate::query::{Kept, Memory};
 use crate::stream::{
     Batch, Counters, KeptState, Micros, Order, QueryState, Recalled, RecordError, Rows, Selection, StreamQuery, close,
     recall,
@@ -48,6 +48,7 @@ pub(super) struct Timed {
     kept: Kept,
     /// What keeps it; nothing while history was not read.
     fingerprint: Option<String>,
+    warming: Option<Warming>,
     states: Arc<States>,
     epoch: u64,
     /// Those that are not known to be committed, in their order.
@@ -62,8 +63,10 @@ pub(super) struct Timed {
     writing: Option<Writing>,
     wrote_at: Instant,
     rests_until: Instant,
-    /// Something has come since the last state.
+    /// Something has come since the last state …
     is_new: bool,
+    /// … that cannot wait.
+    is_other: bool,
     /// Why it cannot go on before a restart.
     broken: Option<Error>,
 }
@@ -128,6 +131,7 @@ impl Timed {
         let lateness = runner.catalog.allowed_lateness(name);
         let mut stream = Stream::new(Source::of_records(name, live, Some(begin), Some(lateness)));
         stream.order = Order::after(of_stream.and_then(|known| known.stream.passed));
+        let is_other = of_stream.is_none();
         let next = known.as_ref().map_or(committed, |known| known.next.max(committed));
         let (kept, fingerprint) = of_stream.and_then(|known| read(selection, known.kept.as_ref()?)).unzip();
         let mut timed = Self {
@@ -135,6 +139,7 @@ impl Timed {
             live: Arc::clone(live),
             kept: kept.unwrap_or_default(),
             fingerprint,
+            warming: None,
             states: Arc::new(states),
             epoch,
             results: VecDeque::new(),
@@ -145,7 +150,8 @@ impl Timed {
             writing: None,
             wrote_at: Instant::now(),
             rests_until: Instant::now(),
-            is_new: epoch == 0,
+            is_new: is_other,
+            is_other,
             broken: None,
         };
         if let Some(known) = known {
@@ -157,7 +163,7 @@ impl Timed {
             }
         }
         timed.committed(committed);
-        if epoch == 0 {
+        if is_other {
             timed.write(selection, runner, true)?;
             timed.until_written().await;
         }
@@ -168,7 +174,7 @@ impl Timed {
     pub fn replan(&mut self, selection: &Selection, live: &Arc<LiveView>, begin: Place, lateness: Duration) {
         let memory = selection.query().memory();
         if self.fingerprint.as_deref() != memory.map(|memory| memory.fingerprint()) {
-            (self.kept, self.fingerprint) = (Kept::default(), None);
+            self.keep_nothing();
         }
         if Arc::ptr_eq(&self.live, live) {
             return;
@@ -181,12 +187,22 @@ impl Timed {
         self.stream.order = Order::after(passed);
         self.live = Arc::clone(live);
         if !is_same {
-            (self.kept, self.fingerprint) = (Kept::default(), None);
+            self.keep_nothing();
+            (self.is_new, self.is_other) = (true, true);
         }
     }
 
-    /// Waits until there may be something to do.
-    pub async fn changed(&mut self) {
+    fn keep_nothing(&mut self) {
+        (self.kept, self.fingerprint, self.warming) = (Kept::default(), None, None);
+    }
+
+    /// Whether it can only go on from what is written down.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Waits until there may be something to do; whoever cannot take more rows does not wait for them.
+    pub async fn changed(&mut self, takes_more: bool) {
         let (source, writing) = (&mut self.stream.source, &mut self.writing);
         let written = async {
             match writing {
@@ -195,7 +211,7 @@ impl Timed {
             }
         };
         tokio::select! {
-            () = source.changed() => {}
+            () = source.changed(), if takes_more => {}
             is_written = written => self.wrote(is_written),
             () = tokio::time::sleep(TICK) => {}
         }
@@ -224,9 +240,13 @@ impl Timed {
         }
         let Some(memory) = selection.query().memory() else { return Ok(0) };
         if self.fingerprint.is_none() {
-            let warming = Warming::start(&query.name, selection.shared(), &self.stream, &runner.service);
-            let Some(warming) = warming else { return Ok(0) };
-            self.kept = warming.kept().await;
+            if self.warming.is_none() {
+                self.warming = Warming::start(&query.name, selection.shared(), &self.stream, &runner.service);
+            }
+            // What comes waits meanwhile.
+            let Some(kept) = self.warming.as_mut().and_then(Warming::kept) else { return Ok(0) };
+            self.warming = None;
+            self.kept = kept.ok_or_else(|| Error::new(Kind::Unavailable, "history not read"))?;
             self.fingerprint = Some(memory.fingerprint().to_owned());
             info!(query = query.name, rows = self.kept.rows(), "the stream query has what it looks back at");
         }
@@ -260,7 +280,7 @@ impl Timed {
 
     /// Writes the state, if that is due.
     pub fn write(&mut self, selection: &Selection, runner: &StreamRunner, at_once: bool) -> Result<()> {
-        let is_due = self.next > self.written || self.wrote_at.elapsed() >= EVERY;
+        let is_due = self.next > self.written || self.is_other || self.wrote_at.elapsed() >= EVERY;
         let now = Instant::now();
         let rests = now < self.rests_until || !is_due;
         if self.writing.is_some() || !self.is_new || self.broken.is_some() || (rests && !at_once) {
@@ -268,7 +288,7 @@ impl Timed {
         }
         let state = self.state(selection)?;
         let bytes = tokio::task::block_in_place(|| state.to_bytes()).map_err(unreadable).map(Bytes::from)?;
-        (self.epoch, self.is_new) = (self.epoch + 1, false);
+        (self.epoch, self.is_new, self.is_other) = (self.epoch + 1, false, false);
         let (states, epoch, abort, failed) =
             (Arc::clone(&self.states), self.epoch, runner.abort.clone(), runner.failed.clone());
         let work = task::spawn("stream-query-state", async move {
@@ -350,23 +370,24 @@ impl Timed {
     }
 
     /// Until when all results are shown, if that is known.
-    fn clock(&self) -> Option<Micros> {
+    fn clock(&self, selection: &Selection) -> Option<Micros> {
+        let slack = selection.query().memory().map_or(0, Memory::slack);
         let clock = match (self.shown >= self.next, self.shown >= self.written) {
             (true, _) => Some(self.stream.clock),
             (false, true) => Some(self.clock),
             (false, false) => None,
         };
-        clock.filter(|clock| *clock > Micros::MIN)
+        clock.filter(|clock| *clock > Micros::MIN).map(|clock| clock - slack)
     }
 
     /// How it gets on.
-    pub fn status(&self) -> TimedStatus {
+    pub fn status(&self, selection: &Selection) -> TimedStatus {
         TimedStatus {
             kept: (self.kept.rows(), self.kept.bytes()),
             late: self.stream.late(),
             waiting: self.stream.order.waiting(),
-            next: self.shown,
-            clock: self.clock(),
+            shown: self.shown,
+            clock: self.clock(selection),
         }
     }
 }
@@ -380,8 +401,8 @@ pub struct TimedStatus {
     pub late: u64,
     /// Rows that wait until nothing older can come.
     pub waiting: usize,
-    /// The number of the next result.
-    pub next: i64,
+    /// Results before this number are shown.
+    pub shown: i64,
     /// All that happened until then are shown, if that is known.
     pub clock: Option<Micros>,
 }

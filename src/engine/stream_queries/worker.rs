@@ -142,10 +142,11 @@ impl Worker {
             if stop.is_cancelled() {
                 break;
             }
+            let takes_more = !self.is_full();
             let changed = async {
                 match (&mut self.stream, &mut self.timed) {
                     _ if self.trouble.is_some() => std::future::pending().await,
-                    (Some(stream), Some(timed)) if stream.is_timed() => timed.changed().await,
+                    (Some(stream), Some(timed)) if stream.is_timed() => timed.changed(takes_more).await,
                     (Some(stream), _) => drop(stream.changes.changed().await),
                     (None, _) => std::future::pending().await,
                 }
@@ -225,6 +226,8 @@ impl Worker {
                     status.error = None;
                 });
                 (self.stream, self.trouble) = (Some(stream), None);
+                // Whoever reads the table knows by now what it is made of.
+                self.show();
             }
             Err(Stop::Commit(error)) => return Err(error),
             Err(Stop::Not(error)) => {
@@ -283,7 +286,6 @@ impl Worker {
         if let Some(target) = self.target.as_ref().filter(|_| self.query.keeps) {
             target.live.evolve(version.arrow_schema(), version.number);
         }
-        self.show();
         let same = self.stream.as_ref().filter(|stream| Arc::ptr_eq(&stream.live, &live));
         let last = same.map(|stream| Weak::clone(&stream.last)).unwrap_or_default();
         let (changes, columns) = (live.subscribe(), Columns::of(&live.pin().schema));
@@ -299,6 +301,10 @@ impl Worker {
         &mut self,
         Stream { name, live, selection, .. }: &Stream,
     ) -> std::result::Result<(), Stop> {
+        if let Some(timed) = self.timed.as_mut().filter(|timed| timed.is_broken()) {
+            timed.until_written().await;
+            self.timed = None;
+        }
         if let Some(timed) = &mut self.timed {
             let next = ends(&self.runner.catalog).remove(name).unwrap_or_default();
             let lateness = self.runner.catalog.allowed_lateness(name);
@@ -309,7 +315,10 @@ impl Worker {
         let began = Place { next, ..Place::default() };
         let seen = self.target.as_ref().and_then(|target| target.seen.get(&lane(&self.query)).copied()).unwrap_or(0);
         let timed = Timed::begin(&self.query, selection, live, began, seen, &self.runner).await?;
-        self.timed = Some(timed.ok_or(CommitError::Stopped)?);
+        let timed = timed.ok_or(CommitError::Stopped)?;
+        let status_of = timed.status(selection);
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| status.timed = Some(status_of));
+        self.timed = Some(timed);
         Ok(())
     }
 
@@ -387,9 +396,15 @@ impl Worker {
 
     /// Whether the rows that wait for a commit are enough, or a commit takes too long.
     fn is_full(&self) -> bool {
-        let bytes = self.target.as_ref().map_or(0, |target| target.live.pin().uncommitted_bytes());
+        let shown = self.target.as_ref().map_or(0, |target| target.live.pin().uncommitted_bytes());
+        let bytes = shown.max(self.timed.as_ref().map_or(0, Timed::bytes));
+        bytes >= self.window_bytes() || self.is_long_commit()
+    }
+
+    /// Whether a commit takes so long that a restart would not read back all that is sent meanwhile.
+    fn is_long_commit(&self) -> bool {
         let is_long = |flushing: &Flushing| Utc::now() - flushing.since > LONG_COMMIT;
-        bytes >= self.window_bytes() || (!self.topics.is_empty() && self.flushing.as_ref().is_some_and(is_long))
+        !self.topics.is_empty() && self.flushing.as_ref().is_some_and(is_long)
     }
 
     fn window_bytes(&self) -> usize {
@@ -433,17 +448,21 @@ impl Worker {
     /// Takes what has come, of a query that keeps rows or windows, and shows the results that are written down.
     async fn take_in_order(&mut self, stop: &Shutdown) -> Result<()> {
         self.open_topics().await?;
-        let is_full = self.is_full() || self.timed.as_ref().is_some_and(|timed| timed.bytes() >= self.window_bytes());
+        let is_full = self.is_full();
         let (Some(timed), Some(stream)) = (&mut self.timed, &self.stream) else { return Ok(()) };
+        let (mut stepped, began) = (Ok(0), Instant::now());
         if !is_full {
-            let began = Instant::now();
-            let looked_at = timed.step(&self.query, &stream.selection, &self.runner, &mut self.counters).await?;
-            self.runner.catalog.stream_queries.update(&self.query.name, |status| {
-                status.load.add(looked_at, began.elapsed());
-            });
+            stepped = timed.step(&self.query, &stream.selection, &self.runner, &mut self.counters).await;
         }
         timed.write(&stream.selection, &self.runner, false)?;
-        self.show_results(stop).await
+        if !self.is_long_commit() {
+            self.show_results(stop).await?;
+        }
+        let looked_at = stepped?;
+        self.runner.catalog.stream_queries.update(&self.query.name, |status| {
+            status.load.add(looked_at, began.elapsed());
+        });
+        Ok(())
     }
 
     /// Sends and shows the results that are written down.
@@ -459,8 +478,8 @@ impl Worker {
             self.show_rows(Piece { lane, start, end, rows: Some(rows), received_at })?;
             self.timed.iter_mut().for_each(|timed| timed.show(end));
         }
-        let Some(timed) = &self.timed else { return Ok(()) };
-        let (counters, status_of) = (self.counters.clone(), timed.status());
+        let (Some(timed), Some(stream)) = (&self.timed, &self.stream) else { return Ok(()) };
+        let (counters, status_of) = (self.counters.clone(), timed.status(&stream.selection));
         self.runner.catalog.stream_queries.update(&self.query.name, |status| {
             (status.counters, status.timed) = (counters, Some(status_of));
         });

@@ -163,7 +163,10 @@ async fn said(
     clock: Option<Micros>,
 ) -> Result<Option<RecordBatch>> {
     let (query, time) = (plan.query(), time_of(&newest.schema()));
-    let Some(memory) = query.memory() else { return Ok(None) };
+    // What is made of several keys cannot be said of one.
+    let Some(memory) = query.memory().filter(|memory| memory.gives_rows() || memory.groups().is_some()) else {
+        return Ok(None);
+    };
     let newest = Batch::of_records(newest.clone(), time).map_err(broken)?.times[0];
     // A window may have been over before the one in which the newest row is.
     let from = newest.saturating_sub(memory.span().unwrap_or(FAR).saturating_mul(2));

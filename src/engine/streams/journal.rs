@@ -255,7 +255,7 @@ impl Journal {
                 };
                 match log.append(last, rows, &abort).await {
                     Ok(true) => {}
-                    Ok(false) => return drop(failed.send(rival()).await),
+                    Ok(false) => return drop(failed.send(rival(ALERTS)).await),
                     Err(CommitError::Stopped) => return,
                     Err(error) => return drop(failed.send(error.into()).await),
                 }
@@ -288,7 +288,7 @@ pub async fn until_written<F: Future<Output = std::result::Result<bool, object_s
         match write().await {
             Ok(true) => return true,
             Ok(false) => {
-                let _ = failed.send(rival()).await;
+                let _ = failed.send(rival(what)).await;
                 return false;
             }
             Err(error) => warn!(what, error = crate::lake::reason(&error), "not written down, trying again"),
@@ -299,8 +299,8 @@ pub async fn until_written<F: Future<Output = std::result::Result<bool, object_s
     }
 }
 
-fn rival() -> Error {
-    Error::new(Kind::Refused, "another process writes this lake's alerts")
+fn rival(what: &str) -> Error {
+    Error::new(Kind::Refused, format!("another process has written to this lake: {what}"))
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -18,7 +18,7 @@ use super::heard::Named;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes::{after, behind, between, end, has_seen, see};
 use crate::engine::latest::{Followed, Kept, Seen};
-use crate::engine::rows::{Columns, broken, read, time};
+use crate::engine::rows::{Columns, broken, first_offset, read, time};
 use crate::error::{Error, Result};
 use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
@@ -29,11 +29,16 @@ use crate::stream::{Batch, Begin, Cause, Clock, Lane, Micros};
 /// When brokers are back, whoever could not send meanwhile gets so long before silence counts again.
 const GRACE: Micros = 10_000_000;
 
+/// What is not hot any more is read in steps of so many offsets of each lane.
+const STEP: i64 = 50_000;
+
 /// One stream.
 pub struct Source {
     tables: Vec<Table>,
     rows: NewRows,
     clock: Clock<TopicPartition>,
+    /// More is committed than was read.
+    is_behind: bool,
     /// Rows that are late are left out.
     leaves_out: bool,
     late: u64,
@@ -117,7 +122,15 @@ impl Table {
 
 impl Source {
     fn new(tables: Vec<Table>, rows: NewRows) -> Self {
-        Self { tables, rows, clock: Clock::new(0), leaves_out: false, late: 0, silent_from: Micros::MIN }
+        Self {
+            tables,
+            rows,
+            clock: Clock::new(0),
+            is_behind: false,
+            leaves_out: false,
+            late: 0,
+            silent_from: Micros::MIN,
+        }
     }
 
     /// A table that keeps every record: those that come from now on, or at `place`; without those that are later than
@@ -165,8 +178,7 @@ impl Source {
     /// Up to where a table that keeps every record was read, less what begins at `waiting`; nothing before the first
     /// time, or if it is another table.
     pub fn place(&self, waiting: impl Iterator<Item = Begin>) -> Option<Place> {
-        let (NewRows::OfRecords, Some(table)) = (&self.rows, self.tables.first()) else { return None };
-        let mut place = Place { next: table.seen.clone()?, lanes: self.clock.lanes().clone() };
+        let mut place = Place { next: self.seen()?.clone(), lanes: self.clock.lanes().clone() };
         for Begin { first, lane: at } in waiting {
             let is_lane = |lane: &TopicPartition| *lane.topic == *first.topic && lane.partition == first.partition;
             let lanes = place.next.iter_mut().filter(|(lane, _)| is_lane(lane));
@@ -181,6 +193,14 @@ impl Source {
             }
         }
         Some(place)
+    }
+
+    /// Up to where a table that keeps every record was read; nothing before the first time, or if it is another table.
+    pub fn seen(&self) -> Option<&Positions> {
+        match (&self.rows, self.tables.first()) {
+            (NewRows::OfRecords, Some(table)) => table.seen.as_ref(),
+            _ => None,
+        }
     }
 
     /// Rows that were left out because they were late.
@@ -201,6 +221,9 @@ impl Source {
         let waits: Vec<_> = self.tables.iter_mut().map(|table| Box::pin(table.changed())).collect();
         if waits.is_empty() {
             return std::future::pending().await;
+        }
+        if self.is_behind {
+            return;
         }
         select_all(waits).await;
     }
@@ -279,36 +302,50 @@ impl Source {
 
     async fn take_records(&mut self, service: &Service) -> Result<Taken> {
         let mut taken = Taken::default();
+        self.is_behind = false;
         for table in &mut self.tables {
             let view = table.live.pin();
-            let Some(seen) = &mut table.seen else {
+            let Some(seen) = &table.seen else {
                 table.seen = Some(end(&view));
                 continue;
             };
-            let mut rows = Vec::new();
-            let behind = behind(seen, &view);
-            if !behind.is_empty() {
-                rows = read(service, &table.name, &between(&behind, seen, &view.positions)).await?;
-                view.positions.iter().for_each(|(lane, end)| see(seen, lane, *end));
+            // Until all of it is read nothing is seen.
+            let (mut rows, mut seen) = (Vec::new(), seen.clone());
+            let left = behind(&seen, &view);
+            if !left.is_empty() {
+                let mut until = Positions::new();
+                for lane in &left {
+                    until.insert(lane.clone(), step(service, &table.name, lane, &seen, &view).await?);
+                }
+                rows = read(service, &table.name, &between(&left, &seen, &until)).await?;
+                until.iter().for_each(|(lane, end)| see(&mut seen, lane, *end));
             }
-            for hot in after(&view, &table.last) {
-                let seen = table.seen.get_or_insert_default();
-                if !has_seen(seen, &hot.lane, hot.end) {
-                    see(seen, &hot.lane, hot.end);
+            // What is hot comes behind what is committed.
+            let is_behind = !behind(&seen, &view).is_empty();
+            self.is_behind |= is_behind;
+            for hot in after(&view, &table.last).iter().filter(|_| !is_behind) {
+                if !has_seen(&seen, &hot.lane, hot.end) {
+                    see(&mut seen, &hot.lane, hot.end);
                     taken.received_at = taken.received_at.or(Some(hot.received_at));
                     if hot.rows.num_rows() > 0 {
                         rows.push(table.rows(hot, &view)?);
                     }
                 }
             }
-            table.last = view.hot.last().map_or_else(Weak::new, Arc::downgrade);
             rows.retain(|rows| rows.num_rows() > 0);
+            let mut new = None;
             if !rows.is_empty() {
                 // Together: what a rule costs is mostly per batch.
                 let shown = Arc::clone(&table.columns(&view).shown);
                 let rows = rows.iter().map(|rows| conform(rows, &shown)).collect::<std::result::Result<Vec<_>, _>>();
                 let rows = rows.and_then(|rows| concat_batches(&shown, &rows)).map_err(broken)?;
-                let mut batch = Batch::of_records(rows, time(&view)).map_err(broken)?;
+                new = Some(Batch::of_records(rows, time(&view)).map_err(broken)?);
+            }
+            table.seen = Some(seen);
+            if !is_behind {
+                table.last = view.hot.last().map_or_else(Weak::new, Arc::downgrade);
+            }
+            if let Some(mut batch) = new {
                 let in_time = note(&mut self.clock, &view, &mut batch);
                 if self.leaves_out {
                     self.late += (batch.len() - in_time.len()) as u64;
@@ -377,6 +414,13 @@ impl Source {
     }
 }
 
+/// Up to where the committed rows of a lane are read next: not all at once, they may be many.
+async fn step(service: &Service, table: &str, lane: &TopicPartition, seen: &Positions, view: &View) -> Result<i64> {
+    let committed = view.positions.get(lane).copied().unwrap_or_default();
+    let first = first_offset(service, table, &between(std::slice::from_ref(lane), seen, &view.positions)).await?;
+    Ok(first.map_or(committed, |first| committed.min(first.saturating_add(STEP))))
+}
+
 fn now() -> Micros {
     chrono::Utc::now().timestamp_micros()
 }
@@ -388,5 +432,5 @@ fn note(clock: &mut Clock<TopicPartition>, view: &View, batch: &mut Batch) -> Ve
         let lanes = view.positions.keys().chain(view.hot.iter().map(|hot| &hot.lane));
         lanes.filter(is_lane).max_by_key(|lane| lane.incarnation).cloned()
     };
-    batch.in_time(clock, lane)
+    batch.in_time(clock, lane, now())
 }

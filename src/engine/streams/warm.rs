@@ -23,7 +23,7 @@ pub const FAR: Micros = 3_600_000_000;
 /// A query that learns what it needs from history.
 pub struct Warming {
     /// What it will keep.
-    learned: oneshot::Receiver<Kept>,
+    learned: oneshot::Receiver<Option<Kept>>,
     /// See [`Memory::fingerprint`].
     fingerprint: String,
     /// What has come meanwhile.
@@ -34,7 +34,9 @@ impl Warming {
     /// Reads what happened of `stream` before what it will hand out next. Nothing while it is not known where that is.
     pub fn start(name: &str, query: Arc<Continuous>, stream: &Stream, service: &Service) -> Option<Self> {
         let memory = query.memory()?;
-        let (time, passed, before) = (stream.source.time()?, stream.order.passed(), stream.place()?.next);
+        let (time, passed) = (stream.source.time()?, stream.order.passed());
+        // What waits did not happen before `passed`; of what comes it is the first where nothing was handed out yet.
+        let before = if passed.is_some() { stream.source.seen()?.clone() } else { stream.place()?.next };
         let newest = passed.unwrap_or(stream.clock).max(0);
         let from = newest.saturating_sub(memory.span().unwrap_or(FAR));
         let condition = condition(time, from, passed, &before);
@@ -64,28 +66,29 @@ impl Warming {
                 }
                 Ok::<(), Error>(())
             };
-            if let Err(error) = read.await {
-                warn!(query = name, error = %error, "history not read, the query begins with nothing");
-                kept = Kept::default();
+            let outcome = read.await;
+            if let Err(error) = &outcome {
+                warn!(query = name, error = %error, "history not read");
             }
-            let _ = tell.send(kept);
+            let _ = tell.send(outcome.ok().map(|()| kept));
         });
         Some(Self { learned, fingerprint, waiting: Vec::new() })
     }
 
-    /// What was learned, once it is.
-    pub async fn kept(self) -> Kept {
-        self.learned.await.unwrap_or_default()
+    /// What was learned, if it is by now; nothing in it if history could not be read.
+    pub fn kept(&mut self) -> Option<Option<Kept>> {
+        match self.learned.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            learned => Some(learned.ok().flatten()),
+        }
     }
 
-    /// What was learned, if it is by now, and what has come meanwhile; of no use if a rule is planned otherwise by then.
+    /// The same, and what has come meanwhile, of a rule, which begins with nothing if it must; of no use if it is
+    /// planned otherwise by then.
     pub fn learned(&mut self, memory: Option<&Memory>) -> Option<(Option<Kept>, Vec<Batch>)> {
-        let kept = match self.learned.try_recv() {
-            Err(oneshot::error::TryRecvError::Empty) => return None,
-            Ok(kept) => Some(kept).filter(|_| memory.is_some_and(|memory| memory.fingerprint() == self.fingerprint)),
-            Err(oneshot::error::TryRecvError::Closed) => None,
-        };
-        Some((kept, std::mem::take(&mut self.waiting)))
+        let kept = self.kept()?.unwrap_or_default();
+        let is_same = memory.is_some_and(|memory| memory.fingerprint() == self.fingerprint);
+        Some((is_same.then_some(kept), std::mem::take(&mut self.waiting)))
     }
 }
 

@@ -278,33 +278,47 @@ impl Memory {
         Ok(Some(said))
     }
 
-    /// Time has passed: gives the windows that are over, in their order, and drops what nobody can need any more.
+    /// How long after its end a window may be looked at, in microseconds.
+    pub fn slack(&self) -> i64 {
+        self.windowed().map_or(0, Windowed::slack)
+    }
+
+    /// Whether rows that it cannot take have changed nothing.
+    pub fn is_atomic(&self) -> bool {
+        self.stages.len() == 1
+    }
+
+    /// The same as [`Self::close`], if all of it can be said.
     pub fn pass(&self, clock: i64, kept: &mut Kept) -> Result<Vec<Said>> {
+        self.close(clock, kept).into_iter().collect()
+    }
+
+    /// Time has passed: gives the windows that are over, in their order, or why nothing can be said of one, and drops
+    /// what nobody can need any more.
+    pub fn close(&self, clock: i64, kept: &mut Kept) -> Vec<Result<Said>> {
         let is_due = kept.passed.is_none_or(|passed| clock >= passed.saturating_add(SWEEP));
         if is_due {
             kept.passed = Some(clock);
         }
         let all = self.kept(kept);
-        let mut passed = || {
-            let mut said = Vec::new();
-            for at in 0..self.stages.len() {
-                match (&self.stages[at].keeps, &mut all[at]) {
-                    // Behind windows its time is that of their starts.
-                    (Keeps::LookBack(look_back), KeptBy::Tail(tail)) if is_due && self.gives_rows() => {
-                        look_back.pass(clock, tail);
-                    }
-                    (Keeps::Windowed(windowed), KeptBy::Panes(panes)) => {
-                        for Closed { rows, ends } in windowed.pass(clock, panes)? {
-                            let closed = Said { rows, times: ends, which: None };
-                            said.extend(self.go_on(at + 1, closed, all)?);
-                        }
-                    }
-                    _ => {}
+        let mut said = Vec::new();
+        for at in 0..self.stages.len() {
+            match (&self.stages[at].keeps, &mut all[at]) {
+                // Behind windows its time is that of their starts.
+                (Keeps::LookBack(look_back), KeptBy::Tail(tail)) if is_due && self.gives_rows() => {
+                    look_back.pass(clock, tail);
                 }
+                (Keeps::Windowed(windowed), KeptBy::Panes(panes)) => {
+                    for closed in windowed.pass(clock, panes) {
+                        let closed = closed.map(|Closed { rows, ends }| Said { rows, times: ends, which: None });
+                        let closed = closed.and_then(|closed| self.go_on(at + 1, closed, all));
+                        said.extend(closed.map_err(unplanned).transpose());
+                    }
+                }
+                _ => {}
             }
-            Ok(said)
-        };
-        passed().map_err(unplanned)
+        }
+        said
     }
 
     /// What is kept, as rows, stage by stage.

@@ -267,29 +267,28 @@ impl Windowed {
     fn take_sessions(&self, rows: &RecordBatch, gap: i64, panes: &mut Panes) -> DfResult<()> {
         let (times, keys) = (self.times(rows)?, self.keys.of_rows(rows)?);
         let sessions = &mut panes.sessions;
+        // What becomes of the keys, if the rows can be taken.
+        let (mut touched, mut ended) = (HashMap::<Key, (i64, i64)>::new(), Vec::new());
         let mut starts = Vec::with_capacity(keys.len());
         for (at, key) in times.values().iter().zip(keys) {
-            let start = match sessions.open.get_mut(&key) {
-                Some((start, last)) if *at < last.saturating_add(gap) => {
-                    *last = *at.max(last);
-                    *start
+            let before = touched.get(&key).or_else(|| sessions.open.get(&key)).copied();
+            let now = match before {
+                Some((start, last)) if *at < last.saturating_add(gap) => (start, last.max(*at)),
+                Some((start, last)) => {
+                    ended.push(((key.clone(), start), last.saturating_add(gap)));
+                    (*at, *at)
                 }
-                Some(open) => {
-                    let (start, last) = std::mem::replace(open, (*at, *at));
-                    sessions.ended.insert((key, start), last.saturating_add(gap));
-                    *at
-                }
-                None => {
-                    sessions.open.insert(key, (*at, *at));
-                    *at
-                }
+                None => (*at, *at),
             };
-            starts.push(start);
+            starts.push(now.0);
+            touched.insert(key, now);
         }
         let starts = TimestampMicrosecondArray::from(starts).with_data_type(ColumnType::Timestamp.arrow_type());
         let columns = rows.columns().iter().cloned().chain([Arc::new(starts) as ArrayRef]).collect();
         let rows = RecordBatch::try_new(Arc::clone(&self.reads), columns)?;
         let partial = self.aggregate(AggregateMode::Partial, rows)?;
+        sessions.open.extend(touched);
+        sessions.ended.extend(ended);
         self.add(&mut sessions.parts, partial)
     }
 
@@ -304,27 +303,36 @@ impl Windowed {
         Ok(())
     }
 
+    /// How long after its end a window may be looked at.
+    pub fn slack(&self) -> i64 {
+        match self.cut {
+            Cut::Size(_) => 0,
+            Cut::Gap(gap) => LOOK.min(gap / LOOKS),
+        }
+    }
+
     /// What the windows say that have ended until `clock`, in their order.
-    pub fn pass(&self, clock: i64, panes: &mut Panes) -> DfResult<Vec<Closed>> {
+    pub fn pass(&self, clock: i64, panes: &mut Panes) -> Vec<DfResult<Closed>> {
         let mut closed = Vec::new();
         match self.cut {
             Cut::Size(_) => {
                 while let Some(window) = panes.of.first_entry().filter(|window| *window.key() <= clock) {
                     let (end, parts) = window.remove_entry();
-                    let rows = self.aggregate(AggregateMode::Final, parts.together(&self.partial)?)?;
-                    closed.push(Closed { ends: vec![end; rows.num_rows()], rows });
+                    let all = parts.together(&self.partial);
+                    let rows = all.and_then(|all| self.aggregate(AggregateMode::Final, all));
+                    closed.push(rows.map(|rows| Closed { ends: vec![end; rows.num_rows()], rows }));
                 }
             }
             Cut::Gap(gap) => {
-                let is_soon = |looked: i64| clock < looked.saturating_add(LOOK.min(gap / LOOKS));
+                let is_soon = |looked: i64| clock < looked.saturating_add(self.slack());
                 if !panes.sessions.looked.is_some_and(is_soon) {
                     panes.sessions.looked = Some(clock);
-                    closed.extend(self.pass_sessions(clock, gap, &mut panes.sessions)?);
+                    closed.extend(self.pass_sessions(clock, gap, &mut panes.sessions).transpose());
                 }
             }
         }
         panes.passed = panes.passed.max(Some(clock));
-        Ok(closed)
+        closed
     }
 
     fn pass_sessions(&self, clock: i64, gap: i64, sessions: &mut Sessions) -> DfResult<Option<Closed>> {

@@ -1,5 +1,7 @@
 //! Windows say the same of a stream, however it is cut into batches, as of all its rows at once.
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
 use super::look_back::{MINUTE, START, given, signals, times};
@@ -187,6 +189,28 @@ fn any_number_of_windows_is_looked_at_without_a_pause() {
     });
     let windows = told.recv_timeout(std::time::Duration::from_secs(300)).expect("it goes on");
     assert_eq!(windows, 2 * ((MINUTES as usize - 1) / 5));
+}
+
+/// Whoever takes the others again afterwards takes none of them twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_which_one_cannot_be_taken_change_nothing() {
+    let all = signals(&[(0, 1, Some(8), Some(2)), (1, 1, Some(8), Some(0)), (10, 1, Some(9), Some(3))]);
+    let session = service(&fixture(&all)).session();
+    for window in ["tumble(event_time, INTERVAL '5 minutes')", "session(event_time, INTERVAL '5 minutes')"] {
+        let sql = format!("SELECT car, {window} AS w, sum(a / b) AS s FROM signals GROUP BY car, {window}");
+        let plan = session.continuous(&sql, None).await.unwrap();
+        let (memory, mut kept) = (plan.memory().unwrap(), Kept::default());
+        let mut take = |first: usize, count: usize| {
+            let rows = all.slice(first, count);
+            let entered = plan.enter(&rows, &Shared::default()).unwrap();
+            memory.take(&entered.rows, &times(&rows), &mut kept)
+        };
+        assert!(take(0, 3).is_err() && take(0, 1).is_ok() && take(1, 1).is_err() && take(2, 1).is_ok(), "{sql}");
+        let said = memory.pass(START + 1_000 * MINUTE, &mut kept).unwrap();
+        let said: Vec<i64> =
+            said.iter().flat_map(|said| said.rows.column(2).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(said, [4, 3], "{sql}");
+    }
 }
 
 /// A rule that begins while a window is open must not tell of a part of it, and a late row opens no window again.
