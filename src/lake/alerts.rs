@@ -164,7 +164,12 @@ mod tests {
         assert_eq!(found.state, Some((4, bytes("state 4"))));
         assert_eq!(found.journal, [bytes("from 9"), bytes("from 10")]);
         assert_eq!(states::numbers(&store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
+        let (late, _) = AlertFiles::open(&store).await.unwrap();
+        for epoch in 5..8 {
+            assert!(files.write_state(epoch, bytes(&format!("state {epoch}"))).await.unwrap());
+        }
         files.tidy(1_000).await.unwrap();
+        assert!(!late.write_state(5, bytes("mine")).await.unwrap(), "its place is free again, but not its time");
         assert_eq!(
             states::numbers(&store, JOURNAL).await.unwrap(),
             BTreeSet::from([10]),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -11,6 +12,8 @@ use parking_lot::Mutex;
 
 /// Objects that are kept: the newest, and the one before it.
 const KEPT: usize = 2;
+/// Whoever has not written for so long may have been replaced meanwhile.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// `<folder>/<epoch>.json`. What they hold is the business of whoever writes them.
 pub struct States {
@@ -18,6 +21,7 @@ pub struct States {
     folder: String,
     /// Those that are there, or may be.
     epochs: Mutex<BTreeSet<u64>>,
+    wrote_at: Mutex<Option<Instant>>,
 }
 
 impl States {
@@ -28,14 +32,19 @@ impl States {
             Some(epoch) => Some((*epoch, store.get(&path(folder, *epoch)).await?.bytes().await?)),
             None => None,
         };
-        let states = Self { store: Arc::clone(store), folder: folder.to_owned(), epochs: Mutex::new(epochs) };
-        Ok((states, newest))
+        let (store, folder) = (Arc::clone(store), folder.to_owned());
+        Ok((Self { store, folder, epochs: Mutex::new(epochs), wrote_at: Mutex::default() }, newest))
     }
 
-    /// Writes the one of `epoch`. False if somebody else has written it.
+    /// Writes the one of `epoch`. False if somebody else has written it, or a later one.
     pub async fn write(&self, epoch: u64, bytes: Bytes) -> Result<bool, StoreError> {
+        let was_quiet = self.wrote_at.lock().is_none_or(|at| at.elapsed() > QUIET);
         self.epochs.lock().insert(epoch);
-        create(&self.store, &path(&self.folder, epoch), bytes).await
+        let is_written = create(&self.store, &path(&self.folder, epoch), bytes).await?;
+        // Another one may have deleted what it wrote at this place.
+        let is_newest = !was_quiet || numbers(&self.store, &self.folder).await?.last() <= Some(&epoch);
+        *self.wrote_at.lock() = Some(Instant::now());
+        Ok(is_written && is_newest)
     }
 
     /// Deletes all but the newest ones.

@@ -439,18 +439,7 @@ async fn across_kills_each_transition_is_told_once_and_no_episode_has_two_ids() 
         ("after_commit", 2),
     ];
     for (point, nth) in points {
-        let millpond = Millpond::start(&project.clone().failpoint(point, nth));
-        let driving = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(700));
-            loop {
-                ticks.tick().await;
-                drivers.drive();
-            }
-        };
-        tokio::select! {
-            () = driving => {}
-            (code, log) = millpond.ended(LATER) => assert_eq!(code, None, "{point}: {log}"),
-        }
+        Millpond::until_killed(&project, (point, nth), Duration::from_millis(700), || drivers.drive()).await;
     }
     let millpond = Millpond::serve(&project).await;
     drivers.drive();

@@ -13,7 +13,6 @@ use crate::rig::python::Output;
 use crate::rig::{Lake, Millpond, Project, Sender, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(90);
 
 pub(crate) const HEAD: &str = "--! kind = \"alert\"\n--! key = \"car\"\n--! to = \"outlier\"\n";
 /// Each with the SQL that says, in the order of time, of which key what holds.
@@ -106,18 +105,7 @@ async fn across_kills_windows_and_look_back_tell_what_sql_says_of_the_same_rows(
     }
     let cars = Cars { fleet: &fleet, sender: fleet.kafka.sender(), said: std::cell::Cell::new(0) };
     for (point, nth) in [("alerts_before_state", 2), ("alerts_after_state", 2), ("alerts_after_journal", 5)] {
-        let millpond = Millpond::start(&project.clone().failpoint(point, nth));
-        let speaking = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(150));
-            loop {
-                ticks.tick().await;
-                cars.speak();
-            }
-        };
-        tokio::select! {
-            () = speaking => {}
-            (code, log) = millpond.ended(LATER) => assert_eq!(code, None, "{point}: {log}"),
-        }
+        Millpond::until_killed(&project, (point, nth), Duration::from_millis(150), || cars.speak()).await;
     }
     let millpond = Millpond::serve(&project).await;
     let classes = "SELECT query_name, class FROM system.queries ORDER BY query_name";

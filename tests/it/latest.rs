@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::rig::{Kafka, Lake, Millpond, Project, python, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
-const DEATH: Duration = Duration::from_secs(90);
 
 const CARS: &str = "kind = \"mirror\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\n";
 const STATE: &str = r#"
@@ -96,21 +95,13 @@ async fn a_kill_at_every_step_of_a_flush_loses_nothing_and_outsiders_see_plain_r
     const CARS: usize = 5;
     let mut round = 0;
     let points = ["latest_before_stage", "latest_after_stage", "latest_after_manifest", "latest_after_commit"];
-    for (point, nth) in points.iter().flat_map(|point| [(point, 1), (point, 4)]) {
+    for (point, nth) in points.iter().flat_map(|point| [(*point, 1), (*point, 4)]) {
         // Three tables are flushed at once: the first hit may be of any.
-        let millpond = Millpond::start(&project.clone().failpoint(point, nth));
-        let sending = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(300));
-            loop {
-                ticks.tick().await;
-                (0..CARS).for_each(|car| send(kafka, &cars, &signals, car, round));
-                round += 2;
-            }
+        let more = || {
+            (0..CARS).for_each(|car| send(kafka, &cars, &signals, car, round));
+            round += 2;
         };
-        tokio::select! {
-            () = sending => {}
-            (code, log) = millpond.ended(DEATH) => assert_eq!(code, None, "{point}: {log}"),
-        }
+        Millpond::until_killed(&project, (point, nth), Duration::from_millis(300), more).await;
     }
     let millpond = Millpond::serve(&project).await;
     (0..CARS).for_each(|car| send(kafka, &cars, &signals, car, round));

@@ -12,7 +12,7 @@ use crate::alerts_windows::Cars;
 use crate::rig::{Millpond, python, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
-/// A process that is killed starts again, and both processors may be busy.
+/// Both processors may be busy.
 const LATER: Duration = Duration::from_secs(90);
 
 /// Each with the columns that are compared, and the SQL that gives the same rows.
@@ -94,18 +94,7 @@ async fn across_kills_each_result_is_in_the_table_once_and_in_the_topic_once() {
         ("after_commit", 11),
         ("windows_before_state", 12),
     ] {
-        let millpond = Millpond::start(&project.clone().failpoint(point, nth));
-        let speaking = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(150));
-            loop {
-                ticks.tick().await;
-                cars.speak();
-            }
-        };
-        tokio::select! {
-            () = speaking => {}
-            (code, log) = millpond.ended(LATER) => assert_eq!(code, None, "{point}: {log}"),
-        }
+        Millpond::until_killed(&project, (point, nth), Duration::from_millis(150), || cars.speak()).await;
     }
     let millpond = Millpond::serve(&project).await;
     until_all_is_said(&millpond).await;

@@ -92,6 +92,7 @@ pub async fn back_test(
         writing: None,
     };
     keeper.shape().await?;
+    catalog.stream_queries.know(&project.streams, &service, &catalog).await;
     let mut plans = Vec::new();
     for rule in &wanted.rules {
         if rule.schedule.is_some() {

@@ -123,7 +123,7 @@ impl Writer {
                 return;
             }
             pause = self.writing.interval;
-            match self.flush().await {
+            match self.flush(is_last).await {
                 Ok(bytes) => pause = pause.max(Duration::from_secs(bytes / BYTES_PER_SECOND)),
                 Err(error) if error.kind() == Kind::Refused => {
                     let _ = self.writing.failed.send(error).await;
@@ -152,8 +152,9 @@ impl Writer {
         }
     }
 
-    /// Writes what has changed since the last time, if anything has; returns how much was written, in bytes.
-    async fn flush(&mut self) -> Result<u64> {
+    /// Writes what has changed since the last time, if anything has; the last time also where it is, so that a start reads
+    /// nothing again. Returns how much was written, in bytes.
+    async fn flush(&mut self, is_last: bool) -> Result<u64> {
         let schema = self.source.rows.schema();
         let key = self.source.rows.key().len();
         // Before the first rows nobody knows what the key is.
@@ -161,7 +162,7 @@ impl Writer {
             return Ok(0);
         }
         let began = Instant::now();
-        let Some(cut) = self.cut().await? else { return Ok(0) };
+        let Some(cut) = self.cut(is_last).await? else { return Ok(0) };
         let mut manifest = StatesManifest {
             flush: 0,
             id: String::new(),
@@ -186,7 +187,7 @@ impl Writer {
     }
 
     /// Takes what has changed, with its sidecars written; `None` if nothing has.
-    async fn cut(&mut self) -> Result<Option<Cut>> {
+    async fn cut(&mut self, is_last: bool) -> Result<Option<Cut>> {
         let mut sources = Vec::new();
         let mut touched: Vec<Vec<ArrayRef>> = Vec::new();
         let (mut changed, mut bytes) = (false, 0);
@@ -206,7 +207,9 @@ impl Writer {
             let known = self.manifest.iter().flat_map(|manifest| &manifest.sources);
             let known =
                 known.into_iter().find(|source| source.table == state.source && source.state.wanted == record.wanted);
-            changed |= !slots.is_empty() || known.is_none_or(|known| known.state != record);
+            // Rows may have come between what was seen and what was taken, the last time.
+            let is_elsewhere = |known: &SourceState<StateRecord>| is_last && known.positions() != positions;
+            changed |= !slots.is_empty() || known.is_none_or(|known| known.state != record || is_elsewhere(known));
             let mut files = known.map_or_else(Vec::new, |known| known.files.clone());
             let written: u64 = files.iter().map(|file| file.rows).sum();
             let anew = self.whole || files.len() >= MOST_FILES || written + slots.len() as u64 > 2 * all as u64;

@@ -62,7 +62,34 @@ pub struct Status {
     pub timed: Option<TimedStatus>,
 }
 
+impl Status {
+    fn of(query: StreamQuery, stream: Option<String>) -> Self {
+        Self {
+            query,
+            look_ups: Vec::new(),
+            stream,
+            class: None,
+            error: None,
+            counters: Counters::default(),
+            latency: Latency::default(),
+            load: Load::default(),
+            seen: Positions::new(),
+            timed: None,
+        }
+    }
+}
+
 impl StreamQueries {
+    /// These are the stream queries where none of them runs: what each reads is what its tables are made of.
+    pub async fn know(&self, queries: &[StreamQuery], service: &Service, catalog: &EngineCatalog) {
+        for query in queries {
+            if let Ok(select) = plan(query, service, catalog).await {
+                let status = Status::of(query.clone(), Some(select.stream().to_owned()));
+                self.status.lock().insert(query.name.clone(), status);
+            }
+        }
+    }
+
     /// These are the stream queries from now on.
     pub fn take_over(&self, queries: Vec<StreamQuery>) {
         task::replace(&self.wanted, queries);
@@ -216,19 +243,7 @@ impl StreamRunner {
 
     fn begin(&self, query: StreamQuery) -> Running {
         let (sender, edits) = watch::channel(query.clone());
-        let status = Status {
-            query: query.clone(),
-            look_ups: Vec::new(),
-            stream: None,
-            class: None,
-            error: None,
-            counters: Counters::default(),
-            latency: Latency::default(),
-            load: Load::default(),
-            seen: Positions::new(),
-            timed: None,
-        };
-        self.catalog.stream_queries.status.lock().insert(query.name.clone(), status);
+        self.catalog.stream_queries.status.lock().insert(query.name.clone(), Status::of(query.clone(), None));
         let (stop, runner) = (Shutdown::new(), self.clone());
         let ended = stop.clone();
         let (worker, failed) = (Worker::new(runner, edits), self.failed.clone());

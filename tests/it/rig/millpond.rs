@@ -14,6 +14,8 @@ use super::{folder, free_port};
 
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(40);
+/// A process that is killed again and again starts again, and both processors may be busy.
+const KILLED: Duration = Duration::from_secs(90);
 
 /// Where a project's tables are.
 #[derive(Debug, Clone)]
@@ -237,6 +239,22 @@ impl Millpond {
         let command = project.command(&["serve", "--project", "."]);
         let process = Process::spawn("millpond serve", &command, &project.dir.join("serve.log"));
         Self { project: project.clone(), process }
+    }
+
+    /// Runs until the `nth` hit of a fail point ends it; meanwhile something is done every so often.
+    pub async fn until_killed(project: &Project, (point, nth): (&str, u32), every: Duration, mut does: impl FnMut()) {
+        let millpond = Self::start(&project.clone().failpoint(point, nth));
+        let doing = async {
+            let mut ticks = tokio::time::interval(every);
+            loop {
+                ticks.tick().await;
+                does();
+            }
+        };
+        tokio::select! {
+            () = doing => {}
+            (code, log) = millpond.ended(KILLED) => assert_eq!(code, None, "{point}: {log}"),
+        }
     }
 
     /// Waits until `/readyz` says yes.
