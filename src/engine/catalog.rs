@@ -136,6 +136,13 @@ impl EngineCatalog {
         self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()
     }
 
+    /// The table that people know the rows called `name` by: those of a latest table are apart from what is derived.
+    pub fn table_of(&self, name: &str) -> String {
+        let kept = self.kept.load();
+        let known = kept.iter().find(|(_, kept)| kept.rows.name() == name);
+        known.map_or(name, |(table, _)| table).to_owned()
+    }
+
     /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
     pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
         if let Some((lane, timed)) = self.upstream(table).find_map(|table| self.stream_queries.results_of(&table)) {
@@ -155,6 +162,17 @@ impl EngineCatalog {
             }
         }
         lanes
+    }
+
+    /// Whether all partitions are known that a table is fed from: each of its topics was asked for them, or is not there.
+    pub fn knows_lanes(&self, table: &str) -> bool {
+        let Some(contract) = self.contract(table) else { return true };
+        let readers = self.readers.read();
+        contract.topics.iter().all(|topic| {
+            let status = readers.get(topic).map(|(_, status)| status());
+            let reader = status.as_ref().and_then(|status| status.of(&contract.table));
+            reader.is_some_and(|reader| !reader.partitions.is_empty() || reader.state == ReaderState::WaitingForTopic)
+        })
     }
 
     /// How far behind the newest event of a table its time is.

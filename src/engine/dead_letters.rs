@@ -131,10 +131,10 @@ impl Desk {
                     ACTION => answer(&desk.run(&request(&body)?).await?),
                     streams::Request::ACTION => {
                         let request: streams::Request = request(&body)?;
-                        let streams = &desk.catalog.streams;
+                        let catalog = &desk.catalog;
                         match request.act {
-                            Act::Explain => answer(&streams::explain(streams, &desk.service, &request).await?),
-                            Act::Silence { seconds } => answer(&streams::silence(streams, &request, seconds)?),
+                            Act::Explain => answer(&streams::explain(catalog, &desk.service, &request).await?),
+                            Act::Silence { seconds } => answer(&streams::silence(&catalog.streams, &request, seconds)?),
                         }
                     }
                     latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp::gt_eq;
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use futures::TryStreamExt;
@@ -36,6 +38,13 @@ impl Columns {
             self.logical.iter().map(|column| column.of_batch(&hot.rows)).collect::<std::result::Result<_, _>>();
         arrays.and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.shown), arrays)).map_err(broken)
     }
+}
+
+/// Those of rows that people see whose offset is `first` or a later one.
+pub fn from(rows: &RecordBatch, first: i64) -> Result<RecordBatch> {
+    let Some(offsets) = rows.column_by_name(fixed::OFFSET) else { return Ok(rows.clone()) };
+    let is_new = gt_eq(offsets, &Int64Array::new_scalar(first)).map_err(broken)?;
+    filter_record_batch(rows, &is_new).map_err(broken)
 }
 
 /// Rows of a table of which `condition` is true, in the order of their records.

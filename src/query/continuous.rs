@@ -22,7 +22,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{and_kleene, cast, concat, concat_batches, filter, filter_record_batch, is_null, or_kleene};
+use arrow::compute::{
+    and_kleene, cast, concat, concat_batches, filter, filter_record_batch, is_null, or_kleene, take, take_record_batch,
+};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, exec_err};
@@ -237,7 +239,7 @@ impl Chain {
     fn found(&self, batch: &RecordBatch, shared: &Shared) -> DfResult<Found> {
         let (rows, asked) = shared.rows(batch, &self.columns)?;
         let now = run(&self.steps, Now::of(rows), self.has_more, &self.schema, Some(&asked))?;
-        let Now { rows, origins, holds } = now;
+        let Now { rows, origins, holds } = now.in_order()?;
         let own = rows.num_columns() - usize::from(self.has_more);
         let more = rows.columns().get(own).map(as_boolean).transpose()?;
         let rows = rows.project(&(0..own).collect::<Vec<_>>())?;
@@ -362,6 +364,23 @@ impl Now {
             rows: concat_batches(schema, &rows)?,
             origins: concat(&origins)?.as_primitive().clone(),
             holds: concat(&holds)?.as_boolean().clone(),
+        })
+    }
+
+    /// In the order of the rows that they are made of: those for which nothing was found, and those of another chain, come
+    /// last otherwise.
+    fn in_order(self) -> DfResult<Self> {
+        let origins = self.origins.values();
+        if origins.is_sorted() {
+            return Ok(self);
+        }
+        let mut order: Vec<u32> = (0..origins.len() as u32).collect();
+        order.sort_by_key(|row| origins[*row as usize]);
+        let order = UInt32Array::from(order);
+        Ok(Self {
+            rows: take_record_batch(&self.rows, &order)?,
+            origins: take(&self.origins, &order, None)?.as_primitive().clone(),
+            holds: take(&self.holds, &order, None)?.as_boolean().clone(),
         })
     }
 

@@ -101,6 +101,13 @@ impl<L: Ord + Clone> Clock<L> {
         self.now
     }
 
+    /// Whether time may not be able to go on without this lane: nothing is known of it, or it is not further ahead than
+    /// others may be behind.
+    pub fn waits_for(&self, lane: &L) -> bool {
+        let reach = self.now.saturating_add(1).saturating_add(self.lateness).saturating_add(BEHIND);
+        self.lanes.get(lane).is_none_or(|lane| lane.newest <= reach)
+    }
+
     /// How far its lanes have come.
     pub fn lanes(&self) -> &BTreeMap<L, Lane> {
         &self.lanes
@@ -182,8 +189,10 @@ mod tests {
         clock.take(&"punctual", [(hour, hour)]);
         clock.take(&"slow", [(0, hour)]);
         assert_eq!(clock.now(&["punctual", "slow"]), -1);
+        assert!(clock.waits_for(&"slow") && clock.waits_for(&"new") && !clock.waits_for(&"punctual"));
         clock.reach([(&"slow", hour)]);
         assert_eq!(clock.now(&["punctual", "slow"]), hour - BEHIND - 1);
+        assert!(clock.waits_for(&"punctual"), "time trails it");
     }
 
     proptest! {

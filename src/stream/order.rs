@@ -37,15 +37,18 @@ impl Order {
 
     /// Those that happened until `clock`, in order; `None` if there are none. From now on whatever is older is too late.
     pub fn pass(&mut self, clock: Micros) -> Result<Option<Batch>, ArrowError> {
-        self.passed = self.passed.max(Some(clock));
+        if clock <= self.passed.unwrap_or(Micros::MIN) {
+            return Ok(None);
+        }
+        self.passed = Some(clock);
         let (mut due, mut rest): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
         for batch in std::mem::take(&mut self.waiting) {
-            let (now, later): (Vec<u32>, Vec<u32>) =
-                (0..batch.len() as u32).partition(|row| batch.times[*row as usize] <= clock);
-            if now.is_empty() {
+            if batch.times.iter().all(|at| *at > clock) {
                 rest.push(batch);
                 continue;
             }
+            let (now, later): (Vec<u32>, Vec<u32>) =
+                (0..batch.len() as u32).partition(|row| batch.times[*row as usize] <= clock);
             due.push(batch.only(&now)?.into_owned());
             rest.extend((!later.is_empty()).then(|| batch.only(&later).map(Cow::into_owned)).transpose()?);
         }
@@ -111,6 +114,14 @@ mod tests {
         let cause = |at: usize| Cause { topic: "t".into(), partition: 0, offset: first_offset + at as i64 };
         let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         Batch::new(rows, times.to_vec(), (0..times.len()).map(cause).collect(), Vec::new())
+    }
+
+    #[test]
+    fn nothing_is_handed_out_while_time_is_not_known() {
+        let mut order = Order::default();
+        order.add(&batch(&[5], 0)).unwrap();
+        assert!(order.pass(Micros::MIN).unwrap().is_none());
+        assert_eq!(order.passed(), None);
     }
 
     proptest! {

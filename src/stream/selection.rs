@@ -175,11 +175,9 @@ impl Selection {
 
     fn part(&self, stream: &RecordBatch, found: &Found, counters: &mut Counters) -> Result<Selected, ArrowError> {
         let holds = |at: &u32| found.holds.is_valid(*at as usize) && found.holds.value(*at as usize);
-        let mut held: Vec<u32> = (0..found.origins.len() as u32).filter(holds).collect();
+        let held: Vec<u32> = (0..found.origins.len() as u32).filter(holds).collect();
         counters.held += held.len() as u64;
         counters.unknown += found.holds.null_count() as u64;
-        // Rows for which nothing was found come last otherwise.
-        held.sort_by_key(|at| found.origins[*at as usize]);
         let origins = UInt32Array::from_iter_values(held.iter().map(|at| found.origins[*at as usize]));
         let found = take_record_batch(&found.rows, &UInt32Array::from(held))?;
         let of_stream = |name: &str| stream.column_by_name(name).map(|column| take(column, &origins, None)).transpose();

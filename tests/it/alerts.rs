@@ -191,7 +191,7 @@ async fn headlights_that_are_left_on_are_told_to_the_customer_once_and_resolve()
     until(&millpond, active, firing).await;
     let queries = "SELECT query_name, class, stream, look_ups, state, error, firing, fired FROM system.queries";
     let query = json!([{
-        "query_name": "headlights_left_on", "class": "look-up join", "stream": "car_state__merged",
+        "query_name": "headlights_left_on", "class": "look-up join", "stream": "car_state",
         "look_ups": "reservation by an index in memory", "state": "running", "error": null, "firing": 1, "fired": 1,
     }]);
     until(&millpond, queries, query).await;
@@ -500,7 +500,7 @@ async fn a_rule_is_explained_silenced_and_told_together_in_a_storm() {
     // The speed is not known: nothing is said, and it is told why.
     let explained = ask(&["alert", "explain", "headlights_left_on", "--key", "car=1"]).await;
     let lines: Vec<&str> = explained.stdout.lines().map(str::trim_end).collect();
-    assert_eq!(lines[0], "headlights_left_on: look-up join over car_state__merged", "{explained:?}");
+    assert_eq!(lines[0], "headlights_left_on: look-up join over car_state", "{explained:?}");
     assert!(lines[1].starts_with(r#"row        {"car":1,"#), "{explained:?}");
     assert!(lines.contains(&"TRUE       s.lights") && lines.contains(&"1 found    reservation"), "{explained:?}");
     assert!(lines.contains(&"NULL       s.is_parked"), "{explained:?}");

@@ -5,11 +5,12 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::alerts::{Fleet, until};
 use crate::alerts_windows::Cars;
-use crate::rig::{Millpond, python, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Project, python, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Both processors may be busy.
@@ -180,5 +181,45 @@ async fn a_query_that_comes_or_is_edited_knows_the_windows_that_are_open() {
     let checked = project.run(&["check"]).await;
     let note = "stream minutes: window over signals; keeps ";
     assert!(checked.stdout.contains(note) && checked.stdout.contains("appended to minutes"), "{checked:?}");
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "two million rows; make test-all runs it"]
+async fn while_many_rows_wait_for_a_slow_partition_others_wait_in_the_store() {
+    const ROWS: i64 = 1_000_000;
+    let kafka = Kafka::shared().await;
+    let (slow, fast) = (kafka.topic("slow", 1).await, kafka.topic("fast", 1).await);
+    let day = TimeDelta::days(1).num_microseconds().unwrap();
+    let begin = Utc::now().timestamp_micros() - 3 * day;
+    let sender = kafka.sender();
+    // All of the fast one happened a day later; nobody was idle meanwhile.
+    for (topic, begin) in [(&slow, begin), (&fast, begin + day)] {
+        let record = |number: i64| {
+            let row = json!({"car": number % 100, "at": begin + number * 1_000});
+            (Some(begin / 1_000), (None, Some(row.to_string().into_bytes())))
+        };
+        for first in (0..ROWS).step_by(50_000) {
+            sender.send_at(topic, (first..first + 50_000).map(record));
+        }
+    }
+    let signals = format!(
+        "kind = \"events\"\ntopics = [\"{slow}\", \"{fast}\"]\nformat = \"json\"\nkey = [\"car\"]\n\
+         time = {{ path = \"at\", format = \"unix_us\" }}\n"
+    );
+    let minutes = "--! kind = \"stream\"\nSELECT tumble(event_time, INTERVAL '1 minute') AS w, count(*) AS n \
+                   FROM signals GROUP BY tumble(event_time, INTERVAL '1 minute')\n";
+    let project = Project::new(kafka.brokers(), Lake::Local).schema("signals", &signals).query("minutes", minutes);
+    let millpond = Millpond::serve(&project).await;
+    let most = Cell::new(0);
+    let state = "SELECT rows_waiting AS n FROM system.queries WHERE query_name = 'minutes'";
+    wait_until("all minutes are over", Duration::from_secs(300), async || {
+        most.set(most.get().max(millpond.number(state).await.unwrap_or(0)));
+        let said = millpond.number("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM minutes").await;
+        (said == Some(2 * ROWS)).then_some(())
+    })
+    .await;
+    // What was decided to be read before is still taken in.
+    assert!((500_000..700_000).contains(&most.get()), "{most:?}");
     assert_eq!(millpond.stop().await, Some(0));
 }

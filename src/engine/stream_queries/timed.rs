@@ -228,7 +228,7 @@ impl Timed {
         if let Some(broken) = &self.broken {
             return Err(Error::new(broken.kind(), broken.message()));
         }
-        let taken = self.stream.source.take(&runner.service).await?;
+        let taken = self.stream.source.take(&runner.service, self.stream.order.waiting()).await?;
         let came: usize = taken.batches.iter().map(Batch::len).sum();
         self.is_new |= came > 0;
         for batch in &taken.batches {
@@ -303,7 +303,12 @@ impl Timed {
             }
             true
         });
-        self.writing = Some(Writing { work, next: self.next, clock: self.stream.clock, since: now });
+        self.writing = Some(Writing {
+            work,
+            next: self.next,
+            clock: self.stream.order.passed().unwrap_or(Micros::MIN),
+            since: now,
+        });
         Ok(())
     }
 
@@ -373,7 +378,7 @@ impl Timed {
     fn clock(&self, selection: &Selection) -> Option<Micros> {
         let slack = selection.query().memory().map_or(0, Memory::slack);
         let clock = match (self.shown >= self.next, self.shown >= self.written) {
-            (true, _) => Some(self.stream.clock),
+            (true, _) => self.stream.order.passed(),
             (false, true) => Some(self.clock),
             (false, false) => None,
         };

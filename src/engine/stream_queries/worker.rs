@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
-use arrow::compute::kernels::cmp::gt_eq;
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -18,7 +17,7 @@ use super::{StreamRunner, plan};
 use crate::deliver::{RowRecord, RowWriter};
 use crate::engine::lanes::{after, behind, between, has_seen, see};
 use crate::engine::make::{Wanted, make};
-use crate::engine::rows::{Columns, broken, first_offset, read};
+use crate::engine::rows::{Columns, broken, first_offset, from, read};
 use crate::engine::streams::{Place, ends, fingerprint, fingerprints, waits_for_columns};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
@@ -540,12 +539,8 @@ impl Worker {
             if hot.rows.num_rows() == 0 {
                 continue;
             }
-            let mut new = stream.columns.rows(hot)?;
-            if let Some(offsets) = new.column_by_name(fixed::OFFSET).filter(|_| start > hot.start) {
-                let is_new = gt_eq(offsets, &Int64Array::new_scalar(start)).map_err(broken)?;
-                new = filter_record_batch(&new, &is_new).map_err(broken)?;
-            }
-            rows.push(new);
+            let new = stream.columns.rows(hot)?;
+            rows.push(if start > hot.start { from(&new, start)? } else { new });
         }
         let whole = |(mut piece, rows): (Piece, Vec<RecordBatch>)| {
             let rows = concat_batches(&stream.columns.shown, &rows).map_err(broken)?;

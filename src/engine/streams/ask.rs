@@ -10,6 +10,7 @@ use super::Streams;
 use super::status::SCHEDULED;
 use super::warm::FAR;
 use super::work::Work;
+use crate::engine::catalog::EngineCatalog;
 use crate::engine::dead_letters::literal;
 use crate::engine::rows::{broken, time_of};
 use crate::error::{Error, Kind, Result};
@@ -132,13 +133,16 @@ pub fn silence(streams: &Streams, request: &Request, seconds: u64) -> Result<()>
 }
 
 /// Why a rule fires for a key, or why it does not.
-pub async fn explain(streams: &Streams, service: &Service, request: &Request) -> Result<Explanation> {
+pub async fn explain(catalog: &EngineCatalog, service: &Service, request: &Request) -> Result<Explanation> {
+    let streams = &catalog.streams;
     let rule = rule_of(streams, &request.rule)?;
     let parts = parts(&rule, &request.key)?;
     let (mut explanation, plan) = {
         let work = streams.work.lock();
         let Some(work) = work.get(&rule.name) else { return Ok(Explanation::default()) };
-        (of_work(work, &parts), work.feed().zip(work.evaluation.plan().ok().cloned()))
+        let explanation = of_work(work, &parts);
+        let stream = catalog.table_of(&explanation.stream);
+        (Explanation { stream, ..explanation }, work.feed().zip(work.evaluation.plan().ok().cloned()))
     };
     let Some((feed, plan)) = plan else { return Ok(explanation) };
     let clock = streams.progress.lock().get(&feed).map(|progress| progress.clock);
@@ -149,6 +153,11 @@ pub async fn explain(streams: &Streams, service: &Service, request: &Request) ->
         explanation.explained = plan.query().explain(&row)?;
         if let Some(said) = said(service, &plan, &of_key, &row, clock).await? {
             explanation.explained.extend(plan.query().explain_said(&said)?);
+        }
+        for explained in &mut explanation.explained {
+            if let Explained::LookUp { table, .. } = explained {
+                *table = catalog.table_of(table);
+            }
         }
     }
     Ok(explanation)

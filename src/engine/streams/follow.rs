@@ -24,12 +24,12 @@ pub async fn follow(catalog: Arc<EngineCatalog>, service: Service, table: String
     };
     let Some(mut source) = source else { return Ok(None) };
     // What there is already; of a table with one row per key it is all rows.
-    let mut is_known = source.take(&service).await?.is_whole || source.seen().is_some();
+    let mut is_known = source.take(&service, 0).await?.is_whole || source.seen().is_some();
     let ready = VecDeque::new();
     let rows = stream::try_unfold((source, service, ready), move |(mut source, service, mut ready)| async move {
         while ready.is_empty() {
             source.changed().await;
-            let taken = source.take(&service).await?;
+            let taken = source.take(&service, 0).await?;
             if is_known {
                 ready.extend(taken.batches.into_iter().map(|batch| batch.rows));
             }

@@ -17,16 +17,16 @@ use super::Streams;
 use super::heard::Newest;
 use super::journal::Journal;
 use super::restore::{Restored, restore};
-use super::source::{Source, Taken};
+use super::source::{Place, Source, Taken};
 use super::state::{self, place, positions, state};
 use super::warm::Warming;
-use super::work::{Feed, Stream, Work, ends, fingerprints};
+use super::work::{Ends, Feed, Stream, Work, ends, fingerprints};
 use crate::deliver::{Message, Sinks};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind};
 use crate::lake::{Lake, Positions};
 use crate::query::Service;
-use crate::stream::{Batch, Micros, Order, Plan, PositionState, Proof, Row, Rule, State, Told, Transition, message};
+use crate::stream::{Batch, Micros, Order, PositionState, Proof, Row, Rule, State, Told, Transition, message};
 use crate::task::{self, Shutdown};
 
 /// How often the time of a stream is looked at …
@@ -78,14 +78,17 @@ struct Desk {
 /// What rules have not looked at yet of a stream.
 #[derive(Default)]
 struct Missed {
-    /// What has come since when.
-    read: Vec<Vec<Batch>>,
+    /// The next of what they have missed.
+    read: Vec<Part>,
     /// By rule: which of it.
     of: BTreeMap<String, usize>,
 }
 
+/// Rows that rules have missed, and where those begin that are left, if some are.
+type Part = (Vec<Batch>, Option<Positions>);
+
 impl Missed {
-    fn by(&self, rule: &str) -> Option<&Vec<Batch>> {
+    fn by(&self, rule: &str) -> Option<&Part> {
         self.of.get(rule).map(|at| &self.read[*at])
     }
 }
@@ -353,7 +356,9 @@ impl Runner {
                 Some(kept) => Source::of_keys(kept, &self.catalog),
                 None => fed.tables.get(name).map(|live| {
                     let lateness = ordered.then(|| self.catalog.allowed_lateness(name));
-                    Source::of_records(name, live, known.as_ref().map(|known| place(&known.positions)), lateness)
+                    let known = known.as_ref().map(|known| place(&known.positions));
+                    let place = known.or_else(|| self.missed_since(&feed));
+                    Source::of_records(name, live, place, lateness)
                 }),
             };
             let Some(source) = source else { continue };
@@ -367,6 +372,28 @@ impl Runner {
         }
     }
 
+    /// Where a stream in the order of time is followed from whose rules have missed some of it.
+    fn missed_since(&self, feed: &Feed) -> Option<Place> {
+        if !feed.1 {
+            return None;
+        }
+        let mut all = self.streams.work.lock();
+        let is_of = |work: &&mut Work| work.reads(feed) && work.owes();
+        let mut next: Option<Positions> = None;
+        for since in all.values_mut().filter(is_of).filter_map(|work| work.since.take()) {
+            let since = since.get(&feed.0).cloned().unwrap_or_default();
+            next = Some(match next {
+                None => since,
+                Some(mut first) => {
+                    first.retain(|lane, _| since.contains_key(lane));
+                    first.iter_mut().for_each(|(lane, at)| *at = since[lane].min(*at));
+                    first
+                }
+            });
+        }
+        next.map(|next| Place { next, lanes: BTreeMap::new() })
+    }
+
     /// Takes what has come, evaluates it, and lets time pass.
     async fn step(&self, desk: &mut Desk) {
         let mut all = BTreeMap::new();
@@ -376,7 +403,7 @@ impl Runner {
             if stream.trouble.as_ref().is_some_and(|(_, at)| at.elapsed() < RETRY) {
                 continue;
             }
-            match stream.source.take(&self.service).await {
+            match stream.source.take(&self.service, stream.order.waiting()).await {
                 Ok(taken) => {
                     stream.trouble = None;
                     if let Some(batch) = taken.batches.last()
@@ -386,8 +413,11 @@ impl Runner {
                         is_other = true;
                     }
                     all.insert(feed.clone(), taken);
-                    let missed_of = self.missed(feed, &stream.source).await;
-                    missed.insert(feed.clone(), missed_of);
+                    // Where nothing was handed out yet all that has come still will be.
+                    if !feed.1 || stream.order.passed().is_some() {
+                        let missed_of = self.missed(feed, &stream.source).await;
+                        missed.insert(feed.clone(), missed_of);
+                    }
                 }
                 Err(error) => {
                     let text = error.to_string();
@@ -407,8 +437,9 @@ impl Runner {
             if stream.clocked_at.is_none_or(|at| at.elapsed() >= TICK) {
                 (stream.clock, stream.clocked_at) = (stream.source.now(&self.catalog), Some(Instant::now()));
             }
+            let added = taken.batches.iter().filter(|_| feed.1).try_for_each(|batch| stream.order.add(batch));
             self.warm(journal, feed, stream);
-            if let Err(error) = self.evaluate(journal, feed, stream, &taken, &missed) {
+            if let Err(error) = added.and_then(|()| self.evaluate(journal, feed, stream, &taken, &missed)) {
                 warn!(stream = feed.0, error = %error, "rows not evaluated");
             }
         }
@@ -447,12 +478,11 @@ impl Runner {
     }
 
     /// What rules have not looked at of a table that keeps every record, by rule: what came after they did and before
-    /// they could be planned.
+    /// they could be planned; not all at once, it may be much.
     async fn missed(&self, feed: &Feed, source: &Source) -> Missed {
         let since: Vec<_> = {
             let work = self.streams.work.lock();
-            let looks = |plan: &Plan| !plan.of_keys() && plan.query().memory().is_none();
-            let is_of = |work: &&Work| work.reads(feed) && work.evaluation.plan().is_ok_and(looks);
+            let is_of = |work: &&Work| work.reads(feed) && work.owes();
             let since = |work: &Work| Some((work.evaluation.rule().name.clone(), work.since.clone()?));
             work.values().filter(is_of).filter_map(since).collect()
         };
@@ -463,12 +493,13 @@ impl Runner {
         }
         for (from, rules) in rules {
             match source.since(&self.service, &from).await {
-                Ok(batches) => {
-                    missed.of.extend(rules.into_iter().map(|rule| (rule, missed.read.len())));
-                    missed.read.push(batches);
+                Ok(part) => missed.read.push(part),
+                Err(error) => {
+                    warn!(stream = feed.0, error = %error, "rows not read, trying again");
+                    missed.read.push((Vec::new(), Some(from)));
                 }
-                Err(error) => warn!(stream = feed.0, error = %error, "rows not read, trying again"),
             }
+            missed.of.extend(rules.into_iter().map(|rule| (rule, missed.read.len() - 1)));
         }
         missed
     }
@@ -486,23 +517,13 @@ impl Runner {
         rules.iter_mut().for_each(|work| work.evaluation.silence_from(stream.source.silent_from()));
         let is_ordered = feed.1;
         let missed_by = |work: &Work| missed.by(&work.evaluation.rule().name);
-        // Where nothing was handed out yet it waits like all that comes, once for all rules.
-        let (waits, mut is_waiting) = (is_ordered && stream.order.passed().is_none(), false);
         for work in &mut rules {
-            let Some(batches) = missed_by(work) else { continue };
-            for batch in batches.iter().filter(|_| !is_waiting) {
-                match waits {
-                    true => stream.order.add(batch)?,
-                    false => self.take(journal, work, &stream.source, batch)?,
-                }
+            for batch in missed_by(work).iter().flat_map(|(batches, _)| batches) {
+                self.take(journal, work, &stream.source, batch)?;
             }
-            is_waiting = waits;
         }
-        for batch in &taken.batches {
-            if is_ordered {
-                stream.order.add(batch)?;
-                continue;
-            }
+        // Those of a stream in the order of time are in its order already.
+        for batch in taken.batches.iter().filter(|_| !is_ordered) {
             let mut fresh = BTreeMap::new();
             for work in &mut rules {
                 let Ok(plan) = work.evaluation.plan() else { continue };
@@ -525,9 +546,14 @@ impl Runner {
         }
         if is_ordered && let Some(batch) = stream.order.pass(stream.clock)? {
             for work in &mut rules {
-                match &mut work.warming {
-                    Some(warming) => warming.waiting.push(batch.clone()),
-                    None => self.take(journal, work, &stream.source, &batch)?,
+                if let Some(warming) = &mut work.warming {
+                    warming.waiting.push(batch.clone());
+                    continue;
+                }
+                // What it has missed is older, and what is left of that has these rows, too.
+                let is_left = missed_by(work).is_none_or(|(_, left)| left.is_some());
+                if !(work.owes() && is_left) {
+                    self.take(journal, work, &stream.source, &batch)?;
                 }
             }
         }
@@ -536,8 +562,14 @@ impl Runner {
             if looks_back && work.warming.is_none() {
                 (work.is_new, work.since) = (false, None);
             }
-            if missed_by(work).is_some() {
-                (work.is_new, work.since) = (false, None);
+            if let Some((_, left)) = missed_by(work) {
+                let since = work.since.take().zip(left.as_ref());
+                let since = since.map(|(since, left)| {
+                    let mut since = Ends::clone(&since);
+                    since.insert(feed.0.clone(), left.clone());
+                    Arc::new(since)
+                });
+                (work.is_new, work.since) = (false, since);
             }
             if taken.is_whole {
                 (work.is_new, work.since) = (false, None);

@@ -18,7 +18,7 @@ use super::heard::Named;
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::lanes::{after, behind, between, end, has_seen, see};
 use crate::engine::latest::{Followed, Kept, Seen};
-use crate::engine::rows::{Columns, broken, first_offset, read, time};
+use crate::engine::rows::{Columns, broken, first_offset, from, read, time};
 use crate::error::{Error, Result};
 use crate::lake::{HotBatch, LiveView, Positions, TopicPartition, View};
 use crate::query::Service;
@@ -31,6 +31,9 @@ const GRACE: Micros = 10_000_000;
 
 /// What is not hot any more is read in steps of so many offsets of each lane.
 const STEP: i64 = 50_000;
+
+/// While so many rows wait, lanes that time does not wait for are not read: their rows are kept in the store meanwhile.
+const MANY: usize = 500_000;
 
 /// One stream.
 pub struct Source {
@@ -228,10 +231,10 @@ impl Source {
         select_all(waits).await;
     }
 
-    /// The rows that have come since the last time.
-    pub async fn take(&mut self, service: &Service) -> Result<Taken> {
+    /// The rows that have come since the last time. So many of those before are `waiting` until time has come as far.
+    pub async fn take(&mut self, service: &Service, waiting: usize) -> Result<Taken> {
         match &self.rows {
-            NewRows::OfRecords => self.take_records(service).await,
+            NewRows::OfRecords => self.take_records(service, waiting > MANY).await,
             NewRows::OfKeys { .. } => self.take_keys(),
         }
     }
@@ -252,18 +255,26 @@ impl Source {
         named.batch(&*kept.rows, &rows, now()).map(Some)
     }
 
-    /// The rows that have come after `from`, as far as it has read, if it keeps every record.
-    pub async fn since(&self, service: &Service, from: &Positions) -> Result<Vec<Batch>> {
-        let (NewRows::OfRecords, Some(table)) = (&self.rows, self.tables.first()) else { return Ok(Vec::new()) };
-        let (view, Some(seen)) = (table.live.pin(), &table.seen) else { return Ok(Vec::new()) };
+    /// The next rows that have come after `from`, of those that it has read, if it keeps every record; and where those
+    /// begin that are left, if some are.
+    pub async fn since(&self, service: &Service, from: &Positions) -> Result<(Vec<Batch>, Option<Positions>)> {
+        let nothing = (Vec::new(), None);
+        let (NewRows::OfRecords, Some(table)) = (&self.rows, self.tables.first()) else { return Ok(nothing) };
+        let (view, Some(seen)) = (table.live.pin(), &table.seen) else { return Ok(nothing) };
         let lanes: Vec<_> =
             seen.iter().filter(|(lane, end)| !has_seen(from, lane, **end)).map(|(lane, _)| lane.clone()).collect();
         if lanes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(nothing);
         }
-        let rows = read(service, &table.name, &between(&lanes, from, seen)).await?;
+        let mut until = from.clone();
+        for lane in &lanes {
+            until.insert(lane.clone(), step(service, &table.name, lane, from, seen).await?);
+        }
+        let rows = read(service, &table.name, &between(&lanes, from, &until)).await?;
         let rows = rows.into_iter().filter(|rows| rows.num_rows() > 0);
-        rows.map(|rows| Batch::of_records(rows, time(&view)).map_err(broken)).collect()
+        let rows = rows.map(|rows| Batch::of_records(rows, time(&view)).map_err(broken)).collect::<Result<_>>()?;
+        let is_left = seen.iter().any(|(lane, end)| !has_seen(&until, lane, *end));
+        Ok((rows, is_left.then_some(until)))
     }
 
     /// Before this the brokers were away: nobody was silent.
@@ -281,9 +292,12 @@ impl Source {
         self.trail(lateness.unwrap_or_default());
         let (mut lanes, mut reached) = (Vec::new(), Vec::new());
         for table in &self.tables {
-            let seen = table.seen.as_ref();
+            let (seen, there) = (table.seen.as_ref(), end(&table.live.pin()));
             for (lane, at, state) in catalog.lanes(&table.name) {
-                let is_seen = at.position == at.start || seen.is_some_and(|seen| has_seen(seen, &lane, at.position));
+                let is_seen_until = |end: i64| seen.is_some_and(|seen| has_seen(seen, &lane, end));
+                // What the brokers do not have any more does not come.
+                let is_unread = at.position == at.start && there.get(&lane).is_none_or(|end| is_seen_until(*end));
+                let is_seen = is_unread || is_seen_until(at.position);
                 let is_at_end = at.high_watermark.is_some_and(|high| high <= at.position);
                 if let Some(asked_at_us) = at.asked_at_us.filter(|_| is_seen && is_at_end)
                     && state == ReaderState::Reading
@@ -296,13 +310,19 @@ impl Source {
                 lanes.push(lane);
             }
         }
+        // One that is not known yet may be behind all others.
+        if !self.tables.iter().all(|table| catalog.knows_lanes(&table.name)) {
+            lanes.clear();
+            reached.clear();
+        }
         self.clock.reach(reached.iter().map(|(lane, at)| (lane, *at)));
         self.clock.now(&lanes)
     }
 
-    async fn take_records(&mut self, service: &Service) -> Result<Taken> {
+    async fn take_records(&mut self, service: &Service, due_only: bool) -> Result<Taken> {
         let mut taken = Taken::default();
         self.is_behind = false;
+        let is_due = |clock: &Clock<TopicPartition>, lane: &TopicPartition| !due_only || clock.waits_for(lane);
         for table in &mut self.tables {
             let view = table.live.pin();
             let Some(seen) = &table.seen else {
@@ -311,25 +331,34 @@ impl Source {
             };
             // Until all of it is read nothing is seen.
             let (mut rows, mut seen) = (Vec::new(), seen.clone());
-            let left = behind(&seen, &view);
+            let mut left = behind(&seen, &view);
+            left.retain(|lane| is_due(&self.clock, lane));
             if !left.is_empty() {
                 let mut until = Positions::new();
                 for lane in &left {
-                    until.insert(lane.clone(), step(service, &table.name, lane, &seen, &view).await?);
+                    until.insert(lane.clone(), step(service, &table.name, lane, &seen, &view.positions).await?);
                 }
                 rows = read(service, &table.name, &between(&left, &seen, &until)).await?;
                 until.iter().for_each(|(lane, end)| see(&mut seen, lane, *end));
             }
-            // What is hot comes behind what is committed.
-            let is_behind = !behind(&seen, &view).is_empty();
-            self.is_behind |= is_behind;
-            for hot in after(&view, &table.last).iter().filter(|_| !is_behind) {
-                if !has_seen(&seen, &hot.lane, hot.end) {
-                    see(&mut seen, &hot.lane, hot.end);
-                    taken.received_at = taken.received_at.or(Some(hot.received_at));
-                    if hot.rows.num_rows() > 0 {
-                        rows.push(table.rows(hot, &view)?);
-                    }
+            // What is hot of a lane comes behind what is committed of it.
+            let behind = behind(&seen, &view);
+            self.is_behind |= left.iter().any(|lane| behind.contains(lane));
+            let mut is_all = behind.is_empty();
+            for hot in after(&view, &table.last) {
+                if has_seen(&seen, &hot.lane, hot.end) {
+                    continue;
+                }
+                if behind.contains(&hot.lane) || !is_due(&self.clock, &hot.lane) {
+                    is_all = false;
+                    continue;
+                }
+                let start = seen.get(&hot.lane).copied().unwrap_or(hot.start);
+                see(&mut seen, &hot.lane, hot.end);
+                taken.received_at = taken.received_at.or(Some(hot.received_at));
+                if hot.rows.num_rows() > 0 {
+                    let new = table.rows(hot, &view)?;
+                    rows.push(if start > hot.start { from(&new, start)? } else { new });
                 }
             }
             rows.retain(|rows| rows.num_rows() > 0);
@@ -342,7 +371,7 @@ impl Source {
                 new = Some(Batch::of_records(rows, time(&view)).map_err(broken)?);
             }
             table.seen = Some(seen);
-            if !is_behind {
+            if is_all {
                 table.last = view.hot.last().map_or_else(Weak::new, Arc::downgrade);
             }
             if let Some(mut batch) = new {
@@ -414,11 +443,11 @@ impl Source {
     }
 }
 
-/// Up to where the committed rows of a lane are read next: not all at once, they may be many.
-async fn step(service: &Service, table: &str, lane: &TopicPartition, seen: &Positions, view: &View) -> Result<i64> {
-    let committed = view.positions.get(lane).copied().unwrap_or_default();
-    let first = first_offset(service, table, &between(std::slice::from_ref(lane), seen, &view.positions)).await?;
-    Ok(first.map_or(committed, |first| committed.min(first.saturating_add(STEP))))
+/// Up to where the rows of a lane are read next that lie between these positions: not all at once, they may be many.
+async fn step(service: &Service, table: &str, lane: &TopicPartition, from: &Positions, to: &Positions) -> Result<i64> {
+    let end = to.get(lane).copied().unwrap_or_default();
+    let first = first_offset(service, table, &between(std::slice::from_ref(lane), from, to)).await?;
+    Ok(first.map_or(end, |first| end.min(first.saturating_add(STEP))))
 }
 
 fn now() -> Micros {

@@ -159,6 +159,10 @@ pub fn queries(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
         let (work, progress) = (streams.work.lock(), streams.progress.lock());
         rows.extend(work.iter().map(|(name, work)| Query::of_rule(name, work, &progress)));
     }
+    for row in &mut rows {
+        row.stream = row.stream.take().map(|stream| catalog.table_of(&stream));
+        row.look_ups.iter_mut().for_each(|(table, _)| *table = catalog.table_of(table));
+    }
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     let text = |of: fn(&Query) -> Option<&str>| texts(rows.iter().map(of));
     let look_ups: Vec<Option<String>> = rows.iter().map(Query::look_ups).collect();

@@ -31,13 +31,14 @@ pub struct Warming {
 }
 
 impl Warming {
-    /// Reads what happened of `stream` before what it will hand out next. Nothing while it is not known where that is.
+    /// Reads what happened of `stream` before what it will hand out next; what has come of it is in its order. Nothing
+    /// while it is not known where that is, or when.
     pub fn start(name: &str, query: Arc<Continuous>, stream: &Stream, service: &Service) -> Option<Self> {
         let memory = query.memory()?;
         let (time, passed) = (stream.source.time()?, stream.order.passed());
         // What waits did not happen before `passed`; of what comes it is the first where nothing was handed out yet.
         let before = if passed.is_some() { stream.source.seen()?.clone() } else { stream.place()?.next };
-        let newest = passed.unwrap_or(stream.clock).max(0);
+        let newest = passed.or((stream.clock > Micros::MIN).then_some(stream.clock))?;
         let from = newest.saturating_sub(memory.span().unwrap_or(FAR));
         let condition = condition(time, from, passed, &before);
         let place = [time, fixed::TIMESTAMP, fixed::TOPIC, fixed::PARTITION, fixed::OFFSET];

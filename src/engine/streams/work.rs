@@ -88,6 +88,12 @@ impl Work {
         self.evaluation.plan().is_ok_and(|plan| plan.query().stream() == table && plan.ordered() == *ordered)
     }
 
+    /// Whether it has rows of its stream to look at that came before it could be planned.
+    pub fn owes(&self) -> bool {
+        let looks = |plan: &Plan| !plan.of_keys() && plan.query().memory().is_none();
+        self.since.is_some() && self.evaluation.plan().is_ok_and(looks)
+    }
+
     /// The fingerprint of the tables that it reads: of all, if it cannot be planned.
     pub fn tables(&self, all: &BTreeMap<String, u64>) -> u64 {
         fingerprint(self.evaluation.plan().ok().map(Plan::query), all)

@@ -3,6 +3,8 @@
 //! Rows come in the order of their times. What a window function says of a row depends on that row and on some before it:
 //! the last `n` of its key, those of an interval, or the last one that has a value. Those are kept, and nothing else.
 
+mod frames;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,13 +17,14 @@ use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result as DfResult, ScalarValue, exec_err};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr::{NullTreatment, WindowFunctionParams};
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_planner::create_window_expr;
 
+use self::frames::Frames;
 use super::keys::{Key, Keys};
 use super::{column_of, physical, refused, unaliased, unplanned};
 use crate::error::{Error, Result};
@@ -57,6 +60,8 @@ pub(super) struct LookBack {
 enum Asks {
     /// The value of so many rows before: no row needs more than one other, so all keys are asked at once.
     Lag(Arc<dyn PhysicalExpr>, usize),
+    /// What an aggregate says of some rows: of those of all keys at once where they are few, otherwise key by key.
+    Frames(Frames, Arc<dyn WindowExpr>),
     /// What a window function says, key by key.
     Function(Arc<dyn WindowExpr>),
 }
@@ -139,7 +144,7 @@ impl LookBack {
         let row = RecordBatch::try_new_with_options(nullable(&self.read), columns.collect(), &options);
         let row = row.map_err(|cause| unplanned(cause.into()))?;
         for function in &self.functions {
-            let Asks::Function(function) = function else { continue };
+            let (Asks::Function(function) | Asks::Frames(_, function)) = function else { continue };
             if let Err(cause) = function.evaluate(&row) {
                 let what = format!("{} over a frame that moves: {cause}", function.name());
                 return Err(refused(&what, "an aggregate must be able to leave out rows again"));
@@ -229,6 +234,16 @@ impl LookBack {
             order[*row as usize] = at as u32;
         }
         let order = UInt32Array::from(order);
+        let times: Vec<i64> = places.iter().map(|(batch, row)| tail.times[*batch][*row]).collect();
+        let by_key = |function: &Arc<dyn WindowExpr>| -> DfResult<ArrayRef> {
+            let mut parts = Vec::with_capacity(touched.len());
+            for key in touched {
+                let all = function.evaluate(&read.slice(key.first, key.count))?;
+                parts.push(all.slice(key.known, key.count - key.known));
+            }
+            let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+            Ok(concat(&parts)?)
+        };
         let mut said = Vec::with_capacity(self.functions.len());
         for function in &self.functions {
             let all = match function {
@@ -240,15 +255,11 @@ impl LookBack {
                     let before: UInt32Array = touched.iter().flat_map(before).collect();
                     take(&value.evaluate(&read)?.into_array(read.num_rows())?, &before, None)?
                 }
-                Asks::Function(function) => {
-                    let mut parts = Vec::with_capacity(touched.len());
-                    for key in touched {
-                        let all = function.evaluate(&read.slice(key.first, key.count))?;
-                        parts.push(all.slice(key.known, key.count - key.known));
-                    }
-                    let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
-                    concat(&parts)?
-                }
+                Asks::Frames(frames, function) => match frames.say(&read, touched, &times)? {
+                    Some(all) => all,
+                    None => by_key(function)?,
+                },
+                Asks::Function(function) => by_key(function)?,
             };
             said.push(take(&all, &order, None)?);
         }
@@ -448,6 +459,7 @@ impl Tail {
 /// A window function as it is written.
 struct Function<'a> {
     whole: &'a Expr,
+    function: &'a WindowFunction,
     name: String,
     params: &'a WindowFunctionParams,
 }
@@ -457,7 +469,8 @@ impl<'a> Function<'a> {
         let Expr::WindowFunction(function) = unaliased(expression) else {
             return Err(refused("what is no window function", ""));
         };
-        Ok(Self { whole: expression, name: function.fun.name().to_lowercase(), params: &function.params })
+        let name = function.fun.name().to_lowercase();
+        Ok(Self { whole: expression, function, name, params: &function.params })
     }
 
     /// The columns that it reads of the rows that are kept.
@@ -532,11 +545,14 @@ impl<'a> Function<'a> {
 
     /// It can be run over the rows of one key, or of all keys together.
     fn create(&self, read: &DFSchema, state: &SessionState) -> Result<Asks> {
+        if let Some(frames) = Frames::of(self.function, read, state)? {
+            return Ok(Asks::Frames(frames, self.of_one_key(read, state)?));
+        }
         let WindowFunctionParams {
             args, filter: None, null_treatment: None | Some(NullTreatment::RespectNulls), ..
         } = self.params
         else {
-            return self.of_one_key(read, state);
+            return self.of_one_key(read, state).map(Asks::Function);
         };
         let rows = match &args[..] {
             [_] => Some(1),
@@ -545,11 +561,11 @@ impl<'a> Function<'a> {
         };
         match (self.name.as_str(), args.first(), rows) {
             ("lag", Some(value), Some(rows)) => Ok(Asks::Lag(physical(value, read, state)?, rows)),
-            _ => self.of_one_key(read, state),
+            _ => self.of_one_key(read, state).map(Asks::Function),
         }
     }
 
-    fn of_one_key(&self, read: &DFSchema, state: &SessionState) -> Result<Asks> {
+    fn of_one_key(&self, read: &DFSchema, state: &SessionState) -> Result<Arc<dyn WindowExpr>> {
         let alone = self.whole.clone().transform_down(|part| match part {
             Expr::WindowFunction(mut function) => {
                 function.params.partition_by.clear();
@@ -562,7 +578,7 @@ impl<'a> Function<'a> {
         });
         let alone = alone.map_err(unplanned)?.data;
         let created = create_window_expr(&alone, read, state.execution_props(), &PhysicalPlanningContext::default());
-        created.map(Asks::Function).map_err(unplanned)
+        created.map_err(unplanned)
     }
 }
 

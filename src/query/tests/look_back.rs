@@ -5,6 +5,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use proptest::prelude::*;
 
+use super::direct::Still;
 use super::*;
 
 pub(super) const MINUTE: i64 = 60_000_000;
@@ -208,6 +209,27 @@ async fn rows_of_another_time_than_they_say_are_left_out() {
     assert_eq!(said["x"].as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [None, Some(1)]);
     let said = memory.take(&entered, &times(&all), &mut kept).unwrap().unwrap();
     assert_eq!((said.rows.num_rows(), said.which.unwrap()), (1, vec![2]), "older than what is kept");
+}
+
+/// Rows for which nothing was found, and those of another chain, come after the others otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_joins_and_unions_are_looked_back_at_in_the_order_of_time() {
+    let rows: Vec<Given> = (0..9).map(|row| (1, 1, Some(row % 3), Some(row))).collect();
+    let (all, fixture) = (signals(&rows), Arc::new(Fixture::default()));
+    fixture.put("public", "signals", all.clone());
+    fixture.keep("cars", Still::new(&["a"], signals(&[(0, 1, Some(1), None)])), None);
+    let session = service(&fixture).session();
+    for from in [
+        "SELECT n, car, event_time FROM signals WHERE a = 2 UNION ALL SELECT n, car, event_time FROM signals WHERE a < 2",
+        "SELECT s.n, s.car, s.event_time, x.b FROM signals s LEFT JOIN cars x ON x.a = s.a",
+    ] {
+        let select = format!("SELECT n, lag(n) OVER (PARTITION BY car ORDER BY event_time) AS x FROM ({from})");
+        let plan = session.continuous(&select, None).await.unwrap();
+        let found = streamed(&plan, &all, &mut Kept::default()).0;
+        let numbers = |name: &str| found[name].as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+        assert_eq!(numbers("n"), (0..9).map(Some).collect::<Vec<_>>(), "{from}");
+        assert_eq!(numbers("x"), std::iter::once(None).chain((0..8).map(Some)).collect::<Vec<_>>(), "{from}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
