@@ -143,11 +143,11 @@ fn rules(class: &str) -> BTreeMap<String, String> {
         }
         "look-back" => {
             "SELECT car, sent, alarm, lag(vehicle_speed) OVER (PARTITION BY car ORDER BY event_time) AS before \
-             FROM signals QUALIFY alarm"
+             FROM signals QUALIFY alarm AND coalesce(before, 0) >= 0"
         }
         "sliding frame" => {
             "SELECT car, sent, alarm, avg(vehicle_speed) OVER (PARTITION BY car ORDER BY event_time \
-             RANGE INTERVAL '20 seconds' PRECEDING) AS mean FROM signals QUALIFY alarm"
+             RANGE INTERVAL '20 seconds' PRECEDING) AS mean FROM signals QUALIFY alarm AND mean >= 0"
         }
         "window" | "100 windows" => {
             "SELECT car, max(sent) AS sent, avg(vehicle_speed) AS mean FROM signals \

@@ -7,6 +7,7 @@ mod alerts_bench;
 mod alerts_scheduled;
 mod alerts_windows;
 mod back_test;
+mod back_test_bench;
 mod bad_days;
 mod beside;
 mod chain;

@@ -211,7 +211,11 @@ impl Project {
              [serve]\nflight_sql = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{}",
             self.commit_interval, self.brokers, self.flight_sql, self.http, self.more
         );
-        std::fs::write(self.dir.join("millpond.toml"), text).unwrap();
+        // A process that reads it at that moment finds it whole.
+        let path = self.dir.join("millpond.toml");
+        if std::fs::read_to_string(&path).ok().is_none_or(|before| before != text) {
+            std::fs::write(path, text).unwrap();
+        }
     }
 }
 
