@@ -32,7 +32,7 @@ use crate::schema::{
     ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change,
     type_name,
 };
-use crate::source::{PartitionStatus, ReaderState, ReaderStatus, TopicStatus};
+use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
 /// Stream queries read each other so deep at most: in a circle nobody gets rows.
@@ -143,51 +143,19 @@ impl EngineCatalog {
         known.map_or(name, |(table, _)| table).to_owned()
     }
 
-    /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
-    pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
-        if let Some((lane, timed)) = self.upstream(table).find_map(|table| self.stream_queries.results_of(&table)) {
-            let (position, high_watermark, asked_at_us) = (timed.shown, Some(timed.shown), timed.clock);
-            let at = PartitionStatus { position, high_watermark, asked_at_us, ..PartitionStatus::default() };
-            return vec![(lane, at, ReaderState::Reading)];
-        }
-        let contract = self.contract(table);
-        let consumer = contract.as_ref().map_or(table, |contract| &contract.table);
-        let mut lanes = Vec::new();
-        for (topic, (incarnation, status)) in self.readers.read().iter() {
-            let status = status();
-            let Some(reader) = status.of(consumer) else { continue };
-            for (partition, at) in &reader.partitions {
-                let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
-                lanes.push((TopicPartition { topic, incarnation, partition }, *at, reader.state));
-            }
-        }
-        lanes
-    }
-
-    /// Whether all partitions are known that a table is fed from: each of its topics was asked for them, or is not there.
-    pub fn knows_lanes(&self, table: &str) -> bool {
-        let Some(contract) = self.contract(table) else { return true };
-        let readers = self.readers.read();
-        contract.topics.iter().all(|topic| {
-            let status = readers.get(topic).map(|(_, status)| status());
-            let reader = status.as_ref().and_then(|status| status.of(&contract.table));
-            reader.is_some_and(|reader| !reader.partitions.is_empty() || reader.state == ReaderState::WaitingForTopic)
-        })
-    }
-
     /// How far behind the newest event of a table its time is.
     pub fn allowed_lateness(&self, table: &str) -> Duration {
         self.contract(table).map_or(ALLOWED_LATENESS, |contract| contract.allowed_lateness)
     }
 
     /// A table, the one that it is made of if it is a stream query's, and so on.
-    fn upstream(&self, table: &str) -> impl Iterator<Item = String> {
+    pub(super) fn upstream(&self, table: &str) -> impl Iterator<Item = String> {
         let next = |table: &String| self.stream_queries.stream_of(table);
         std::iter::successors(Some(table.to_owned()), next).take(MOST_DEEP)
     }
 
     /// The contract that rows of a table come from in the end.
-    fn contract(&self, table: &str) -> Option<Arc<Contract>> {
+    pub(super) fn contract(&self, table: &str) -> Option<Arc<Contract>> {
         let table = self.upstream(table).last()?;
         let fed = self.fed();
         let is_its = |contract: &&Arc<Contract>| contract.table == table;
@@ -731,6 +699,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
 
     use super::*;
+    use crate::source::PartitionStatus;
 
     fn live(table: &str, schema: SchemaRef) -> Arc<LiveView> {
         let view = View {
