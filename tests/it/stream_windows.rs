@@ -196,8 +196,8 @@ async fn while_many_rows_wait_for_a_slow_partition_others_wait_in_the_store() {
     // All of the fast one happened a day later; nobody was idle meanwhile.
     for (topic, begin) in [(&slow, begin), (&fast, begin + day)] {
         let record = |number: i64| {
-            let row = json!({"car": number % 100, "at": begin + number * 1_000});
-            (Some(begin / 1_000), (None, Some(row.to_string().into_bytes())))
+            let at = begin + number * 1_000;
+            (Some(at / 1_000), (None, Some(json!({"car": number % 100, "at": at}).to_string().into_bytes())))
         };
         for first in (0..ROWS).step_by(50_000) {
             sender.send_at(topic, (first..first + 50_000).map(record));
