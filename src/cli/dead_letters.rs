@@ -4,7 +4,6 @@
 //! to that server; without one this process becomes the lake's writer for as long as it takes.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,12 +14,9 @@ use async_trait::async_trait;
 use clap::{Args, Subcommand, ValueEnum};
 use futures::StreamExt;
 
-use super::shell::{self, Local, Remote, Results, Target};
-use super::sql::server;
-use super::{Overrides, shell::Format};
-use crate::config::Project;
-use crate::engine::dead_letters::{ACTION, Done, Request, What, letters_sql, literal, without_server};
-use crate::engine::{self, Variables};
+use super::place::{Place, Where, ask};
+use super::shell::{self, Format, Results, Target};
+use crate::engine::dead_letters::{ACTION, Request, What, letters_sql, literal, without_server};
 use crate::error::{Error, Kind, Result};
 
 #[derive(Subcommand, Debug)]
@@ -53,19 +49,6 @@ pub(super) struct Which {
     /// Not more than so many, in the order of the stream
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-}
-
-/// Where they are.
-#[derive(Args, Debug)]
-pub(super) struct Where {
-    /// The server to ask [default: the project's, or its lake if no server answers]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// The project's folder
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    project: PathBuf,
-    #[command(flatten)]
-    overrides: Overrides,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -204,41 +187,6 @@ fn limit(which: &Which) -> String {
     which.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default()
 }
 
-/// Who has them.
-enum Place {
-    Server(Box<Remote>),
-    Lake(Box<Project>, Variables),
-}
-
-impl Where {
-    async fn find(&self) -> Result<Place> {
-        let connect = async |url: &str| Remote::connect(url).await.map(|remote| Place::Server(Box::new(remote)));
-        if let Some(url) = &self.url {
-            return connect(url).await;
-        }
-        if !self.project.join("millpond.toml").exists() && self.overrides.sets.is_empty() {
-            return connect(&server(&self.overrides)?).await;
-        }
-        let (project, options) = self.overrides.load(&self.project)?;
-        if let Some(address) = project.config.serve.flight_sql {
-            match connect(&format!("grpc://{address}")).await {
-                Err(error) if error.kind() == Kind::Unavailable => {}
-                found => return found,
-            }
-        }
-        Ok(Place::Lake(Box::new(project), options.vars))
-    }
-
-    async fn target(&self) -> Result<Box<dyn Target>> {
-        Ok(match self.find().await? {
-            Place::Server(remote) => remote,
-            Place::Lake(project, variables) => {
-                Box::new(Local::new(engine::read_only(&project, &variables).await?.session()))
-            }
-        })
-    }
-}
-
 async fn print(sql: String, format: Format, place: &Where) -> Result<ExitCode> {
     let target = Readable(place.target().await?);
     let sql = shell::SqlArgs { command: vec![sql], format, ..shell::SqlArgs::default() };
@@ -263,7 +211,7 @@ async fn change(what: What, args: ChangeArgs) -> Result<ExitCode> {
     let ChangeArgs { table, which, place } = args;
     let request = Request { what, table, reason: which.reason, limit: which.limit };
     let done = match place.find().await? {
-        Place::Server(mut server) => ask(&mut server, &request).await?,
+        Place::Server(mut server) => ask(&mut server, ACTION, &request).await?,
         Place::Lake(project, variables) => without_server(&project, &variables, &request).await?,
     };
     let records = |n: u64| if n == 1 { "1 record".to_owned() } else { format!("{n} records") };
@@ -280,12 +228,6 @@ async fn change(what: What, args: ChangeArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn ask(server: &mut Remote, request: &Request) -> Result<Done> {
-    let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
-    let body = serde_json::to_vec(request).map_err(unreadable)?;
-    serde_json::from_slice(&server.act(ACTION, body.into()).await?).map_err(unreadable)
 }
 
 /// A target whose binary columns are text: as it is where it is UTF-8, else `\x` and hexadecimal digits.

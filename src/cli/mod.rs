@@ -18,6 +18,7 @@ mod dead_letters;
 mod demo;
 mod ingest;
 mod init;
+mod place;
 mod preview;
 mod produce;
 mod records;
@@ -27,6 +28,7 @@ pub mod shell;
 mod simulate;
 mod sink;
 mod sql;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -89,6 +91,9 @@ enum Command {
     /// Records that could not become rows: look, retry, discard, export
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// The tables of the lake: their files and versions, and care for them
+    #[command(subcommand)]
+    Table(table::TableCommand),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -153,6 +158,7 @@ pub fn main() -> ExitCode {
             Command::Schema(command) => schema::run(command).await,
             Command::Sink(command) => sink::run(command).await,
             Command::DeadLetters(command) => dead_letters::run(command).await,
+            Command::Table(command) => table::run(command).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

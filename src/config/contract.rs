@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -28,6 +29,8 @@ const EVENT_FORMATS: [(&str, Format); 3] =
     [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
 const CHANGE_FORMATS: [(&str, Format); 3] =
     [("debezium-json", Format::DebeziumJson), ("debezium-avro", Format::DebeziumAvro), ("dms-json", Format::DmsJson)];
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3_600);
+
 /// The type of a column that a word of contracts means.
 pub fn column_type(word: &str) -> Option<ColumnType> {
     TYPES.iter().find(|(known, _)| *known == word).map(|(_, kind)| *kind)
@@ -46,6 +49,14 @@ const TYPES: [(&str, ColumnType); 11] = [
     ("double[]", ColumnType::List(Element::Double)),
     ("string[]", ColumnType::List(Element::String)),
 ];
+
+fn retention(text: &str) -> Result<Duration, Complaint> {
+    let retention = text.parse::<Interval>()?.duration();
+    if retention < SHORTEST_RETENTION {
+        return Err(Complaint::new(format!("`{text}` is too short")).hint("at least 1d: rows go by whole days"));
+    }
+    Ok(retention)
+}
 
 /// `kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +113,7 @@ pub(super) fn read(
     ];
     let on_type_conflict = root.choice("on_type_conflict", &conflict, &[]);
     let commit_interval = root.read("commit_interval", commit_interval);
+    let retention = is_events.then(|| root.read("retention", retention)).flatten();
     let matches = matches(&root);
     let (columns, dropped) = columns(&root, column_words, timezone);
     let arrays = if is_events { arrays(&root) } else { Vec::new() };
@@ -130,6 +142,7 @@ pub(super) fn read(
         infer_timestamps: root.boolean("infer_timestamps").unwrap_or(false),
         raw: root.boolean("raw").unwrap_or(false),
         commit_interval,
+        retention,
         allowed_lateness: allowed_lateness.unwrap_or(ALLOWED_LATENESS),
         timezone,
     };

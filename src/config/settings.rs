@@ -24,6 +24,7 @@ use super::{
 use crate::{deliver::SinkOptions, news::Rule};
 
 const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
+const SHORTEST_HISTORY: Duration = Duration::from_secs(3_600);
 const LEAST_MEMORY: ByteSize = ByteSize(192 << 20);
 
 /// Everything `millpond.toml` says, defaults filled in.
@@ -59,6 +60,8 @@ pub struct Lake {
     pub url: Url,
     /// How often new rows become durable; a table may override it.
     pub commit_interval: Duration,
+    /// How far back tables can be read as they were.
+    pub history: Duration,
     /// `[lake.s3]`: only for `s3://`.
     pub s3: S3,
 }
@@ -164,9 +167,19 @@ pub(super) fn commit_interval(text: &str) -> Result<Duration, Complaint> {
     Ok(interval)
 }
 
+fn history(text: &str) -> Result<Duration, Complaint> {
+    let history = text.parse::<Interval>()?.duration();
+    if history < SHORTEST_HISTORY {
+        return Err(Complaint::new(format!("`{text}` is too short"))
+            .hint("at least 1h: who reads a table now needs its files for a while"));
+    }
+    Ok(history)
+}
+
 fn lake(section: &Section, dir: &Path) -> Option<Lake> {
     let url = section.read("url", |text| lake_url(text, dir));
     let interval = section.read("commit_interval", commit_interval);
+    let history = section.read("history", history);
     let s3 = section.section("s3", &project::S3).map(|s| {
         let region = s.read("region", |text| match text.trim() {
             "" => Err(Complaint::new("is empty")),
@@ -174,7 +187,7 @@ fn lake(section: &Section, dir: &Path) -> Option<Lake> {
         });
         S3 { endpoint: s.read("endpoint", endpoint), region }
     });
-    Some(Lake { url: url?, commit_interval: interval?, s3: s3? })
+    Some(Lake { url: url?, commit_interval: interval?, history: history?, s3: s3? })
 }
 
 fn endpoint(text: &str) -> Result<Url, Complaint> {

@@ -18,7 +18,7 @@ pub(super) mod project {
     pub const ROOT: Words =
         Words { keys: &["project", "lake", "kafka", "limits", "serve", "sinks", "notify"], later: &[] };
     pub const PROJECT: Words = Words { keys: &["timezone"], later: &[] };
-    pub const LAKE: Words = Words { keys: &["url", "commit_interval", "s3"], later: &[] };
+    pub const LAKE: Words = Words { keys: &["url", "commit_interval", "history", "s3"], later: &[] };
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
     pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties", "schema_registry"], later: &[] };
     pub const SCHEMA_REGISTRY: Words = Words { keys: &["url", "username", "password", "ca"], later: &[] };
@@ -83,12 +83,13 @@ pub(super) mod events {
             "on_type_conflict",
             "infer_timestamps",
             "commit_interval",
+            "retention",
             "raw",
             "match",
             "columns",
             "arrays",
         ],
-        later: &["topic_pattern", "retention", "description"],
+        later: &["topic_pattern", "description"],
     };
     pub const TIME: Words = Words { keys: &["path", "format", "allowed_lateness"], later: &[] };
     pub const COLUMN: Words =

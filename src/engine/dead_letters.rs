@@ -10,12 +10,12 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
-use chrono::Utc;
 use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use super::care;
 use super::catalog::EngineCatalog;
 use super::ingest::{Beside, Ingest};
 use super::latest::{self, Keeper};
@@ -23,12 +23,12 @@ use super::retry::{Retried, Retries, not_fed};
 use super::status::{TableStatus, now_us};
 use super::streams::{self, Act};
 use super::{
-    ENCODING_PERCENT, INGEST_PERCENT, Variables, committed, existing, joined, open_table, registry, service, share,
+    ENCODING_PERCENT, INGEST_PERCENT, Variables, as_writer, committed, joined, open_table, registry, service, share,
 };
 use crate::config::Project;
 use crate::decode::{Event, events_batch};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Claim, DeadLetters, Encoding, Holder, PUBLIC, probe};
+use crate::lake::{DeadLetters, Encoding, Lake, PUBLIC};
 use crate::news::News;
 use crate::query::Service;
 use crate::serve::Admin;
@@ -123,9 +123,9 @@ impl Desk {
     }
 
     /// The desk as the doors see it.
-    pub(super) fn admin(self, keeper: Keeper) -> Admin {
+    pub(super) fn admin(self, keeper: Keeper, asks: care::Asks) -> Admin {
         Arc::new(move |action, body| {
-            let (desk, keeper) = (self.clone(), keeper.clone());
+            let (desk, keeper, asks) = (self.clone(), keeper.clone(), asks.clone());
             async move {
                 match action.as_str() {
                     ACTION => answer(&desk.run(&request(&body)?).await?),
@@ -137,6 +137,7 @@ impl Desk {
                             Act::Silence { seconds } => answer(&streams::silence(&catalog.streams, &request, seconds)?),
                         }
                     }
+                    care::ACTION => answer(&care::ask(&asks, request(&body)?).await?),
                     latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),
                     _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
                 }
@@ -245,19 +246,15 @@ impl Place {
 
 /// Carries out `request` on a lake that no server writes to: as its one writer, for as long as it takes.
 pub async fn without_server(project: &Project, variables: &Variables, request: &Request) -> Result<Done> {
-    let lake = existing(project, variables).await?;
-    probe(lake.stores()).await?;
-    let (stop_claim, abort) = (Shutdown::new(), Shutdown::new());
-    let claim = Claim::take(lake.stores(), Holder::here(None, Utc::now()), &stop_claim).await?;
-    let work = async {
-        let catalog = committed(project, Some(&lake)).await?;
-        let service = service(Some(&lake), &catalog, &project.config)?;
+    as_writer(project, variables, async |lake: &Lake, abort: &Shutdown| {
+        let catalog = committed(project, Some(lake)).await?;
+        let service = service(Some(lake), &catalog, &project.config)?;
         let desk = Desk::new(service, Arc::clone(&catalog), abort.clone());
         let Some(dead_letters) = catalog.dead_letters.get() else {
             return Ok(Done::default());
         };
         let contract = project.tables.iter().find(|contract| contract.table == request.table);
-        let table = open_table(&lake, PUBLIC, &request.table).await?;
+        let table = open_table(lake, PUBLIC, &request.table).await?;
         let fed = catalog.fed();
         let (Some(contract), Some(table), Some(live)) = (contract, table, fed.tables.get(&request.table)) else {
             return desk.run(request).await;
@@ -269,7 +266,7 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         let contract = Arc::new(contract.clone());
         let mut beside = Vec::new();
         for (name, _) in super::beside(&contract) {
-            let (Some(table), Some(live)) = (open_table(&lake, PUBLIC, &name).await?, fed.tables.get(&name)) else {
+            let (Some(table), Some(live)) = (open_table(lake, PUBLIC, &name).await?, fed.tables.get(&name)) else {
                 return Err(Error::new(Kind::Unavailable, format!("table {name} is not there yet"))
                     .hint("`millpond serve` makes it"));
             };
@@ -298,15 +295,8 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         let done = desk.run(request).await;
         drop(nothing_to_read);
         joined(ingest.await).and(done)
-    };
-    let done = tokio::select! {
-        done = work => done,
-        error = claim.lost() => Err(error),
-    };
-    abort.cancel();
-    claim.release().await;
-    stop_claim.cancel();
-    done
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Family {
             member.live.evolve(Arc::clone(&schema), version.number);
             self.versions.record(&name, version.number, &self.abort).await?;
             lake::evolve(table, &schema, version.number, &self.abort).await?;
-            member.live.committed_beside(table.snapshot()?, table.positions_of(&name), &main);
+            member.live.committed_beside(table, &main)?;
             member.version = Some(version);
         }
         self.renew_decoder();

@@ -323,7 +323,7 @@ impl Feed {
                 Some(table) => table,
                 None => self.make(PUBLIC, &name, &schema, 0, &[fixed::DAY], &Positions::new()).await?,
             };
-            live.committed_beside(table.snapshot().map_err(unreadable)?, table.positions_of(&name), committed);
+            live.committed_beside(&table, committed).map_err(unreadable)?;
             beside.push(Beside { live, table });
         }
         Ok(beside)

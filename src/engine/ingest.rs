@@ -325,7 +325,7 @@ impl State {
         let main = tables.main.positions_of(&self.ingest.contract.table);
         self.ingest.live.committed(&tables.main)?;
         for (table, live) in tables.beside.iter().zip(&self.beside) {
-            live.committed_beside(table.snapshot()?, table.positions_of(table.name()), &main);
+            live.committed_beside(table, &main)?;
         }
         self.ingest.status.committed(tables.main.version());
         if let Some(answer) = answer {

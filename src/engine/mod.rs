@@ -9,6 +9,7 @@
 //! commits or translates; each room does its own work.
 
 mod back_test;
+pub mod care;
 mod catalog;
 pub mod dead_letters;
 mod facts;
@@ -51,6 +52,7 @@ use tracing::{info, warn};
 pub use self::back_test::{
     BackTest, Differences, Different, Live, OfCondition, OfRule, Progress, Raised, Wanted, back_test,
 };
+use self::care::Care;
 use self::catalog::{EngineCatalog, Fed, SharedCatalog};
 use self::dead_letters::Desk;
 use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
@@ -134,6 +136,7 @@ pub struct Engine {
     stream_queries: JoinHandle<()>,
     streams: oneshot::Receiver<()>,
     watch: JoinHandle<()>,
+    care: JoinHandle<()>,
     news: News,
     sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
@@ -190,6 +193,7 @@ impl Engine {
             ingest_budget: budget.clone(),
             latest_bytes: share(LATEST_PERCENT),
             news: news.clone(),
+            care: Arc::default(),
             sinks: sinks.clone(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
@@ -235,10 +239,13 @@ impl Engine {
             abort: abort.clone(),
             lives: BTreeMap::new(),
         };
+        let (asks, asked) = mpsc::channel(1);
+        let care = Care::new(&feeder.lake, &catalog, &service, config, &abort);
+        let care = task::spawn_behind("care", care.run(asked, stop_feed.clone()));
         let mut servers = Vec::new();
         if let Some(flight) = flight {
             let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
-            let work = flight.admin(desk.admin(keeper.clone())).run(service.clone(), stop_servers.clone());
+            let work = flight.admin(desk.admin(keeper.clone(), asks)).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
         }
         if let Some(http) = http {
@@ -298,6 +305,7 @@ impl Engine {
             stream_queries,
             streams,
             watch,
+            care,
             news,
             sinks,
             servers,
@@ -369,6 +377,8 @@ impl Engine {
         let late = "alerts are not written down, the store did not answer in time";
         in_time(&mut self.streams, &self.abort, late).await;
         let _ = self.watch.await;
+        // What it is in the middle of is what a kill would leave: nothing of it is in a table.
+        let _ = self.care.await;
         self.news.stop().await;
         self.sinks.stop().await;
         self.stop_servers.cancel();
@@ -513,6 +523,26 @@ pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFutur
         Keeper { catalog, service: service.clone(), s3, writing: None }.load().await?;
         Ok(service)
     })
+}
+
+/// Does `work` on the project's lake, which must be there, as its one writer: for commands that find no server.
+async fn as_writer<T>(
+    project: &Project,
+    variables: &Variables,
+    work: impl AsyncFnOnce(&Lake, &Shutdown) -> Result<T>,
+) -> Result<T> {
+    let lake = existing(project, variables).await?;
+    probe(lake.stores()).await?;
+    let (stop_claim, abort) = (Shutdown::new(), Shutdown::new());
+    let claim = Claim::take(lake.stores(), Holder::here(None, chrono::Utc::now()), &stop_claim).await?;
+    let done = tokio::select! {
+        done = work(&lake, &abort) => done,
+        error = claim.lost() => Err(error),
+    };
+    abort.cancel();
+    claim.release().await;
+    stop_claim.cancel();
+    done
 }
 
 /// The project's lake, which must be there.

@@ -49,6 +49,14 @@ impl DeadLetters {
         self.snapshot.load_full()
     }
 
+    /// Reads what somebody else has done to the table.
+    pub async fn refresh(&self) -> Result<(), TableError> {
+        let mut table = self.table.lock().await;
+        table.refresh().await?;
+        self.snapshot.store(table.snapshot()?);
+        Ok(())
+    }
+
     /// Appends the dead letters of a window of table `fed` that ends at `ends`.
     pub async fn append(
         &self,

@@ -9,11 +9,13 @@
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
 //! * `files`: files beside the lake, whose rows reference tables hold.
+//! * `care`: small files merged, what is older than the history deleted, rows older than their table keeps them, too.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
 //! It never touches a Kafka client and never sees users' SQL.
 
 mod alerts;
+pub mod care;
 mod claim;
 mod commit;
 mod dead_letters;

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use arrow::array::Int64Array;
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp::gt_eq;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use deltalake_core::kernel::EagerSnapshot;
@@ -13,6 +16,7 @@ use tokio::sync::watch;
 
 use super::positions::{Positions, TopicPartition};
 use super::table::{Table, TableError};
+use crate::schema::fixed::OFFSET;
 use crate::task::Charge;
 
 /// Rows of the offsets `start..end` of one partition, not yet committed. May hold no row at all (dead
@@ -38,6 +42,15 @@ pub struct HotBatch {
 }
 
 impl HotBatch {
+    /// The rows of records at `position` and later ones.
+    fn rows_from(&self, position: i64) -> RecordBatch {
+        let offsets = self.rows.column_by_name(OFFSET);
+        let is_later = offsets.map(|offsets| gt_eq(offsets, &Int64Array::new_scalar(position)));
+        let later = is_later.and_then(|is_later| filter_record_batch(&self.rows, &is_later.ok()?).ok());
+        // Every table that Kafka feeds has offsets, and a filter as long as its rows fits them.
+        later.unwrap_or_else(|| self.rows.clone())
+    }
+
     /// Bytes that a commit of it writes, to all tables.
     pub fn bytes(&self) -> usize {
         self.charge.bytes() + self.beside.iter().map(|batch| batch.bytes()).sum::<usize>()
@@ -74,6 +87,16 @@ impl View {
         self.hot.iter().map(|batch| batch.rows.num_rows()).sum()
     }
 
+    /// The hot rows that the committed part does not hold. (A table beside another may hold rows that the other one does
+    /// not, after a crash: they come again.)
+    pub fn shown_hot(&self) -> Vec<RecordBatch> {
+        let shown = |batch: &Arc<HotBatch>| match self.positions.get(&batch.lane) {
+            Some(position) if *position > batch.start => batch.rows_from(*position),
+            _ => batch.rows.clone(),
+        };
+        self.hot.iter().map(shown).filter(|rows| rows.num_rows() > 0).collect()
+    }
+
     /// Bytes of hot rows.
     pub fn hot_bytes(&self) -> usize {
         self.hot.iter().map(|batch| batch.charge.bytes()).sum()
@@ -93,12 +116,26 @@ impl View {
         committed.chain(hot).max().is_some_and(|(_, end)| end > offset)
     }
 
+    /// True if `snapshot` is newer, or of another table of this name.
+    fn is_before(&self, snapshot: &EagerSnapshot) -> bool {
+        self.committed.as_ref().is_none_or(|known| {
+            known.version() < snapshot.version() || known.metadata().id() != snapshot.metadata().id()
+        })
+    }
+
+    fn raise(&mut self, positions: &Positions) {
+        for (lane, position) in positions {
+            let known = self.positions.entry(lane.clone()).or_insert(*position);
+            *known = (*known).max(*position);
+        }
+    }
+
     fn drop_hot_below(&mut self, positions: &Positions) {
         self.hot.retain(|batch| positions.get(&batch.lane).is_none_or(|position| batch.end > *position));
     }
 }
 
-/// The current View of a table. Many read, one task writes.
+/// The current View of a table. Many read; the task that feeds the table writes, and who cares for its files.
 #[derive(Debug)]
 pub struct LiveView {
     view: ArcSwap<View>,
@@ -123,41 +160,63 @@ impl LiveView {
 
     /// Shows `batch` from now on.
     pub fn push(&self, batch: Arc<HotBatch>) {
-        self.change(|view| view.hot.push(batch));
+        self.change(|view| view.hot.push(Arc::clone(&batch)));
     }
 
     /// Shows the columns of a newer schema version from now on.
     pub fn evolve(&self, schema: SchemaRef, schema_version: u32) {
-        self.change(|view| (view.schema, view.schema_version) = (schema, schema_version));
+        self.change(|view| (view.schema, view.schema_version) = (Arc::clone(&schema), schema_version));
     }
 
-    /// Moves on to a newer snapshot of `table`: rows that it holds stop being hot in the same instant.
+    /// Moves on to a newer snapshot of `table`: rows that it holds stop being hot in the same instant. One that is older
+    /// than what is shown changes nothing: whoever cares for the table shows what it made of it, too.
     pub fn committed(&self, table: &Table) -> Result<(), TableError> {
         let (snapshot, positions) = (table.snapshot()?, table.positions_of(table.name()));
         self.change(|view| {
             view.drop_hot_below(&positions);
-            (view.committed, view.positions, view.retries) = (Some(snapshot), positions, table.retries());
+            if view.is_before(&snapshot) {
+                view.committed = Some(Arc::clone(&snapshot));
+                (view.positions, view.retries) = (positions.clone(), table.retries());
+            }
         });
         Ok(())
     }
 
-    /// The same for a table beside the main one, which stands at `main`. Its `own` positions may be ahead, after a
+    /// The same for a table beside the main one, which stands at `main`. Its own positions may be ahead, after a
     /// crash: what lies below them is not shown twice, but it is hot until the main table has passed it.
-    pub fn committed_beside(&self, snapshot: Arc<EagerSnapshot>, own: Positions, main: &Positions) {
+    pub fn committed_beside(&self, table: &Table, main: &Positions) -> Result<(), TableError> {
+        let (snapshot, own) = (table.snapshot()?, table.positions_of(table.name()));
         self.change(|view| {
             view.drop_hot_below(main);
-            view.committed = Some(snapshot);
-            view.positions = own;
-            for (lane, position) in main {
-                view.positions.entry(lane.clone()).and_modify(|own| *own = (*own).max(*position)).or_insert(*position);
+            if view.is_before(&snapshot) {
+                view.committed = Some(Arc::clone(&snapshot));
             }
+            view.raise(&own);
+            view.raise(main);
         });
+        Ok(())
     }
 
-    fn change(&self, change: impl FnOnce(&mut View)) {
-        let mut view = View::clone(&self.view.load());
-        change(&mut view);
-        self.view.store(Arc::new(view));
+    /// Shows the files that `table` has after some were replaced by others with the same rows, unless it shows newer ones.
+    pub fn rewritten(&self, table: &Table) -> Result<(), TableError> {
+        let (snapshot, own) = (table.snapshot()?, table.positions_of(table.name()));
+        self.change(|view| {
+            if view.is_before(&snapshot) {
+                view.committed = Some(Arc::clone(&snapshot));
+                // Commits of rows may be in it that are not shown yet; those of a table beside another stay hot.
+                view.raise(&own);
+                view.retries = view.retries.max(table.retries());
+            }
+        });
+        Ok(())
+    }
+
+    fn change(&self, change: impl Fn(&mut View)) {
+        self.view.rcu(|view| {
+            let mut view = View::clone(view);
+            change(&mut view);
+            view
+        });
         self.changed.send_replace(());
     }
 }

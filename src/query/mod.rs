@@ -22,6 +22,7 @@ mod compute;
 mod continuous;
 mod direct;
 mod error;
+mod fetched_table;
 mod geo;
 mod latest;
 mod logical;
@@ -52,6 +53,7 @@ use futures::stream::BoxStream;
 
 pub use continuous::{By, Continuous, Explained, Found, Kept, Memory, Said, Shared};
 pub use datafusion::common::ScalarValue;
+pub use fetched_table::FetchedTable;
 pub use latest::KeyedTable;
 pub use parse::{Script, is_subscription, split};
 pub use rows::Rows;

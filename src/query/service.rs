@@ -104,6 +104,11 @@ impl Service {
         self.inner.state.runtime_env().memory_pool.reserved()
     }
 
+    /// The memory that all queries share, for others who work on rows.
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.inner.state.runtime_env().memory_pool)
+    }
+
     pub(super) fn defaults(&self) -> &Settings {
         &self.inner.defaults
     }

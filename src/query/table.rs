@@ -36,12 +36,8 @@ pub struct ViewTable {
 impl ViewTable {
     /// The table of a pinned View.
     pub fn new(view: &View) -> Self {
-        let hot = view.hot.iter().filter(|batch| batch.rows.num_rows() > 0);
-        Self {
-            shown: Shown::new(&view.schema),
-            committed: view.committed.clone(),
-            hot: hot.map(|batch| batch.rows.clone()).collect(),
-        }
+        let (shown, committed) = (Shown::new(&view.schema), view.committed.clone());
+        Self { shown, committed, hot: view.shown_hot() }
     }
 
     /// A committed snapshot alone; without one there are no rows.

@@ -46,6 +46,8 @@ pub struct Contract {
     pub raw: bool,
     /// Overrides `[lake] commit_interval`.
     pub commit_interval: Option<Duration>,
+    /// Rows of days that ended longer ago go; `None` keeps all.
+    pub retention: Option<Duration>,
     /// Rules look at times so far behind the newest event: what is older has come by then, or is late.
     pub allowed_lateness: Duration,
     /// The project's zone: days of `_day`, and timestamps without a zone.
@@ -113,6 +115,7 @@ impl Contract {
             infer_timestamps: false,
             raw: false,
             commit_interval: None,
+            retention: None,
             allowed_lateness: ALLOWED_LATENESS,
             timezone: Tz::UTC,
         }

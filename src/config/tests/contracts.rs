@@ -26,6 +26,7 @@ on_new_field = "rescue"
 on_type_conflict = "dead_letter"
 infer_timestamps = true
 commit_interval = "250ms"
+retention = "400d"
 [match]
 metadata.kind = ["car", 7, true]
 "$header.source" = "a"
@@ -104,6 +105,7 @@ drop = true
         infer_timestamps: true,
         raw: false,
         commit_interval: Some(Duration::from_millis(250)),
+        retention: Some(Duration::from_secs(400 * 86_400)),
         allowed_lateness: Duration::from_secs(5),
         timezone: chrono_tz::Asia::Seoul,
     };
@@ -135,6 +137,7 @@ fn a_topic_is_enough() {
         infer_timestamps: false,
         raw: false,
         commit_interval: None,
+        retention: None,
         allowed_lateness: Duration::from_secs(2),
         timezone: chrono_tz::UTC,
     };
@@ -203,9 +206,9 @@ fn mistakes() {
             ],
         ),
         (
-            "retention = \"400d\"\nraw = \"yes\"\n[arrays.\"vehicle.sensors\"]\nas = \"child\"",
+            "retention = \"23h\"\nraw = \"yes\"\n[arrays.\"vehicle.sensors\"]\nas = \"child\"",
             vec![
-                "3:1: retention: `retention` is not in this version of Millpond",
+                "3:13: retention: `23h` is too short\n  hint: at least 1d: rows go by whole days",
                 "4:7: raw: expected true or false, found a text",
             ],
         ),

@@ -19,7 +19,7 @@ use super::follower::{Seen, StateRecord};
 use super::{State, Writing, broken};
 use crate::engine::catalog::EngineCatalog;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Flush, LatestFiles, Manifest, Present, SidecarWriter, SourceState, places};
+use crate::lake::{Flush, LatestFiles, Manifest, Present, SidecarWriter, Snapshot, SourceState, places};
 use crate::latest::{Buckets, LatestError, LatestTable, Rows};
 use crate::query::{Catalog, Pinned, Service, SystemTable};
 use crate::task::Shutdown;
@@ -51,12 +51,16 @@ pub struct Flushed {
     pub table_version: u64,
     /// Its data files.
     pub files: usize,
+    /// What it is made of.
+    pub snapshot: Arc<Snapshot>,
 }
 
 impl Flushed {
     /// What these are; nothing before the first flush.
     pub(super) fn of(files: &LatestFiles) -> Option<Self> {
-        files.table().map(|table| Self { table_version: table.version(), files: table.files() })
+        let table = files.table()?;
+        let snapshot = table.snapshot().ok()?;
+        Some(Self { table_version: table.version(), files: table.files(), snapshot })
     }
 }
 

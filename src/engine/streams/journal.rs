@@ -151,6 +151,15 @@ impl Journal {
         self.entries.lock().logged
     }
 
+    /// Its files are others now, with the same rows.
+    pub fn rewritten(&self, snapshot: Arc<Snapshot>) {
+        let mut entries = self.entries.lock();
+        // One that the next append has not passed by now; the rows of an append that is told later are hot until then.
+        if entries.snapshot.as_ref().is_none_or(|known| known.version() + 1 == snapshot.version()) {
+            entries.snapshot = Some(snapshot);
+        }
+    }
+
     /// `system.alerts`: what is committed, and the rows above it.
     pub fn shown(&self) -> (Option<Arc<Snapshot>>, std::result::Result<RecordBatch, ArrowError>) {
         let entries = self.entries.lock();

@@ -90,6 +90,13 @@ impl Streams {
         silences.max().filter(|until| *until > Utc::now())
     }
 
+    /// The files of `system.alerts` are others now, with the same rows.
+    pub fn rewritten(&self, snapshot: Arc<Snapshot>) {
+        if let Some(journal) = self.journal.get() {
+            journal.rewritten(snapshot);
+        }
+    }
+
     /// No rule runs here; this is what was committed of `system.alerts`.
     pub fn show(&self, committed: Arc<Snapshot>) {
         let _ = self.committed.set(committed);

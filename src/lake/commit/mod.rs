@@ -9,6 +9,7 @@ pub mod machine;
 mod numbering;
 #[cfg(test)]
 mod retries;
+mod rewrite;
 #[cfg(test)]
 mod simulation;
 
@@ -29,6 +30,7 @@ use object_store::ObjectStore;
 use tracing::info;
 
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
+pub use self::rewrite::commit_rewrite;
 use super::positions::{Move, Moves, Positions, TopicPartition};
 use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
 use super::txns::{self, Txns};
@@ -422,9 +424,6 @@ fn append<'a>(table: &'a mut Table, adds: &'a [Add], txns: Vec<Transaction>) -> 
     })
 }
 
-/// Whoever removes files raises this number by one: of two that race, one fails.
-const REWRITE: &str = "millpond/rewrite";
-
 fn replace<'a>(
     table: &'a mut Table,
     replacement: &'a Replacement,
@@ -449,7 +448,7 @@ fn replace<'a>(
         let files = snapshot.log_data();
         actions.extend(files.iter().filter(is_replaced).map(|file| Action::Remove(file.remove_action(true))));
         actions.extend(adds.iter().cloned().map(Action::Add));
-        let rewrite = Transaction::new(REWRITE, table.number(REWRITE).unwrap_or(0) + 1);
+        let rewrite = rewrite::transaction(table);
         let named = only.as_ref().filter(|(_, values)| !values.is_empty());
         let predicate = named.map(|(column, values)| {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();

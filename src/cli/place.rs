@@ -1,0 +1,73 @@
+//! Where a command finds tables: at the project's server or, if none answers, in its lake. What only looks is SQL, asked of
+//! either. What changes something goes to the server; without one this process becomes the lake's writer for as long as it
+//! takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Overrides;
+use super::shell::{Local, Remote, Target};
+use super::sql::server;
+use crate::config::Project;
+use crate::engine::{self, Variables};
+use crate::error::{Error, Kind, Result};
+
+/// Which project, or which server.
+#[derive(Args, Debug)]
+pub(super) struct Where {
+    /// The server to ask [default: the project's, or its lake if no server answers]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The project's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Who has the tables.
+pub(super) enum Place {
+    Server(Box<Remote>),
+    Lake(Box<Project>, Variables),
+}
+
+impl Where {
+    /// The server if one answers, else the lake.
+    pub(super) async fn find(&self) -> Result<Place> {
+        let connect = async |url: &str| Remote::connect(url).await.map(|remote| Place::Server(Box::new(remote)));
+        if let Some(url) = &self.url {
+            return connect(url).await;
+        }
+        if !self.project.join("millpond.toml").exists() && self.overrides.sets.is_empty() {
+            return connect(&server(&self.overrides)?).await;
+        }
+        let (project, options) = self.overrides.load(&self.project)?;
+        if let Some(address) = project.config.serve.flight_sql {
+            match connect(&format!("grpc://{address}")).await {
+                Err(error) if error.kind() == Kind::Unavailable => {}
+                found => return found,
+            }
+        }
+        Ok(Place::Lake(Box::new(project), options.vars))
+    }
+
+    /// The same, for SQL.
+    pub(super) async fn target(&self) -> Result<Box<dyn Target>> {
+        Ok(match self.find().await? {
+            Place::Server(remote) => remote,
+            Place::Lake(project, variables) => {
+                Box::new(Local::new(engine::read_only(&project, &variables).await?.session()))
+            }
+        })
+    }
+}
+
+/// Has the server carry out an admin action.
+pub(super) async fn ask<T: DeserializeOwned>(server: &mut Remote, action: &str, request: &impl Serialize) -> Result<T> {
+    let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
+    let body = serde_json::to_vec(request).map_err(unreadable)?;
+    serde_json::from_slice(&server.act(action, body.into()).await?).map_err(unreadable)
+}

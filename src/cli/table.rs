@@ -1,0 +1,251 @@
+//! `millpond table`: what the lake has of each table, and care for it beyond what the server does by itself.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::place::{Place, Where, ask};
+use super::shell::{self, Format};
+use crate::engine::care::{ACTION, Done, Request, What, without_server};
+use crate::engine::dead_letters::literal;
+use crate::error::{Error, Kind, Result};
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond table list\n  \
+    millpond table describe telemetry\n  \
+    millpond table history telemetry --limit 5\n  \
+    millpond table optimize telemetry --dry-run\n  \
+    millpond table vacuum --full")]
+pub(super) enum TableCommand {
+    /// All tables: kind, versions, files, bytes
+    List(ListArgs),
+    /// One table: what it is, its columns, and its files by partition
+    Describe(DescribeArgs),
+    /// What was done to a table, the newest version first
+    History(HistoryArgs),
+    /// Make few files of many now; the server does it by itself as they gather
+    Optimize(OptimizeArgs),
+    /// Delete now what is older than lake.history and retention say; the server does it every hour
+    Vacuum(VacuumArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DescribeArgs {
+    /// The table
+    table: String,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct HistoryArgs {
+    /// The table; those of schema system as system.<name>
+    table: String,
+    /// Not more than so many versions
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u64,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct OptimizeArgs {
+    /// The table; all if none is named
+    table: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct VacuumArgs {
+    /// The table; all if none is named
+    table: Option<String>,
+    /// Also delete files that no commit names: a kill may leave them
+    #[arg(long)]
+    full: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+const LIST: &str = "SELECT t.table_name, t.kind, t.schema_version, t.table_version, f.files, f.rows AS committed_rows, \
+     f.bytes, t.hot_rows FROM system.tables t LEFT JOIN (SELECT table_name, count(*) AS files, sum(rows) AS rows, \
+     sum(bytes) AS bytes FROM system.files GROUP BY table_name) f ON f.table_name = t.table_name";
+
+pub(super) async fn run(command: TableCommand) -> Result<ExitCode> {
+    match command {
+        TableCommand::List(args) => {
+            print(vec![format!("{LIST} ORDER BY t.table_name")], args.format, &args.place).await
+        }
+        TableCommand::Describe(args) => describe(args).await,
+        TableCommand::History(args) => history(args).await,
+        TableCommand::Optimize(OptimizeArgs { table, dry_run, place }) => {
+            change(&Request { what: What::Optimize, table, dry_run }, &place).await
+        }
+        TableCommand::Vacuum(VacuumArgs { table, full, dry_run, place }) => {
+            change(&Request { what: What::Vacuum { full }, table, dry_run }, &place).await
+        }
+    }
+}
+
+async fn print(command: Vec<String>, format: Format, place: &Where) -> Result<ExitCode> {
+    let target = place.target().await?;
+    let sql = shell::SqlArgs { command, format, ..shell::SqlArgs::default() };
+    shell::run(sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
+}
+
+/// An error unless the query finds anything.
+async fn is_there(sql: &str, table: &str, place: &Where) -> Result<()> {
+    use futures::TryStreamExt as _;
+    let (_, rows) = place.target().await?.query(sql).await?;
+    let rows: Vec<_> = rows.try_collect().await?;
+    if rows.iter().any(|rows| rows.num_rows() > 0) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::NotFound, format!("there is no table `{table}`")).hint("`millpond table list` shows them"))
+}
+
+async fn describe(args: DescribeArgs) -> Result<ExitCode> {
+    let name = literal(&args.table);
+    let what = format!("{LIST} WHERE t.table_name = {name}");
+    is_there(&what, &args.table, &args.place).await?;
+    let columns = format!("SELECT column_name, type, path, description FROM system.columns WHERE table_name = {name}");
+    let files = format!(
+        "SELECT partition, count(*) AS files, sum(rows) AS rows, sum(bytes) AS bytes, max(bytes) AS largest_bytes, \
+         max(modified_at) AS modified_at FROM system.files WHERE table_name = {name} GROUP BY partition ORDER BY partition"
+    );
+    print(vec![what, columns, files], args.format, &args.place).await
+}
+
+async fn history(args: HistoryArgs) -> Result<ExitCode> {
+    let of_table = format!("FROM system.history WHERE table_name = {}", literal(&args.table));
+    is_there(&format!("SELECT 1 {of_table} LIMIT 1"), &args.table, &args.place).await?;
+    let sql = format!(
+        "SELECT table_version, committed_at, operation, files_added, rows_added, bytes_added, files_removed, \
+         bytes_removed, readable {of_table} ORDER BY table_version DESC LIMIT {}",
+        args.limit
+    );
+    print(vec![sql], args.format, &args.place).await
+}
+
+async fn change(request: &Request, place: &Where) -> Result<ExitCode> {
+    let done: Vec<Done> = match place.find().await? {
+        Place::Server(mut server) => ask(&mut server, ACTION, request).await?,
+        Place::Lake(project, variables) => without_server(&project, &variables, request).await?,
+    };
+    let mut said = false;
+    for done in &done {
+        if let Some(line) = summary(request, done) {
+            say!("{}: {line}", done.table);
+            said = true;
+        }
+    }
+    if !said {
+        match request.what {
+            What::Optimize => say!("nothing to merge"),
+            What::Vacuum { .. } => say!("nothing to delete"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was done with a table, in a line; `None` if nothing was.
+fn summary(request: &Request, done: &Done) -> Option<String> {
+    let dry_run = request.dry_run;
+    match request.what {
+        What::Optimize if done.files == 0 => None,
+        What::Optimize if dry_run => {
+            Some(format!("{} of {} would be merged", count(done.files, "file"), size(done.bytes)))
+        }
+        What::Optimize => Some(format!(
+            "{} of {} merged into {} of {}",
+            count(done.files, "file"),
+            size(done.bytes),
+            done.into_files,
+            size(done.into_bytes)
+        )),
+        What::Vacuum { .. } => {
+            let mut parts = Vec::new();
+            if done.rows > 0 {
+                parts.push(format!("{} past retention", count(done.rows, "row")));
+            }
+            if done.deleted_files > 0 {
+                parts.push(format!("{} of {}", count(done.deleted_files, "data file"), size(done.deleted_bytes)));
+            }
+            if done.orphans > 0 {
+                parts.push(format!("({} that no commit named)", done.orphans));
+            }
+            if done.log_files > 0 {
+                let (files, versions) = (count(done.log_files, "log file"), count(done.versions, "old table version"));
+                parts.push(if done.versions > 0 { format!("{files} of {versions}") } else { files });
+            }
+            let verb = if dry_run { "would be deleted" } else { "deleted" };
+            (!parts.is_empty()).then(|| format!("{} {verb}", parts.join(", ").replace(", (", " (")))
+        }
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return count(bytes, "byte");
+    }
+    let power = (bytes.ilog2() / 10).min(UNITS.len() as u32);
+    format!("{:.1} {}", bytes as f64 / 1024f64.powi(power.cast_signed()), UNITS[power as usize - 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_was_done() {
+        let request = |what, dry_run| Request { what, table: None, dry_run };
+        let done = Done { files: 120, bytes: 1_300_000, into_files: 1, into_bytes: 900_000, ..Done::default() };
+        let merged = summary(&request(What::Optimize, false), &done).unwrap();
+        assert_eq!(merged, "120 files of 1.2 MiB merged into 1 of 878.9 KiB");
+        let would = summary(&request(What::Optimize, true), &done).unwrap();
+        assert_eq!(would, "120 files of 1.2 MiB would be merged");
+        let vacuum = What::Vacuum { full: true };
+        assert_eq!(summary(&request(vacuum, false), &Done::default()), None);
+        let done = Done {
+            rows: 1,
+            versions: 3,
+            deleted_files: 2,
+            deleted_bytes: 900,
+            log_files: 4,
+            orphans: 1,
+            ..Done::default()
+        };
+        assert_eq!(
+            summary(&request(vacuum, true), &done).unwrap(),
+            "1 row past retention, 2 data files of 900 bytes (1 that no commit named), 4 log files of 3 old table \
+             versions would be deleted"
+        );
+    }
+}

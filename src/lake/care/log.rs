@@ -1,0 +1,363 @@
+//! The log of a table: what happened to it, how far back it can be read, and what goes when it is older than that.
+//!
+//! A table can be read as it was at each version that its log can put together: from a checkpoint and the commits after it.
+//! [`expire`] takes the newest checkpoint that is older than the history, and deletes what lies before it: first the data
+//! files that those commits took away, which no later version has, then the log itself. So a kill between the two leaves
+//! what the next look finds again. [`vacuum`] looks for files that no commit ever named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+use super::data_files;
+use crate::lake::Lake;
+use crate::lake::table::TableError;
+use crate::lake::txns::TxnError;
+use crate::task::failpoint;
+
+/// Entries of the log that are read at once.
+const READS: usize = 32;
+/// The newest checkpoints are kept, for those who read by one of them now …
+const NEWEST_CHECKPOINTS: usize = 3;
+/// … and one for each such time of the history: whoever reads the table as it was reads the commits since the one before.
+const CHECKPOINT_PAUSE: TimeDelta = TimeDelta::hours(2);
+/// A file that no commit names may be about to be committed, unless it is older than this.
+const STAGED: TimeDelta = TimeDelta::days(1);
+
+/// What a table did at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Table version.
+    pub version: u64,
+    /// When it was committed, by the writer's clock.
+    pub at: DateTime<Utc>,
+    /// Delta's name of what was done: `WRITE`, `OPTIMIZE`, `DELETE` …
+    pub operation: String,
+    /// Who did it.
+    pub engine: Option<String>,
+    /// Files that were added …
+    pub files_added: u64,
+    /// … their bytes …
+    pub bytes_added: u64,
+    /// … and rows.
+    pub rows_added: u64,
+    /// Files that were taken away …
+    pub files_removed: u64,
+    /// … and their bytes.
+    pub bytes_removed: u64,
+}
+
+/// The newest entries of a table's log, and how far back it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The entries, newest first.
+    pub entries: Vec<LogEntry>,
+    /// The oldest table version that can be read.
+    pub oldest: Option<u64>,
+}
+
+/// What was deleted, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Table versions that cannot be read any more.
+    pub versions: u64,
+    /// Objects of the log.
+    pub log_files: u64,
+    /// Data files …
+    pub files: u64,
+    /// … and their bytes.
+    pub bytes: u64,
+}
+
+/// Files that no commit names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The newest `limit` entries of the log of `folder/name`.
+pub async fn history(lake: &Lake, folder: &str, name: &str, limit: usize) -> Result<History, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let versions: Vec<u64> = log.commits.keys().rev().take(limit).copied().collect();
+    let entries = stream::iter(versions).map(|version| log.entry(version)).buffered(READS).try_collect().await?;
+    Ok(History { entries, oldest: log.oldest() })
+}
+
+/// The oldest table version of `folder/name` that can be read; `None` if there is no such table.
+pub async fn oldest_version(lake: &Lake, folder: &str, name: &str) -> Result<Option<u64>, TableError> {
+    Ok(Log::list(lake, folder, name).await?.oldest())
+}
+
+/// Deletes what only table versions older than `history` need.
+pub async fn expire(
+    lake: &Lake,
+    folder: &str,
+    name: &str,
+    history: Duration,
+    now: DateTime<Utc>,
+    dry_run: bool,
+) -> Result<Expired, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let Some(base) = log.base(before(now, history)) else { return Ok(Expired::default()) };
+    let doomed: Vec<u64> = log.commits.range(..base).map(|(version, _)| *version).collect();
+    let mut files: BTreeMap<String, u64> = BTreeMap::new();
+    let mut entries = stream::iter(doomed.clone()).map(|version| log.actions(version)).buffered(READS);
+    while let Some(actions) = entries.try_next().await? {
+        files.extend(actions.into_iter().filter_map(|action| action.remove).map(File::known));
+    }
+    drop(entries);
+    if !files.is_empty() {
+        // Restored since.
+        let Some(table) = lake.open(folder, name).await? else { return Ok(Expired::default()) };
+        let now: BTreeSet<String> = data_files(&*table.snapshot()?).into_iter().map(|file| file.path).collect();
+        files.retain(|path, _| !now.contains(path));
+    }
+    let mut objects =
+        log.objects.iter().filter(|(version, _)| *version < base).map(|(_, path)| path).cloned().collect();
+    log.thin(base, &mut objects);
+    let expired = Expired {
+        versions: doomed.len() as u64,
+        log_files: objects.len() as u64,
+        files: files.len() as u64,
+        bytes: files.values().sum(),
+    };
+    if !dry_run {
+        log.delete(files.keys().map(|path| log.data_path(path)).collect()).await?;
+        failpoint::hit("expire_after_files");
+        log.delete(objects).await?;
+    }
+    Ok(expired)
+}
+
+/// Deletes data files that no commit names and that are older than `history` and a day.
+pub async fn vacuum(
+    lake: &Lake,
+    folder: &str,
+    name: &str,
+    history: Duration,
+    now: DateTime<Utc>,
+    dry_run: bool,
+) -> Result<Vacuumed, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    // Listed before the log is read: what is committed meanwhile is too young to be deleted.
+    let present: Vec<ObjectMeta> = log.store.list(Some(&log.folder)).try_collect().await.map_err(TxnError::from)?;
+    let Some(table) = lake.open(folder, name).await? else { return Ok(Vacuumed::default()) };
+    let mut needed: BTreeSet<Path> =
+        data_files(&*table.snapshot()?).into_iter().map(|file| log.data_path(&file.path)).collect();
+    let kept = log.commits.keys().copied().collect::<Vec<_>>();
+    let mut entries = stream::iter(kept).map(|version| log.actions(version)).buffered(READS);
+    while let Some(actions) = entries.try_next().await? {
+        let removed = actions.into_iter().filter_map(|action| action.remove);
+        needed.extend(removed.map(|file| log.data_path(&file.known().0)));
+    }
+    drop(entries);
+    let oldest = before(now, history).min(now - STAGED);
+    let of_log = log.folder.clone().join("_delta_log");
+    let is_orphan = |found: &&ObjectMeta| {
+        found.location.as_ref().ends_with(".parquet")
+            && !found.location.prefix_matches(&of_log)
+            && found.last_modified < oldest
+            && !needed.contains(&found.location)
+    };
+    let orphans: Vec<&ObjectMeta> = present.iter().filter(is_orphan).collect();
+    let vacuumed = Vacuumed { files: orphans.len() as u64, bytes: orphans.iter().map(|found| found.size).sum() };
+    if !dry_run {
+        log.delete(orphans.into_iter().map(|found| found.location.clone()).collect()).await?;
+    }
+    Ok(vacuumed)
+}
+
+fn before(now: DateTime<Utc>, history: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(history)
+        .ok()
+        .and_then(|history| now.checked_sub_signed(history))
+        .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// The objects of a table's log.
+struct Log {
+    store: std::sync::Arc<dyn ObjectStore>,
+    /// The table's folder.
+    folder: Path,
+    /// When each version was committed, by the store's clock.
+    commits: BTreeMap<u64, DateTime<Utc>>,
+    /// The checkpoints that are one file, which is all that are written here, with their times.
+    checkpoints: BTreeMap<u64, DateTime<Utc>>,
+    /// All objects that belong to a version.
+    objects: Vec<(u64, Path)>,
+}
+
+impl Log {
+    async fn list(lake: &Lake, folder: &str, name: &str) -> Result<Self, TableError> {
+        let store = std::sync::Arc::clone(lake.stores().data());
+        let folder = Path::from(folder).join(name);
+        let of_log = folder.clone().join("_delta_log");
+        let (mut commits, mut checkpoints, mut objects) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut listed = store.list(Some(&of_log));
+        while let Some(found) = listed.try_next().await.map_err(TxnError::from)? {
+            let Some((version, rest)) = found.location.filename().and_then(|name| name.split_at_checked(20)) else {
+                continue;
+            };
+            let Ok(version) = version.parse::<u64>() else { continue };
+            match rest {
+                ".json" => _ = commits.insert(version, found.last_modified),
+                ".checkpoint.parquet" => _ = checkpoints.insert(version, found.last_modified),
+                _ => {}
+            }
+            objects.push((version, found.location.clone()));
+        }
+        drop(listed);
+        Ok(Self { store, folder, commits, checkpoints, objects })
+    }
+
+    /// The oldest version that can be put together.
+    fn oldest(&self) -> Option<u64> {
+        let first = *self.commits.keys().next()?;
+        match first {
+            0 => Some(0),
+            // The commits before it are gone.
+            _ => self.checkpoints.range(first.saturating_sub(1)..).next().map(|(version, _)| *version),
+        }
+    }
+
+    /// The version that everything older than `time` is put together without: a checkpoint that is no newer.
+    fn base(&self, time: DateTime<Utc>) -> Option<u64> {
+        let newer = self.commits.iter().find(|(_, at)| **at > time).map(|(version, _)| *version);
+        let then = match newer {
+            Some(newer) => newer.checked_sub(1)?,
+            None => *self.commits.keys().next_back()?,
+        };
+        self.checkpoints.range(..=then).next_back().map(|(version, _)| *version)
+    }
+
+    /// Adds those checkpoints after `base` that nobody needs.
+    fn thin(&self, base: u64, gone: &mut Vec<Path>) {
+        let later: Vec<(u64, DateTime<Utc>)> =
+            self.checkpoints.range(base + 1..).map(|(version, at)| (*version, *at)).collect();
+        let mut last = self.checkpoints.get(&base).copied();
+        let old = later.len().saturating_sub(NEWEST_CHECKPOINTS);
+        for (version, at) in &later[..old] {
+            if last.is_some_and(|last| *at - last < CHECKPOINT_PAUSE) {
+                let name = format!("{version:020}.checkpoint.parquet");
+                gone.push(self.folder.clone().join("_delta_log").join(name));
+            } else {
+                last = Some(*at);
+            }
+        }
+    }
+
+    async fn actions(&self, version: u64) -> Result<Vec<Action>, TableError> {
+        let path = self.folder.clone().join("_delta_log").join(format!("{version:020}.json"));
+        let bytes = match self.store.get(&path).await {
+            Ok(found) => found.bytes().await.map_err(TxnError::from)?,
+            // Another process has deleted it since.
+            Err(StoreError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(TxnError::from(error).into()),
+        };
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        let read = lines.map(serde_json::from_slice).collect::<Result<_, serde_json::Error>>();
+        read.map_err(|error| TxnError::Entry(path.clone(), error.to_string()).into())
+    }
+
+    async fn entry(&self, version: u64) -> Result<LogEntry, TableError> {
+        let at = self.commits.get(&version).copied().unwrap_or_default();
+        let mut entry = LogEntry {
+            version,
+            at,
+            operation: String::new(),
+            engine: None,
+            files_added: 0,
+            bytes_added: 0,
+            rows_added: 0,
+            files_removed: 0,
+            bytes_removed: 0,
+        };
+        for action in self.actions(version).await? {
+            if let Some(info) = action.commit_info {
+                entry.at = info.timestamp.and_then(DateTime::from_timestamp_millis).unwrap_or(at);
+                entry.operation = info.operation.unwrap_or_default();
+                entry.engine = info.engine_info;
+            }
+            if let Some(file) = action.add {
+                entry.files_added += 1;
+                entry.rows_added += file.rows();
+                entry.bytes_added += file.known().1;
+            }
+            if let Some(file) = action.remove {
+                entry.files_removed += 1;
+                entry.bytes_removed += file.known().1;
+            }
+        }
+        Ok(entry)
+    }
+
+    /// A data file's place in the lake.
+    fn data_path(&self, path: &str) -> Path {
+        let inside = Path::parse(path).unwrap_or_else(|_| Path::from(path));
+        inside.parts().fold(self.folder.clone(), Path::join)
+    }
+
+    async fn delete(&self, paths: Vec<Path>) -> Result<(), TableError> {
+        // The oldest first: what is left is a log without gaps.
+        let mut deleted = self.store.delete_stream(stream::iter(paths).map(Ok).boxed());
+        while let Some(deleted) = deleted.next().await {
+            match deleted {
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(TxnError::from(error).into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Action {
+    commit_info: Option<CommitInfo>,
+    add: Option<File>,
+    remove: Option<File>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CommitInfo {
+    timestamp: Option<i64>,
+    operation: Option<String>,
+    engine_info: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    path: String,
+    size: Option<i64>,
+    stats: Option<String>,
+}
+
+impl File {
+    /// Its path as the table's files have it, and its bytes.
+    fn known(self) -> (String, u64) {
+        (percent_decode_str(&self.path).decode_utf8_lossy().into_owned(), self.size.unwrap_or(0).unsigned_abs())
+    }
+
+    fn rows(&self) -> u64 {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Stats {
+            num_records: u64,
+        }
+        let stats = self.stats.as_deref().and_then(|stats| serde_json::from_str::<Stats>(stats).ok());
+        stats.map_or(0, |stats| stats.num_records)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use object_store::PutPayload;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::lake::care::{Need, Order, Pace, merge, plan};
+use crate::lake::positions::Positions;
+use crate::lake::store::testing::stores;
+use crate::lake::table::Table;
+use crate::lake::{PUBLIC, Past, commit};
+use crate::task::Shutdown;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn rows(id: i64) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![id; 3]));
+    RecordBatch::try_from_iter_with_nullable([("id", ids, true)]).unwrap()
+}
+
+async fn append(table: &mut Table, id: i64) {
+    let adds = table.stage(&[rows(id)], &rows(id).schema()).await.unwrap();
+    commit::commit_number(table, "test", &adds, id, id + 1, &Shutdown::new()).await.unwrap();
+}
+
+/// A table of versions 0 to 8: seven appends and a merge of their files.
+async fn merged(lake: &Lake) -> Table {
+    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
+    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    for id in 0..7 {
+        append(&mut table, id).await;
+        if id == 3 {
+            table.checkpoint().await.unwrap();
+        }
+    }
+    let files = data_files(&table.snapshot().unwrap());
+    let group = plan(&files, Utc::now(), Need::Any).remove(0);
+    let pool: Arc<dyn datafusion::execution::memory_pool::MemoryPool> =
+        Arc::new(datafusion::execution::memory_pool::UnboundedMemoryPool::default());
+    merge(&mut table, &group, &Order::default(), &pool, Pace::Full, &Shutdown::new()).await.unwrap().unwrap();
+    table
+}
+
+async fn objects(lake: &Lake) -> Vec<String> {
+    let listed: Vec<ObjectMeta> = lake.stores().data().list(None).try_collect().await.unwrap();
+    listed.into_iter().map(|found| found.location.to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_happened_is_told_newest_first() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    merged(&lake).await;
+    let told = history(&lake, PUBLIC, "cars", 3).await.unwrap();
+    assert_eq!(told.oldest, Some(0));
+    let told: Vec<_> = told
+        .entries
+        .iter()
+        .map(|entry| {
+            (entry.version, entry.operation.as_str(), entry.files_added, entry.files_removed, entry.rows_added)
+        })
+        .collect();
+    assert_eq!(told, [(8, "OPTIMIZE", 1, 7, 21), (7, "WRITE", 1, 0, 3), (6, "WRITE", 1, 0, 3)]);
+    assert_eq!(history(&lake, PUBLIC, "none", 3).await.unwrap(), History::default());
+}
+
+#[tokio::test]
+async fn versions_that_are_older_than_the_history_go_with_the_files_that_only_they_have() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let mut table = merged(&lake).await;
+    let expire = |now, dry_run| expire(&lake, PUBLIC, "cars", HOUR, now, dry_run);
+    let (now, later) = (Utc::now(), Utc::now() + TimeDelta::hours(2));
+    assert_eq!(expire(now, false).await.unwrap(), Expired::default(), "all of it is young");
+
+    // The newest version before the history begins is 8, and the checkpoint that it is put together from is at 4.
+    let told = expire(later, true).await.unwrap();
+    assert_eq!((told.versions, told.files, told.log_files), (4, 0, 4));
+    table.checkpoint().await.unwrap();
+    let told = expire(later, true).await.unwrap();
+    assert_eq!((told.versions, told.files, told.log_files), (8, 0, 9), "the merge itself is still in the history");
+    append(&mut table, 7).await;
+    table.checkpoint().await.unwrap();
+    let before = objects(&lake).await;
+    let told = expire(later, true).await.unwrap();
+    assert_eq!((told.versions, told.files), (9, 7));
+    assert!(told.bytes > 0);
+    assert_eq!(objects(&lake).await, before, "a dry run deletes nothing");
+    assert_eq!(expire(later, false).await.unwrap(), told);
+    let left = objects(&lake).await;
+    assert_eq!(left.iter().filter(|path| path.ends_with(".parquet") && !path.contains("_delta_log")).count(), 2);
+    assert_eq!(expire(later, false).await.unwrap(), Expired::default());
+
+    let table = lake.open(PUBLIC, "cars").await.unwrap().unwrap();
+    assert_eq!((table.version(), table.files(), table.number("test")), (9, 2, Some(8)));
+    assert_eq!(oldest_version(&lake, PUBLIC, "cars").await.unwrap(), Some(9));
+    assert!(lake.past(PUBLIC, "cars", Past::Version(8)).await.is_err());
+    assert!(lake.past(PUBLIC, "cars", Past::Version(9)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn checkpoints_that_nobody_needs_go_and_the_newest_stay() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
+    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    for id in 0..8 {
+        append(&mut table, id).await;
+        table.checkpoint().await.unwrap();
+    }
+    // The base of the history is the newest of those at its beginning: all were made in one moment.
+    let week = HOUR * 24 * 7;
+    super::expire(&lake, PUBLIC, "cars", week, Utc::now(), false).await.unwrap();
+    let left = objects(&lake).await;
+    assert_eq!(left.iter().filter(|path| path.contains(".checkpoint.")).count(), 8, "nothing is older than a week");
+    let log = Log::list(&lake, PUBLIC, "cars").await.unwrap();
+    let mut gone = Vec::new();
+    log.thin(1, &mut gone);
+    let gone: Vec<&str> = gone.iter().filter_map(|path| path.filename()).map(|name| &name[18..20]).collect();
+    assert_eq!(gone, ["02", "03", "04", "05"]);
+}
+
+#[tokio::test]
+async fn files_that_no_commit_names_go_once_they_are_old() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    merged(&lake).await;
+    let orphan = Path::from("public/cars/part-orphan.parquet");
+    lake.stores().data().put(&orphan, PutPayload::from("left behind")).await.unwrap();
+    let vacuum = |now, dry_run| vacuum(&lake, PUBLIC, "cars", HOUR, now, dry_run);
+    assert_eq!(vacuum(Utc::now() + TimeDelta::hours(2), false).await.unwrap(), Vacuumed::default(), "it may be staged");
+    let later = Utc::now() + TimeDelta::hours(25);
+    assert_eq!(vacuum(later, true).await.unwrap(), Vacuumed { files: 1, bytes: 11 });
+    assert_eq!(vacuum(later, false).await.unwrap(), Vacuumed { files: 1, bytes: 11 });
+    assert!(lake.stores().data().head(&orphan).await.is_err());
+    let past = lake.past(PUBLIC, "cars", Past::Version(7)).await.unwrap().unwrap();
+    assert_eq!(past.files(), 7, "what the history has is left");
+}

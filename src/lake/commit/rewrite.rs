@@ -1,0 +1,86 @@
+//! Commits that take files away, and may put others in their place: compaction, retention, restore.
+//!
+//! What they were made from may be gone by the time they are made. delta-rs does not look at removes that change no rows,
+//! so it lets two compactions of the same files land, and rows are there twice; or a compaction under a delete, and rows
+//! come back (`the_library_still_lets_rewrites_of_the_same_files_land`). Therefore each of them raises the number of
+//! `millpond/rewrite`: of two that were made from one snapshot the second is refused. Whether one landed is seen by the
+//! number that it alone writes under `millpond/rewritten`: its files may have been taken away by another since.
+
+use std::collections::BTreeSet;
+
+use deltalake_core::kernel::{Action, Add, Remove, Transaction};
+use deltalake_core::protocol::DeltaOperation;
+
+use super::{CommitError, commit};
+use crate::lake::flush::pause;
+use crate::lake::table::{Table, TableError};
+use crate::task::Shutdown;
+
+/// Whoever removes files raises this number by one: of two that race, one fails.
+const APP_ID: &str = "millpond/rewrite";
+/// The number of the newest rewrite that may be looked for: drawn by lot.
+const WHOSE: &str = "millpond/rewritten";
+
+/// The transaction of a commit to `table` that removes files.
+pub(super) fn transaction(table: &Table) -> Transaction {
+    Transaction::new(APP_ID, table.number(APP_ID).unwrap_or(0) + 1)
+}
+
+/// Where a rewrite stands.
+enum Stands {
+    /// Not in the table, which still has all that it takes away.
+    Open(Vec<Remove>),
+    Landed,
+    /// Somebody else took away a file of it.
+    Overtaken,
+}
+
+/// Takes the files `gone` away, by their paths, and puts `adds` in their place, which were staged before; `operation`
+/// says why, and whether other rows are in the table then. Returns once the outcome is known, however long the store is
+/// away: false if another rewrite was first, and nothing was done.
+pub async fn commit_rewrite(
+    table: &mut Table,
+    gone: &BTreeSet<String>,
+    adds: &[Add],
+    operation: &DeltaOperation,
+    stop: &Shutdown,
+) -> Result<bool, CommitError> {
+    let changes_rows = operation.changes_data();
+    let whose = rand::random_range(1..i64::MAX);
+    loop {
+        match stands(table, gone, whose, changes_rows)? {
+            Stands::Landed => return Ok(true),
+            Stands::Overtaken => return Ok(false),
+            Stands::Open(removes) => {
+                let adds = adds.iter().map(|add| Action::Add(Add { data_change: changes_rows, ..add.clone() }));
+                let actions = removes.into_iter().map(Action::Remove).chain(adds).collect();
+                let txns = vec![transaction(table), Transaction::new(WHOSE, whose)];
+                match commit(table, actions, txns, operation.clone()).await {
+                    Ok(()) => return Ok(true),
+                    Err(error) => table.warn("rewrite not confirmed, looking whether it landed", &error),
+                }
+            }
+        }
+        loop {
+            pause(stop).await?;
+            match table.refresh().await {
+                Ok(()) => break,
+                Err(error) => table.warn("table cannot be read, asking again", &error),
+            }
+        }
+    }
+}
+
+fn stands(table: &Table, gone: &BTreeSet<String>, whose: i64, changes_rows: bool) -> Result<Stands, TableError> {
+    if table.number(WHOSE) == Some(whose) {
+        return Ok(Stands::Landed);
+    }
+    let snapshot = table.snapshot()?;
+    let files = snapshot.log_data();
+    let removes = files.iter().filter(|file| gone.contains(&*file.path()));
+    let removes: Vec<Remove> = removes.map(|file| file.remove_action(changes_rows)).collect();
+    Ok(if removes.len() == gone.len() { Stands::Open(removes) } else { Stands::Overtaken })
+}
+
+#[cfg(test)]
+mod tests;
