@@ -3,19 +3,21 @@
 //! resting between batches. The same steps are taken at once when somebody asks (`millpond table`), by the server or, without
 //! one, by whoever asked.
 
+mod past;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use datafusion::execution::memory_pool::MemoryPool;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+pub use self::past::past;
 pub use self::status::CareStatus;
 pub use self::status::{Counted, files, files_schema, history, history_schema};
 use super::catalog::EngineCatalog;
@@ -118,6 +120,8 @@ pub struct Care {
     history: Duration,
     timezone: Tz,
     abort: Shutdown,
+    /// The time on the wall.
+    now: fn() -> DateTime<Utc>,
     /// Of tables that needed nothing, or where something failed: their version then, and until when that holds.
     rested: BTreeMap<(&'static str, String), (u64, Instant)>,
 }
@@ -158,6 +162,7 @@ impl Care {
             history: config.lake.history,
             timezone: config.project.timezone,
             abort: abort.clone(),
+            now: Utc::now,
             rested: BTreeMap::new(),
         }
     }
@@ -204,7 +209,7 @@ impl Care {
             if self.rested.get(&at).is_some_and(is_rested) {
                 continue;
             }
-            let groups = plan(&data_files(snapshot), Utc::now(), Need::Gathered);
+            let groups = plan(&data_files(snapshot), (self.now)(), Need::Gathered);
             let Some(group) = groups.first() else {
                 self.rested.insert(at, (version, Instant::now() + LOOK_AGAIN));
                 continue;
@@ -224,7 +229,7 @@ impl Care {
     /// Deletes what is older than it is to be kept.
     async fn hourly(&mut self) {
         let full = match care::last_vacuum(&self.lake).await {
-            Ok(last) => last.is_none_or(|last| Utc::now() - last >= WEEKLY),
+            Ok(last) => last.is_none_or(|last| (self.now)() - last >= WEEKLY),
             Err(error) => {
                 warn!(error = %error, "lake not looked at, trying again");
                 return;
@@ -286,7 +291,7 @@ impl Care {
         let mut done = Done::default();
         loop {
             let Some(table) = open_table(&self.lake, cared.folder, &cared.name).await? else { return Ok(done) };
-            let groups = plan(&data_files(&*table.snapshot().map_err(unreadable)?), Utc::now(), Need::Any);
+            let groups = plan(&data_files(&*table.snapshot().map_err(unreadable)?), (self.now)(), Need::Any);
             if dry_run {
                 done.files = groups.iter().map(|group| group.len() as u64).sum();
                 done.bytes = groups.iter().flatten().map(|file| file.bytes).sum();
@@ -339,9 +344,12 @@ impl Care {
 
     /// Takes rows away that the table does not keep so long, and deletes what only older versions than the history have.
     async fn vacuum(&self, cared: &Cared, full: bool, dry_run: bool) -> std::result::Result<Done, CommitError> {
-        let now = Utc::now();
+        let now = (self.now)();
         let Retained { rows, .. } = self.retain(cared, dry_run).await?;
         let (folder, name) = (cared.folder, cared.name.as_str());
+        if !dry_run {
+            care::checkpoint_if_due(&self.lake, folder, name, now).await?;
+        }
         let Expired { versions, log_files, mut files, mut bytes } =
             care::expire(&self.lake, folder, name, self.history, now, dry_run).await?;
         let mut orphans = 0;
@@ -362,7 +370,8 @@ impl Care {
     async fn retain(&self, cared: &Cared, dry_run: bool) -> std::result::Result<Retained, CommitError> {
         let Some(retention) = cared.retention else { return Ok(Retained::default()) };
         let Some(mut table) = self.lake.open(cared.folder, &cared.name).await? else { return Ok(Retained::default()) };
-        let keeps_from = chrono::TimeDelta::from_std(retention).ok().and_then(|age| Utc::now().checked_sub_signed(age));
+        let keeps_from =
+            chrono::TimeDelta::from_std(retention).ok().and_then(|age| (self.now)().checked_sub_signed(age));
         let Some(keeps_from) = keeps_from else { return Ok(Retained::default()) };
         let first = keeps_from.with_timezone(&self.timezone).date_naive();
         let retained = care::retain(&mut table, fixed::DAY, first, dry_run, &self.abort).await?;
@@ -449,3 +458,6 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,8 @@ use super::streams::{self, Streams};
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
-use crate::error::{Error, Kind, Result};
-use crate::lake::{DeadLetters, Lake, LiveView, PUBLIC, Past, TableError, TopicPartition, View};
+use crate::error::Result;
+use crate::lake::{DeadLetters, Lake, LiveView, Past, TopicPartition, View};
 use crate::latest::{self, Stats};
 use crate::news::News;
 use crate::query::{Catalog, FetchedTable, KeyedTable, NewRows, Pinned, Service, SystemTable, ViewTable};
@@ -132,6 +132,16 @@ impl EngineCatalog {
         self.fed.rcu(|fed| {
             let mut fed = Fed::clone(fed);
             fed.tables.insert(name.to_owned(), Arc::clone(live));
+            fed
+        });
+    }
+
+    /// This is what a table that is fed is declared as from now on.
+    pub fn edit(&self, contract: &Contract) {
+        self.fed.rcu(|fed| {
+            let mut fed = Fed::clone(fed);
+            let known = fed.contracts.iter_mut().find(|known| known.table == contract.table);
+            known.into_iter().for_each(|known| *known = Arc::new(contract.clone()));
             fed
         });
     }
@@ -289,19 +299,11 @@ impl Catalog for SharedCatalog {
     }
 
     fn past(&self, table: &str, at: Past) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> {
-        let known = self.0.fed().tables.contains_key(table) || self.0.kept.load().contains_key(table);
-        let (lake, name) = (self.0.lake.clone(), table.to_owned());
+        let (catalog, name) = (Arc::clone(&self.0), table.to_owned());
         Box::pin(async move {
-            let Some(lake) = lake.filter(|_| known) else { return Ok(None) };
-            let unreadable = |error: TableError| {
-                Error::new(Kind::NotFound, format!("table {name} cannot be read as it was {at}"))
-                    .because(error)
-                    .hint("system.tables shows its newest table version; how far back it can be read, its log")
-            };
-            let Some(past) = lake.past(PUBLIC, &name, at).await.map_err(unreadable)? else { return Ok(None) };
-            let schema = past.arrow_schema().map_err(unreadable)?;
-            let table = ViewTable::committed(Some(past.snapshot().map_err(unreadable)?), &schema);
-            Ok(Some(Arc::new(table) as Arc<dyn TableProvider>))
+            let past = care::past(&catalog, &name, at).await?;
+            let table = past.map(|(snapshot, schema)| ViewTable::committed(Some(snapshot), &schema));
+            Ok(table.map(|table| Arc::new(table) as Arc<dyn TableProvider>))
         })
     }
 }

@@ -101,7 +101,10 @@ impl Reload {
                 continue;
             }
             match self.judge(known.as_deref(), &contract) {
-                Ok(Edit::Live) => self.contracts.edit(contract),
+                Ok(Edit::Live) => {
+                    self.catalog.edit(&contract);
+                    self.contracts.edit(contract);
+                }
                 Ok(Edit::Anew) => {
                     info!(table = contract.table, "contract taken over with a new feed");
                     self.contracts.begin(contract);

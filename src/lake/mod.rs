@@ -131,8 +131,15 @@ impl Lake {
     /// The Delta table `folder/name` as it was; `None` if there is no such table. An error if it never had that
     /// table version, or was not there yet at that time.
     pub async fn past(&self, folder: &str, name: &str, at: Past) -> Result<Option<Table>, TableError> {
+        let version = match at {
+            Past::Version(version) => version,
+            Past::Time(time) => match care::version_at(self, folder, name, time).await? {
+                Some(version) => version,
+                None => return Ok(None),
+            },
+        };
         let (log, data) = self.table_stores(folder, name)?;
-        Table::open_past(name, log, data, at).await
+        Table::open_past(name, log, data, version).await
     }
 
     /// Names of the tables in `folder`.

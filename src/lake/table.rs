@@ -112,22 +112,19 @@ impl Table {
         })
     }
 
-    /// Opens the table as it was, for reading only: without its transactions.
+    /// Opens the table as it was at a table version, for reading only: without its transactions.
     pub fn open_past<'a>(
         name: &'a str,
         log_store: LogStoreRef,
         data: Arc<dyn ObjectStore>,
-        at: Past,
+        version: u64,
     ) -> BoxFuture<'a, Result<Option<Self>, TableError>> {
         Box::pin(async move {
             if !log_store.is_delta_table_location().await? {
                 return Ok(None);
             }
             let mut delta = DeltaTable::new(log_store);
-            match at {
-                Past::Version(version) => delta.load_version(version).await?,
-                Past::Time(time) => delta.load_with_datetime(time).await?,
-            }
+            delta.load_version(version).await?;
             Ok(Some(Self { name: name.into(), delta, txns: Txns::new(), data }))
         })
     }

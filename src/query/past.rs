@@ -48,7 +48,7 @@ impl PastTables {
         for (name, past) in &wanted {
             let Some(table) = self.catalog.past(name, *past).await? else {
                 return Err(Error::new(Kind::NotFound, format!("table `{name}` does not exist"))
-                    .hint("at_version and at_time take the name of a table of schema public"));
+                    .hint("at_version and at_time take the name of a table: 'telemetry', or 'system.alerts'"));
             };
             self.tables.lock().insert((name.clone(), *past), Some(table));
         }

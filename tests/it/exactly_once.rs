@@ -4,6 +4,7 @@
 //! wrong, again and again; in the end two outside readers compare the tables with the ledger of what was sent.
 //! Among the records are some that cannot be decoded: each must be a dead letter, exactly once as well.
 
+mod care;
 mod catch_up;
 mod kills;
 mod lost_answers;

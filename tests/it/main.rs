@@ -10,6 +10,7 @@ mod back_test;
 mod back_test_bench;
 mod bad_days;
 mod beside;
+mod care;
 mod chain;
 mod come_and_go;
 mod dead_letters;

@@ -6,6 +6,7 @@
 //! what the next look finds again. [`vacuum`] looks for files that no commit ever named.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,9 +17,9 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::data_files;
-use crate::lake::Lake;
-use crate::lake::table::TableError;
+use crate::lake::table::{CHECKPOINT_EVERY, TableError};
 use crate::lake::txns::TxnError;
+use crate::lake::{Lake, Snapshot};
 use crate::task::failpoint;
 
 /// Entries of the log that are read at once.
@@ -29,6 +30,8 @@ const NEWEST_CHECKPOINTS: usize = 3;
 const CHECKPOINT_PAUSE: TimeDelta = TimeDelta::hours(2);
 /// A file that no commit names may be about to be committed, unless it is older than this.
 const STAGED: TimeDelta = TimeDelta::days(1);
+/// Versions that are so old are put together from a checkpoint.
+const CHECKPOINT_AGE: TimeDelta = TimeDelta::days(1);
 
 /// What a table did at one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,17 @@ pub struct History {
     pub oldest: Option<u64>,
 }
 
+/// The versions of a table that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readable {
+    /// The oldest …
+    pub oldest: u64,
+    /// … and when it was committed, by the store's clock.
+    pub oldest_at: DateTime<Utc>,
+    /// The newest.
+    pub newest: u64,
+}
+
 /// What was deleted, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expired {
@@ -92,9 +106,60 @@ pub async fn history(lake: &Lake, folder: &str, name: &str, limit: usize) -> Res
     Ok(History { entries, oldest: log.oldest() })
 }
 
-/// The oldest table version of `folder/name` that can be read; `None` if there is no such table.
-pub async fn oldest_version(lake: &Lake, folder: &str, name: &str) -> Result<Option<u64>, TableError> {
-    Ok(Log::list(lake, folder, name).await?.oldest())
+/// The table versions of `folder/name` that can be read; `None` if there is no such table.
+pub async fn readable(lake: &Lake, folder: &str, name: &str) -> Result<Option<Readable>, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let (Some(mut oldest), Some((newest, _))) = (log.oldest(), log.commits.last_key_value()) else { return Ok(None) };
+    // What the newest commit took away that is not there any more, is missing in all versions before it.
+    let present = log.data_files().await?;
+    let versions: Vec<u64> = log.commits.range(oldest..).rev().map(|(version, _)| *version).collect();
+    let mut entries = stream::iter(versions)
+        .map(async |version| Ok::<_, TableError>((version, log.actions(version).await?)))
+        .buffered(READS);
+    while let Some((version, actions)) = entries.try_next().await? {
+        let removed = actions.into_iter().filter_map(|action| action.remove);
+        if removed.into_iter().any(|file| !present.contains(&log.data_path(&file.known().0))) {
+            oldest = version;
+            break;
+        }
+    }
+    drop(entries);
+    let oldest_at = log.commits.get(&oldest).copied().unwrap_or_default();
+    Ok(Some(Readable { oldest, oldest_at, newest: *newest }))
+}
+
+/// The newest table version of `folder/name` that was committed by `time`, by the store's clock: the first of all if none
+/// was. `None` if there is no such table; an error if its log does not reach so far back any more.
+pub async fn version_at(lake: &Lake, folder: &str, name: &str, time: DateTime<Utc>) -> Result<Option<u64>, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let Some(oldest) = log.oldest() else { return Ok(None) };
+    let known = log.commits.range(oldest..).rev().find(|(_, at)| **at <= time).map(|(version, _)| *version);
+    match known.or_else(|| (oldest == 0).then_some(0)) {
+        Some(version) => Ok(Some(version)),
+        None => Err(TableError::Schema { table: name.to_owned(), reason: "its log begins later".to_owned() }),
+    }
+}
+
+/// Whether all files of a table as it was are still there.
+pub async fn has_files(lake: &Lake, folder: &str, name: &str, snapshot: &Snapshot) -> Result<bool, TableError> {
+    let log = Log::of(lake, folder, name);
+    let present = log.data_files().await?;
+    Ok(data_files(snapshot).iter().all(|file| present.contains(&log.data_path(&file.path))))
+}
+
+/// Writes a checkpoint of `folder/name` if many versions, or old ones, have none yet. (Whoever writes the table does so, too,
+/// but may not live long enough.)
+pub async fn checkpoint_if_due(lake: &Lake, folder: &str, name: &str, now: DateTime<Utc>) -> Result<bool, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let after = log.checkpoints.keys().next_back().map_or(0, |newest| newest + 1);
+    let since: Vec<DateTime<Utc>> = log.commits.range(after.max(1)..).map(|(_, at)| *at).collect();
+    let is_old = since.first().is_some_and(|first| now - *first >= CHECKPOINT_AGE);
+    if !is_old && (since.len() as u64) < CHECKPOINT_EVERY {
+        return Ok(false);
+    }
+    let Some(table) = lake.open(folder, name).await? else { return Ok(false) };
+    table.checkpoint().await?;
+    Ok(true)
 }
 
 /// Deletes what only table versions older than `history` need.
@@ -149,7 +214,7 @@ pub async fn vacuum(
 ) -> Result<Vacuumed, TableError> {
     let log = Log::list(lake, folder, name).await?;
     // Listed before the log is read: what is committed meanwhile is too young to be deleted.
-    let present: Vec<ObjectMeta> = log.store.list(Some(&log.folder)).try_collect().await.map_err(TxnError::from)?;
+    let present = log.present().await?;
     let Some(table) = lake.open(folder, name).await? else { return Ok(Vacuumed::default()) };
     let mut needed: BTreeSet<Path> =
         data_files(&*table.snapshot()?).into_iter().map(|file| log.data_path(&file.path)).collect();
@@ -161,13 +226,7 @@ pub async fn vacuum(
     }
     drop(entries);
     let oldest = before(now, history).min(now - STAGED);
-    let of_log = log.folder.clone().join("_delta_log");
-    let is_orphan = |found: &&ObjectMeta| {
-        found.location.as_ref().ends_with(".parquet")
-            && !found.location.prefix_matches(&of_log)
-            && found.last_modified < oldest
-            && !needed.contains(&found.location)
-    };
+    let is_orphan = |found: &&ObjectMeta| found.last_modified < oldest && !needed.contains(&found.location);
     let orphans: Vec<&ObjectMeta> = present.iter().filter(is_orphan).collect();
     let vacuumed = Vacuumed { files: orphans.len() as u64, bytes: orphans.iter().map(|found| found.size).sum() };
     if !dry_run {
@@ -185,7 +244,7 @@ fn before(now: DateTime<Utc>, history: Duration) -> DateTime<Utc> {
 
 /// The objects of a table's log.
 struct Log {
-    store: std::sync::Arc<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     /// The table's folder.
     folder: Path,
     /// When each version was committed, by the store's clock.
@@ -197,26 +256,44 @@ struct Log {
 }
 
 impl Log {
+    /// Nothing of it yet.
+    fn of(lake: &Lake, folder: &str, name: &str) -> Self {
+        let (store, folder) = (Arc::clone(lake.stores().data()), Path::from(folder).join(name));
+        Self { store, folder, commits: BTreeMap::new(), checkpoints: BTreeMap::new(), objects: Vec::new() }
+    }
+
     async fn list(lake: &Lake, folder: &str, name: &str) -> Result<Self, TableError> {
-        let store = std::sync::Arc::clone(lake.stores().data());
-        let folder = Path::from(folder).join(name);
-        let of_log = folder.clone().join("_delta_log");
-        let (mut commits, mut checkpoints, mut objects) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut listed = store.list(Some(&of_log));
+        let mut log = Self::of(lake, folder, name);
+        let store = Arc::clone(&log.store);
+        let mut listed = store.list(Some(&log.folder.clone().join("_delta_log")));
         while let Some(found) = listed.try_next().await.map_err(TxnError::from)? {
             let Some((version, rest)) = found.location.filename().and_then(|name| name.split_at_checked(20)) else {
                 continue;
             };
             let Ok(version) = version.parse::<u64>() else { continue };
             match rest {
-                ".json" => _ = commits.insert(version, found.last_modified),
-                ".checkpoint.parquet" => _ = checkpoints.insert(version, found.last_modified),
+                ".json" => _ = log.commits.insert(version, found.last_modified),
+                ".checkpoint.parquet" => _ = log.checkpoints.insert(version, found.last_modified),
                 _ => {}
             }
-            objects.push((version, found.location.clone()));
+            log.objects.push((version, found.location.clone()));
         }
-        drop(listed);
-        Ok(Self { store, folder, commits, checkpoints, objects })
+        Ok(log)
+    }
+
+    /// The table's data files that are there, named by a commit or not.
+    async fn data_files(&self) -> Result<BTreeSet<Path>, TableError> {
+        Ok(self.present().await?.into_iter().map(|found| found.location).collect())
+    }
+
+    async fn present(&self) -> Result<Vec<ObjectMeta>, TableError> {
+        let of_log = self.folder.clone().join("_delta_log");
+        let is_data = |found: &ObjectMeta| {
+            found.location.as_ref().ends_with(".parquet") && !found.location.prefix_matches(&of_log)
+        };
+        let found = self.store.list(Some(&self.folder));
+        let found = found.try_filter(|found| std::future::ready(is_data(found)));
+        Ok(found.try_collect().await.map_err(TxnError::from)?)
     }
 
     /// The oldest version that can be put together.

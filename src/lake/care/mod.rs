@@ -19,7 +19,10 @@ use deltalake_core::kernel::LogicalFileView;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt};
 
-pub use log::{Expired, History, LogEntry, Vacuumed, expire, history, oldest_version, vacuum};
+pub use log::{
+    Expired, History, LogEntry, Readable, Vacuumed, checkpoint_if_due, expire, has_files, history, readable, vacuum,
+    version_at,
+};
 pub use merge::{Merged, Order, Pace, merge};
 pub use retention::{Retained, retain};
 pub use tiers::{Need, plan};

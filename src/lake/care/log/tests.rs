@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use object_store::PutPayload;
 use object_store::memory::InMemory;
@@ -53,6 +51,8 @@ async fn what_happened_is_told_newest_first() {
     merged(&lake).await;
     let told = history(&lake, PUBLIC, "cars", 3).await.unwrap();
     assert_eq!(told.oldest, Some(0));
+    assert_eq!(version_at(&lake, PUBLIC, "cars", Utc::now()).await.unwrap(), Some(8));
+    assert_eq!(version_at(&lake, PUBLIC, "cars", DateTime::UNIX_EPOCH).await.unwrap(), Some(0), "it was empty then");
     let told: Vec<_> = told
         .entries
         .iter()
@@ -92,9 +92,27 @@ async fn versions_that_are_older_than_the_history_go_with_the_files_that_only_th
 
     let table = lake.open(PUBLIC, "cars").await.unwrap().unwrap();
     assert_eq!((table.version(), table.files(), table.number("test")), (9, 2, Some(8)));
-    assert_eq!(oldest_version(&lake, PUBLIC, "cars").await.unwrap(), Some(9));
+    let readable = readable(&lake, PUBLIC, "cars").await.unwrap().unwrap();
+    assert_eq!((readable.oldest, readable.newest), (9, 9));
     assert!(lake.past(PUBLIC, "cars", Past::Version(8)).await.is_err());
     assert!(lake.past(PUBLIC, "cars", Past::Version(9)).await.unwrap().is_some());
+    let at = |time| lake.past(PUBLIC, "cars", Past::Time(time));
+    assert!(at(Utc::now() - TimeDelta::hours(1)).await.is_err(), "nobody knows what it was then");
+    assert_eq!(at(Utc::now()).await.unwrap().unwrap().version(), 9);
+}
+
+#[tokio::test]
+async fn versions_whose_files_are_gone_cannot_be_read() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    merged(&lake).await;
+    let of_third = lake.past(PUBLIC, "cars", Past::Version(3)).await.unwrap().unwrap().snapshot().unwrap();
+    assert!(has_files(&lake, PUBLIC, "cars", &of_third).await.unwrap());
+    assert_eq!(readable(&lake, PUBLIC, "cars").await.unwrap().unwrap().oldest, 0);
+    let path = Path::from("public/cars").join(data_files(&of_third)[0].path.as_str());
+    lake.stores().data().delete(&path).await.unwrap();
+    assert!(!has_files(&lake, PUBLIC, "cars", &of_third).await.unwrap());
+    assert_eq!(readable(&lake, PUBLIC, "cars").await.unwrap().unwrap().oldest, 8, "the merge made it needless");
+    assert!(readable(&lake, PUBLIC, "none").await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -116,6 +134,26 @@ async fn checkpoints_that_nobody_needs_go_and_the_newest_stay() {
     log.thin(1, &mut gone);
     let gone: Vec<&str> = gone.iter().filter_map(|path| path.filename()).map(|name| &name[18..20]).collect();
     assert_eq!(gone, ["02", "03", "04", "05"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_due_after_many_versions_or_a_day() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
+    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    let due = |now| checkpoint_if_due(&lake, PUBLIC, "cars", now);
+    let tomorrow = Utc::now() + TimeDelta::hours(25);
+    assert!(!due(tomorrow).await.unwrap(), "there is nothing in it");
+    append(&mut table, 0).await;
+    assert!(!due(Utc::now()).await.unwrap());
+    assert!(due(tomorrow).await.unwrap());
+    assert!(!due(tomorrow).await.unwrap());
+    for id in 1..=CHECKPOINT_EVERY as i64 {
+        append(&mut table, id).await;
+    }
+    assert!(due(Utc::now()).await.unwrap());
+    let again = lake.open(PUBLIC, "cars").await.unwrap().unwrap();
+    assert_eq!((again.version(), again.number("test")), (table.version(), table.number("test")));
 }
 
 #[tokio::test]

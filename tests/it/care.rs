@@ -1,0 +1,115 @@
+//! Care for tables as a user sees it: `millpond table`, with a server and without one, and what other readers find then.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::rig::{Kafka, Lake, Millpond, Project, python, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Makes all files of a table look as if they had been written `age` ago.
+fn backdate(folder: &Path, age: Duration) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            backdate(&entry.path(), age);
+        } else {
+            let file = std::fs::File::options().write(true).open(entry.path()).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+    }
+}
+
+async fn run(project: &Project, arguments: &[&str]) -> String {
+    let said = project.run(arguments).await;
+    assert_eq!(said.code, Some(0), "{arguments:?}: {}{}", said.stdout, said.stderr);
+    said.stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_and_old_days_go_and_every_reader_finds_the_rest() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("tidied", 1).await;
+    let columns = "key = [\"car\"]\ntime = { path = \"at\", format = \"rfc3339\" }\nretention = \"3d\"";
+    let project = Project::new(kafka.brokers(), Lake::Local).events("trips", &topic, columns).commit_interval("20ms");
+    let millpond = Millpond::serve(&project).await;
+    let sender = kafka.sender();
+    let now = chrono::Utc::now();
+    let mut sent = 0;
+    let mut send = async |days_ago: i64, millpond: &Millpond| {
+        let at = now - chrono::TimeDelta::days(days_ago);
+        let payload = json!({"car": format!("car-{}", sent % 5), "n": sent, "at": at.to_rfc3339()}).to_string();
+        sender.send_at(&topic, [(Some(at.timestamp_millis()), (None, Some(payload.into_bytes())))]);
+        sent += 1;
+        let rows = format!("SELECT sum(committed_position) FROM system.ingest WHERE table_name = 'trips'");
+        wait_until("it is committed", SOON, async || (millpond.number(&rows).await == Some(sent)).then_some(())).await;
+    };
+    for at in 0..20 {
+        send(if at % 2 == 0 { 5 } else { 0 }, &millpond).await;
+    }
+    let of_table = "SELECT table_version FROM system.tables WHERE table_name = 'trips'";
+    let then = millpond.number(of_table).await.unwrap();
+    let server = project.flight_sql();
+    let dry = run(&project, &["table", "optimize", "trips", "--dry-run"]).await;
+    assert!(dry.starts_with("trips: 20 files of ") && dry.ends_with(" would be merged\n"), "{dry}");
+    let done = run(&project, &["table", "optimize", "trips", "--url", &server]).await;
+    assert!(done.starts_with("trips: 20 files of ") && done.contains(" merged into 2 of "), "{done}");
+    assert_eq!(run(&project, &["table", "optimize"]).await, "nothing to merge\n");
+    let rows = "SELECT count(*) AS n, sum(n) AS sum FROM trips";
+    assert_eq!(millpond.sql(rows).await, [json!({"n": 20, "sum": 190})]);
+    // Enough versions for a checkpoint behind the merge.
+    for _ in 0..60 {
+        send(0, &millpond).await;
+    }
+    let past = format!("SELECT count(*) AS n FROM at_version('trips', {then})");
+    assert_eq!(millpond.sql(&past).await, [json!({"n": 20})]);
+
+    // Days that the table does not keep go; what it was can be read while it is history.
+    let dry = run(&project, &["table", "vacuum", "trips", "--dry-run"]).await;
+    assert_eq!(dry, "trips: 10 rows past retention would be deleted\n");
+    assert_eq!(run(&project, &["table", "vacuum"]).await, "trips: 10 rows past retention deleted\n");
+    let rest = json!({"n": 70, "sum": 100 + (20..80).sum::<u64>()});
+    assert_eq!(millpond.sql(rows).await, [rest]);
+    assert_eq!(millpond.sql(&past).await, [json!({"n": 20})]);
+    assert_eq!(run(&project, &["table", "vacuum"]).await, "nothing to delete\n");
+
+    // A week later, without a server: this process is the lake's writer for a moment.
+    assert_eq!(millpond.stop().await, Some(0));
+    backdate(&project.dir().join("lake/public/trips"), 8 * DAY);
+    let orphan = project.dir().join("lake/public/trips/part-of-nothing.parquet");
+    std::fs::write(&orphan, "left behind by a kill").unwrap();
+    backdate(&project.dir().join("lake/public/trips"), 8 * DAY);
+    let said = run(&project, &["table", "vacuum", "trips", "--full"]).await;
+    assert!(said.contains(" (1 that no commit named)") && said.contains(" old table versions deleted"), "{said}");
+    assert!(!orphan.exists());
+    let listed = run(&project, &["table", "list", "--format", "json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed[0]["table_name"], &listed[0]["committed_rows"]), (&json!("trips"), &json!(70)), "{listed}");
+    let told = run(&project, &["table", "history", "trips", "--limit", "1", "--format", "json"]).await;
+    assert!(told.contains("\"operation\":\"DELETE\"") && told.contains("\"rows_added\":0"), "{told}");
+    let wrong = project.run(&["table", "history", "trip"]).await;
+    assert_eq!(wrong.stderr, "error: there is no table `trip`\n  hint: `millpond table list` shows them\n");
+
+    let sql = "SELECT count(*) AS n, CAST(sum(n) AS BIGINT) AS sum FROM t";
+    let found = python::duckdb(&project.table_url("trips"), sql, &[]).await.unwrap();
+    assert_eq!(found, [json!({"n": 70, "sum": 100 + (20..80).sum::<u64>()})]);
+    let millpond = Millpond::serve(&project).await;
+    assert_eq!(millpond.sql(rows).await, [json!({"n": 70, "sum": 100 + (20..80).sum::<u64>()})]);
+    let gone = project.run(&["sql", "-c", &past]).await;
+    assert!(
+        gone.stderr.contains(&format!("table trips cannot be read as it was at table version {then}")),
+        "{}",
+        gone.stderr
+    );
+    assert!(gone.stderr.contains("hint: it can be read from table version "), "{}", gone.stderr);
+    // And it goes on.
+    let payload = json!({"car": "car-1", "n": 1_000, "at": now.to_rfc3339()}).to_string();
+    kafka.send_text(&topic, [payload.as_str()]);
+    wait_until("a new row", SOON, async || {
+        (millpond.number("SELECT count(*) FROM trips").await == Some(71)).then_some(())
+    })
+    .await;
+}
