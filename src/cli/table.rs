@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 
 use super::place::{Place, Where, ask};
 use super::shell::{self, Format};
-use crate::engine::care::{ACTION, Done, Request, What, without_server};
+use crate::engine::care::{ACTION, Done, Moment, OfPositions, Request, What, without_server};
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
 
@@ -16,7 +17,8 @@ use crate::error::{Error, Kind, Result};
     millpond table describe telemetry\n  \
     millpond table history telemetry --limit 5\n  \
     millpond table optimize telemetry --dry-run\n  \
-    millpond table vacuum --full")]
+    millpond table vacuum --full\n  \
+    millpond table restore telemetry --version 120 --rewind --dry-run")]
 pub(super) enum TableCommand {
     /// All tables: kind, versions, files, bytes
     List(ListArgs),
@@ -28,6 +30,8 @@ pub(super) enum TableCommand {
     Optimize(OptimizeArgs),
     /// Delete now what is older than lake.history and retention say; the server does it every hour
     Vacuum(VacuumArgs),
+    /// Make a table what it was at a table version or a time
+    Restore(RestoreArgs),
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +93,32 @@ pub(super) struct VacuumArgs {
     place: Where,
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond table restore telemetry --version 120 --rewind       after its contract was corrected: read again since\n  \
+    millpond table restore telemetry --time 2026-11-20T09:00:00+09:00 --keep-positions --dry-run")]
+pub(super) struct RestoreArgs {
+    /// The table; child tables and raw records beside it stay as they are
+    table: String,
+    /// The table version whose rows it is to have: `millpond table history` shows them
+    #[arg(long, value_name = "N", required_unless_present = "time")]
+    version: Option<u64>,
+    /// The newest table version that was committed by then, with its offset from UTC
+    #[arg(long, value_name = "TIME", conflicts_with = "version")]
+    time: Option<DateTime<Utc>>,
+    /// Read again what came from Kafka since
+    #[arg(long)]
+    rewind: bool,
+    /// Leave out for good what came from Kafka since
+    #[arg(long, conflicts_with = "rewind")]
+    keep_positions: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
 const LIST: &str = "SELECT t.table_name, t.kind, t.schema_version, t.table_version, f.files, f.rows AS committed_rows, \
      f.bytes, t.hot_rows FROM system.tables t LEFT JOIN (SELECT table_name, count(*) AS files, sum(rows) AS rows, \
      sum(bytes) AS bytes FROM system.files GROUP BY table_name) f ON f.table_name = t.table_name";
@@ -105,6 +135,17 @@ pub(super) async fn run(command: TableCommand) -> Result<ExitCode> {
         }
         TableCommand::Vacuum(VacuumArgs { table, full, dry_run, place }) => {
             change(&Request { what: What::Vacuum { full }, table, dry_run }, &place).await
+        }
+        TableCommand::Restore(args) => {
+            let at = args.version.map(Moment::Version).or(args.time.map(Moment::Time));
+            let at = at.ok_or_else(|| Error::new(Kind::Usage, "give --version or --time"))?;
+            let positions = match (args.rewind, args.keep_positions) {
+                (true, _) => Some(OfPositions::Rewind),
+                (_, true) => Some(OfPositions::Keep),
+                _ => None,
+            };
+            let what = What::Restore { at, positions };
+            change(&Request { what, table: Some(args.table), dry_run: args.dry_run }, &args.place).await
         }
     }
 }
@@ -165,6 +206,7 @@ async fn change(request: &Request, place: &Where) -> Result<ExitCode> {
         match request.what {
             What::Optimize => say!("nothing to merge"),
             What::Vacuum { .. } => say!("nothing to delete"),
+            What::Restore { .. } => say!("nothing to restore"),
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -174,6 +216,24 @@ async fn change(request: &Request, place: &Where) -> Result<ExitCode> {
 fn summary(request: &Request, done: &Done) -> Option<String> {
     let dry_run = request.dry_run;
     match request.what {
+        What::Restore { positions, .. } => {
+            let version = done.restored_to?;
+            let mut line = format!(
+                "{} to table version {version}: {} {} away, {} {} back",
+                if dry_run { "would be restored" } else { "restored" },
+                count(done.rows_gone, "row"),
+                if dry_run { "would go" } else { "went" },
+                count(done.rows_back, "row"),
+                if dry_run { "would come" } else { "came" },
+            );
+            if positions == Some(OfPositions::Rewind) {
+                line.push_str("; what came from Kafka since is read again");
+            }
+            if !done.made_anew.is_empty() {
+                line.push_str(&format!("; put together anew: {}", done.made_anew.join(", ")));
+            }
+            Some(line)
+        }
         What::Optimize if done.files == 0 => None,
         What::Optimize if dry_run => {
             Some(format!("{} of {} would be merged", count(done.files, "file"), size(done.bytes)))

@@ -4,6 +4,7 @@
 //! one, by whoever asked.
 
 mod past;
+mod restore;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,15 +19,17 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 pub use self::past::past;
+pub use self::restore::{Moment, OfPositions, made_of};
 pub use self::status::CareStatus;
 pub use self::status::{Counted, files, files_schema, history, history_schema};
 use super::catalog::EngineCatalog;
 use super::feed::DEAD_LETTERS;
+use super::feeder::Order;
 use super::streams::ALERTS;
 use super::{Variables, as_writer, committed, open_table, service};
 use crate::config::{Config, Project};
 use crate::error::{Error, Kind, Result};
-use crate::lake::care::{self, Expired, Need, Order, Pace, Retained, Vacuumed, data_files, plan};
+use crate::lake::care::{self, Expired, Layout, Need, Pace, Retained, Vacuumed, data_files, plan};
 use crate::lake::{CommitError, Lake, LiveView, PUBLIC, STREAMS, SYSTEM, Snapshot, Table, TableError};
 use crate::query::Service;
 use crate::schema::fixed;
@@ -57,6 +60,13 @@ pub enum What {
     Vacuum {
         /// Also look for files that no commit names.
         full: bool,
+    },
+    /// Make a table what it was.
+    Restore {
+        /// When.
+        at: Moment,
+        /// What becomes of its positions.
+        positions: Option<OfPositions>,
     },
 }
 
@@ -97,6 +107,18 @@ pub struct Done {
     pub log_files: u64,
     /// Files among them that no commit named.
     pub orphans: u64,
+    /// The table version whose rows the table has again.
+    pub restored_to: Option<u64>,
+    /// Files that are no part of it any more …
+    pub files_gone: u64,
+    /// … their rows …
+    pub rows_gone: u64,
+    /// … files that are part of it again …
+    pub files_back: u64,
+    /// … and theirs.
+    pub rows_back: u64,
+    /// Tables that were put together anew, because they are made of it.
+    pub made_anew: Vec<String>,
 }
 
 /// How the running care is asked.
@@ -120,6 +142,8 @@ pub struct Care {
     history: Duration,
     timezone: Tz,
     abort: Shutdown,
+    /// Who is told when nothing is to be fed for a moment; `None` if nothing is fed.
+    orders: Option<mpsc::Sender<Order>>,
     /// The time on the wall.
     now: fn() -> DateTime<Utc>,
     /// Of tables that needed nothing, or where something failed: their version then, and until when that holds.
@@ -130,7 +154,7 @@ pub struct Care {
 struct Cared {
     folder: &'static str,
     name: String,
-    order: Order,
+    layout: Layout,
     retention: Option<Duration>,
     /// Its files are replaced as a whole by whoever writes it: none gather.
     is_replaced: bool,
@@ -162,9 +186,15 @@ impl Care {
             history: config.lake.history,
             timezone: config.project.timezone,
             abort: abort.clone(),
+            orders: None,
             now: Utc::now,
             rested: BTreeMap::new(),
         }
+    }
+
+    /// The same beside a feeder.
+    pub(super) fn beside(self, orders: mpsc::Sender<Order>) -> Self {
+        Self { orders: Some(orders), ..self }
     }
 
     /// Cares until `stop`, and does what is asked in between. An error means that writing must end.
@@ -279,6 +309,12 @@ impl Care {
                 }
                 What::Optimize => self.optimize(cared, request.dry_run).await?,
                 What::Vacuum { full } => self.vacuum(cared, full, request.dry_run).await?,
+                What::Restore { .. } if request.table.is_none() => {
+                    return Err(Error::new(Kind::Usage, "which table is to be restored?"));
+                }
+                What::Restore { at, positions } => {
+                    restore::restore(self, cared, at, positions, request.dry_run).await?
+                }
             };
             done.table = cared.shown();
             all.push(done);
@@ -317,7 +353,7 @@ impl Care {
     ) -> std::result::Result<Option<care::Merged>, CommitError> {
         let Some(mut table) = self.lake.open(cared.folder, &cared.name).await? else { return Ok(None) };
         let began = Instant::now();
-        let merged = care::merge(&mut table, group, &cared.order, &self.memory, pace, &self.abort).await?;
+        let merged = care::merge(&mut table, group, &cared.layout, &self.memory, pace, &self.abort).await?;
         let Some(merged) = merged else { return Ok(None) };
         self.show(cared, &table).await?;
         let (files, into, bytes, rows) = (merged.files, merged.into_files, merged.into_bytes, merged.rows);
@@ -428,7 +464,7 @@ impl Care {
         let (key, retention) = self.declared(&name).filter(|_| is_public).unwrap_or_default();
         let is_replaced = is_public && catalog.kept.load().contains_key(&name);
         Cared {
-            order: if is_public { order(key) } else { Order::default() },
+            layout: if is_public { layout(key) } else { Layout::default() },
             retention,
             is_replaced,
             live,
@@ -441,8 +477,8 @@ impl Care {
 
 /// How the rows of a user's table lie in merged files: those of one key together, in the order of their times. Tables that
 /// Millpond keeps about itself stay in the order they were written in.
-fn order(key: Vec<String>) -> Order {
-    Order { key, then: [fixed::EVENT_TIME, fixed::TIMESTAMP].map(str::to_owned).to_vec() }
+fn layout(key: Vec<String>) -> Layout {
+    Layout { key, then: [fixed::EVENT_TIME, fixed::TIMESTAMP].map(str::to_owned).to_vec() }
 }
 
 fn unreadable(error: TableError) -> Error {

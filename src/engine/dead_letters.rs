@@ -137,7 +137,18 @@ impl Desk {
                             Act::Silence { seconds } => answer(&streams::silence(&catalog.streams, &request, seconds)?),
                         }
                     }
-                    care::ACTION => answer(&care::ask(&asks, request(&body)?).await?),
+                    care::ACTION => {
+                        let request: care::Request = request(&body)?;
+                        let mut done = care::ask(&asks, request.clone()).await?;
+                        for done in done.iter_mut().filter(|done| done.restored_to.is_some() && !request.dry_run) {
+                            // What they took from it before may not be in it any more, or comes again.
+                            for table in care::made_of(&desk.catalog, &done.table) {
+                                keeper.replay(&latest::Replay { table: table.clone() }).await?;
+                                done.made_anew.push(table);
+                            }
+                        }
+                        answer(&done)
+                    }
                     latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),
                     _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
                 }

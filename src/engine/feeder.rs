@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -29,6 +30,27 @@ pub struct Plan {
     pub contracts: Vec<Arc<Contract>>,
     /// The contracts as they are edited, by table.
     pub edits: BTreeMap<String, watch::Receiver<Arc<Contract>>>,
+}
+
+/// What a feeder is told.
+pub enum Order {
+    /// To feed something else.
+    Feed(Plan),
+    /// To do this while nothing is fed, all that was read being committed, and then to go on.
+    Rest(BoxFuture<'static, ()>),
+}
+
+impl Order {
+    /// What is to be fed from now on, `plan` being fed so far; what is to be done first is done.
+    async fn carry_out(self, plan: &Plan) -> End {
+        match self {
+            Self::Feed(next) => End::Next(next),
+            Self::Rest(work) => {
+                work.await;
+                End::Next(plan.clone())
+            }
+        }
+    }
 }
 
 /// Delta tables that are open, by name.
@@ -73,13 +95,13 @@ enum End {
 }
 
 impl Feeder {
-    /// Feeds `plan`, whose tables are `open`, and then each of `plans`, until stopped and everything is committed; an
+    /// Feeds `plan`, whose tables are `open`, and then as each of `orders` says, until stopped and everything is committed; an
     /// error ends the process. A later plan that cannot be fed is given up for the one before.
-    pub async fn run(mut self, plan: Plan, open: OpenTables, mut plans: mpsc::Receiver<Plan>) -> Result<()> {
+    pub async fn run(mut self, plan: Plan, open: OpenTables, mut orders: mpsc::Receiver<Order>) -> Result<()> {
         let (mut plan, mut open) = (plan, open);
         let mut before: Option<Plan> = None;
         loop {
-            let failure = match self.feed(&plan, open, &mut plans).await {
+            let failure = match self.feed(&plan, open, &mut orders).await {
                 End::Last(result) => return result,
                 End::Failed(error) => error,
                 End::Next(next) => {
@@ -101,8 +123,8 @@ impl Feeder {
         }
     }
 
-    /// Feeds until the end, or until there is another plan.
-    async fn feed(&mut self, plan: &Plan, open: OpenTables, plans: &mut mpsc::Receiver<Plan>) -> End {
+    /// Feeds until the end, or until there is another order.
+    async fn feed(&mut self, plan: &Plan, open: OpenTables, orders: &mut mpsc::Receiver<Order>) -> End {
         let stop = self.stop.child_token();
         let begun = {
             let feed = match self.prepare(plan, open, &stop) {
@@ -111,7 +133,7 @@ impl Feeder {
             };
             tokio::select! {
                 begun = feed.begin() => begun,
-                Some(next) = plans.recv() => return End::Next(next),
+                Some(order) = orders.recv() => return order.carry_out(plan).await,
             }
         };
         let running = match begun {
@@ -133,13 +155,13 @@ impl Feeder {
                 // There is nothing to feed.
                 tokio::select! {
                     () = self.stop.cancelled() => End::Last(Ok(())),
-                    Some(next) = plans.recv() => End::Next(next),
+                    Some(order) = orders.recv() => order.carry_out(plan).await,
                 }
             }
-            Some(next) = plans.recv() => {
+            Some(order) = orders.recv() => {
                 stop.cancel();
                 match joined(running.await) {
-                    Ok(()) => End::Next(next),
+                    Ok(()) => order.carry_out(plan).await,
                     Err(error) => End::Last(Err(error)),
                 }
             }

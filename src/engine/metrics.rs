@@ -6,6 +6,7 @@ use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::care::Counted;
 use super::catalog::EngineCatalog;
 use super::status::{LaneCounters, TableCounters};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +17,7 @@ use crate::lake::View;
 type Described<F> = (&'static str, &'static str, F);
 type OfPartition = fn(&LaneCounters) -> i64;
 type OfTable = fn(&TableCounters, &View) -> i64;
+type OfCared = fn(&Counted) -> i64;
 type OfProcess = fn(&EngineCatalog) -> i64;
 
 /// Labels: partition, table, topic.
@@ -30,10 +32,13 @@ const PER_PARTITION: [Described<OfPartition>; 5] = [
 ];
 
 /// Label: table.
-const PER_TABLE: [Described<OfTable>; 6] = [
+const PER_TABLE: [Described<OfTable>; 7] = [
     ("millpond_decode_busy_us_total", "Microseconds spent decoding since the start", |table, _| table.decode_us as i64),
     ("millpond_lake_commits_total", "Commits confirmed since the start", |table, _| table.commits as i64),
     ("millpond_lake_table_version", "Newest table version", |_, view| view.table_version().unwrap_or(0) as i64),
+    ("millpond_lake_files", "Data files of the table", |_, view| {
+        view.committed.as_ref().map_or(0, |committed| committed.log_data().num_files() as i64)
+    }),
     ("millpond_lake_hot_rows", "Rows in memory that are not committed yet", |_, view| view.hot_rows() as i64),
     ("millpond_lake_hot_bytes", "Bytes of those rows", |_, view| view.hot_bytes() as i64),
     (
@@ -41,6 +46,19 @@ const PER_TABLE: [Described<OfTable>; 6] = [
         "Age of the newest record when it became visible, by the broker's timestamp",
         |table, _| table.freshness_us.unwrap_or(0),
     ),
+];
+
+/// Label: table.
+const PER_CARED: [Described<OfCared>; 5] = [
+    ("millpond_care_merges_total", "Merges of files since the start", |care| care.merges as i64),
+    ("millpond_care_merged_files_total", "Files that merges took away since the start", |care| {
+        care.merged_files as i64
+    }),
+    ("millpond_care_written_bytes_total", "Bytes that merges wrote since the start", |care| care.written_bytes as i64),
+    ("millpond_care_deleted_files_total", "Data files deleted since the start", |care| care.deleted_files as i64),
+    ("millpond_care_retired_rows_total", "Rows past retention taken away since the start", |care| {
+        care.retired_rows as i64
+    }),
 ];
 
 /// No label.
@@ -95,9 +113,14 @@ impl Collector for Metrics {
                 tables.iter().map(|(table, counters, view)| metric(name, &[("table", table)], pick(counters, view)));
             family(name, help, values.collect())
         });
+        let cared = self.0.care.all();
+        let per_cared = PER_CARED.iter().map(|(name, help, pick)| {
+            let values = cared.iter().map(|(table, counted)| metric(name, &[("table", table)], pick(counted)));
+            family(name, help, values.collect())
+        });
         let per_process =
             PER_PROCESS.iter().map(|(name, help, pick)| family(name, help, vec![metric(name, &[], pick(&self.0))]));
-        per_partition.chain(per_table).chain(per_process).collect()
+        per_partition.chain(per_table).chain(per_cared).chain(per_process).collect()
     }
 }
 

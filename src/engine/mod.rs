@@ -240,7 +240,8 @@ impl Engine {
             lives: BTreeMap::new(),
         };
         let (asks, asked) = mpsc::channel(1);
-        let care = Care::new(&feeder.lake, &catalog, &service, config, &abort);
+        let (orders, ordered) = mpsc::channel(1);
+        let care = Care::new(&feeder.lake, &catalog, &service, config, &abort).beside(orders.clone());
         let care = task::spawn_behind("care", care.run(asked, stop_feed.clone()));
         let mut servers = Vec::new();
         if let Some(flight) = flight {
@@ -258,10 +259,9 @@ impl Engine {
             );
             servers.push(("http", task::spawn("http", work)));
         }
-        let (plans, planned) = mpsc::channel(1);
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
-            let reload = Reload { dir, options, contracts, plans, catalog, keeper: keeper.clone() };
+            let reload = Reload { dir, options, contracts, orders, catalog, keeper: keeper.clone() };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         catalog.stream_queries.take_over(project.streams.clone());
@@ -291,7 +291,7 @@ impl Engine {
         let stop_streams = Shutdown::new();
         let streams = task::spawn_thread("alerts", runner.run(stop_streams.clone()))
             .map_err(|error| Error::new(Kind::Internal, "a thread for alerts cannot be started").because(error))?;
-        let feed = task::spawn("feed", feeder.run(plan, open, planned));
+        let feed = task::spawn("feed", feeder.run(plan, open, ordered));
         let watch = task::spawn("watch", watch.run(stop_feed.clone()));
         Ok(Self {
             service,

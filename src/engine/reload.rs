@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
-use super::feeder::Plan;
+use super::feeder::{Order, Plan};
 use super::latest::Keeper;
 use crate::config::{LoadOptions, Problems, Project, Watch};
 use crate::schema::{Contract, Edit, Refusal};
@@ -27,7 +27,7 @@ pub struct Reload {
     /// The contracts of the tables that are fed.
     pub contracts: Contracts,
     /// What is to be fed from now on.
-    pub plans: mpsc::Sender<Plan>,
+    pub orders: mpsc::Sender<Order>,
     /// What SQL sees.
     pub catalog: Arc<EngineCatalog>,
     /// Keeps the tables with one row per key.
@@ -127,7 +127,7 @@ impl Reload {
         self.catalog.streams.take_over(project.alerts);
         if anew {
             // Nobody takes it once all of this ends.
-            let _ = self.plans.send(self.contracts.plan()).await;
+            let _ = self.orders.send(Order::Feed(self.contracts.plan())).await;
         }
     }
 

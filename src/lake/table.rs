@@ -152,8 +152,7 @@ impl Table {
     /// The table's positions at [`Table::version`], of topics that feed the table `fed` (its own name, or for
     /// side tables the name of the table the window belongs to).
     pub fn positions_of(&self, fed: &str) -> Positions {
-        let parse = |(app, version): (&String, &i64)| Some((TopicPartition::from_app_id(fed, app)?, *version));
-        self.txns.iter().filter_map(parse).collect()
+        positions(fed, &self.txns)
     }
 
     /// The number that the transactions of `app_id` stand at; `None` if there was none.
@@ -320,6 +319,12 @@ impl Table {
     pub(super) fn schema_error(&self, reason: &dyn std::fmt::Display) -> TableError {
         TableError::Schema { table: self.name.to_string(), reason: reason.to_string() }
     }
+}
+
+/// Those of `txns` that are positions of the table `fed`.
+pub(super) fn positions(fed: &str, txns: &Txns) -> Positions {
+    let parse = |(app, version): (&String, &i64)| Some((TopicPartition::from_app_id(fed, app)?, *version));
+    txns.iter().filter_map(parse).collect()
 }
 
 /// The rows of a Parquet file of table `name`; `None` if it is not there.

@@ -50,10 +50,10 @@ struct LastCheckpoint {
     version: u64,
 }
 
-/// All `txn`s of the table at `store`'s root as of table version `upto`.
+/// All `txn`s of the table at `store`'s root as of table version `upto`, its newest.
 pub async fn read_all(store: &dyn ObjectStore, upto: u64) -> Result<Txns, TxnError> {
     let log = Path::from("_delta_log");
-    let hint = match store.get(&log.clone().join("_last_checkpoint")).await {
+    let hint = match store.get(&log.join("_last_checkpoint")).await {
         Ok(found) => {
             let bytes = found.bytes().await?;
             serde_json::from_slice::<LastCheckpoint>(&bytes).ok().map(|hint| hint.version).filter(|at| *at <= upto)
@@ -61,9 +61,15 @@ pub async fn read_all(store: &dyn ObjectStore, upto: u64) -> Result<Txns, TxnErr
         Err(object_store::Error::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    read_from(store, hint, upto).await
+}
+
+/// The same as of any table version `upto`; `checkpoint` is the newest that is no later.
+pub async fn read_from(store: &dyn ObjectStore, checkpoint: Option<u64>, upto: u64) -> Result<Txns, TxnError> {
+    let log = Path::from("_delta_log");
     let mut txns = Txns::new();
     let mut from = 0;
-    if let Some(checkpoint) = hint {
+    if let Some(checkpoint) = checkpoint {
         // Classic and multi-part checkpoints alike are `<version>.checkpoint….parquet`; a V2 checkpoint keeps
         // its txns in the top file, too.
         let before = log.clone().join(format!("{checkpoint:020}.checkpoint"));

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::rig::{Kafka, Lake, Millpond, Project, python, wait_until};
+use crate::rig::{Kafka, Lake, Ledger, Millpond, Project, python, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -112,4 +112,104 @@ async fn old_versions_and_old_days_go_and_every_reader_finds_the_rest() {
         (millpond.number("SELECT count(*) FROM trips").await == Some(71)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_becomes_what_it_was_and_reads_again_what_came_since_or_leaves_it_out() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("restored", 2).await;
+    let latest = "kind = \"latest\"\nkey = [\"car\"]\n[sources.trips]\nmerge = \"row\"\n";
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .events("trips", &topic, "key = [\"car\"]\n[columns.hash]\ntype = \"string\"")
+        .schema("cars", latest)
+        .commit_interval("50ms");
+    let sender = kafka.sender();
+    let mut ledger = Ledger::default().hash_column("hash");
+    let mut sent = 0;
+    let mut send = |records: i64| {
+        let record = |n: i64| {
+            let payload = json!({"car": format!("car-{n}"), "hash": format!("h{n}")}).to_string();
+            (Some(format!("car-{n}").into_bytes()), Some(payload.into_bytes()))
+        };
+        ledger.add(sender.send(&topic, (sent..sent + records).map(record)));
+        sent += records;
+        ledger.clone()
+    };
+    let has = async |millpond: &Millpond, table: &str, rows: i64| {
+        let count = format!("SELECT count(*) FROM {table}");
+        wait_until(&format!("{rows} rows in {table}"), SOON, async || {
+            (millpond.number(&count).await == Some(rows)).then_some(())
+        })
+        .await;
+    };
+    let committed = async |millpond: &Millpond, records: i64| {
+        let query = "SELECT sum(committed_position) FROM system.ingest WHERE table_name = 'trips'";
+        wait_until("all is committed", SOON, async || (millpond.number(query).await == Some(records)).then_some(()))
+            .await;
+    };
+    let millpond = Millpond::serve(&project).await;
+    send(10);
+    committed(&millpond, 10).await;
+    let then = millpond.number("SELECT table_version FROM system.tables WHERE table_name = 'trips'").await.unwrap();
+    let version = then.to_string();
+    send(10);
+    committed(&millpond, 20).await;
+    run(&project, &["table", "optimize", "trips"]).await;
+    let restore = ["table", "restore", "trips", "--version", &version];
+    let with = |more: &[&'static str]| [&restore[..], more].concat();
+
+    let unsaid = project.run(&restore).await;
+    assert_eq!(unsaid.code, Some(2), "{}", unsaid.stderr);
+    assert_eq!(
+        unsaid.stderr,
+        "error: what becomes of the records that table trips has read since?\n  \
+         hint: --rewind reads them again, --keep-positions leaves them out for good\n"
+    );
+    let derived = project.run(&["table", "restore", "cars", "--version", "0"]).await;
+    assert!(derived.stderr.starts_with("error: table cars is put together from others"), "{}", derived.stderr);
+    let never = project.run(&["table", "restore", "trips", "--version", "99999", "--rewind"]).await;
+    assert!(never.stderr.contains("hint: it can be read from table version 0 "), "{}", never.stderr);
+    let dry = run(&project, &with(&["--keep-positions", "--dry-run"])).await;
+    assert!(
+        dry.starts_with(&format!("trips: would be restored to table version {version}: 20 rows would go away, 10 "))
+    );
+    has(&millpond, "trips", 20).await;
+
+    // What came since is left out, and what comes from now on is not.
+    let said = run(&project, &with(&["--keep-positions"])).await;
+    let wanted = format!("trips: restored to table version {version}: 20 rows went away, 10 rows came back");
+    assert_eq!(said, format!("{wanted}; put together anew: cars\n"));
+    has(&millpond, "trips", 10).await;
+    has(&millpond, "cars", 10).await;
+    send(5);
+    has(&millpond, "trips", 15).await;
+    has(&millpond, "cars", 15).await;
+    committed(&millpond, 25).await;
+
+    // It is read again, by a process that is killed before it can say so.
+    assert_eq!(millpond.stop().await, Some(0));
+    let millpond = Millpond::serve(&project.clone().failpoint("restore_after_commit", 1)).await;
+    let rewind = with(&["--rewind", "--url", project.flight_sql().leak()]);
+    let (asked, (code, _)) = tokio::join!(project.run(&rewind), millpond.ended(SOON));
+    assert!(asked.code != Some(0) && code.is_none(), "{asked:?}");
+    let millpond = Millpond::serve(&project.clone().without_failpoint()).await;
+    has(&millpond, "trips", 25).await;
+    committed(&millpond, 25).await;
+    // And once more, while records come.
+    let all = send(300);
+    let said = run(&project, &with(&["--rewind"])).await;
+    assert!(said.contains("; what came from Kafka since is read again"), "{said}");
+    has(&millpond, "trips", 325).await;
+    committed(&millpond, 325).await;
+    has(&millpond, "cars", 325).await;
+    assert_eq!(millpond.stop().await, Some(0));
+    all.assert_exact(&project.table_url("trips"), None).await;
+
+    // Without a server nothing is read meanwhile; the next one begins where the table says.
+    let said = run(&project, &with(&["--rewind"])).await;
+    assert!(said.contains("315 rows went away"), "{said}");
+    let millpond = Millpond::serve(&project).await;
+    has(&millpond, "trips", 325).await;
+    assert_eq!(millpond.stop().await, Some(0));
+    all.assert_exact(&project.table_url("trips"), None).await;
 }

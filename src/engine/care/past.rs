@@ -44,7 +44,7 @@ fn unreadable(name: &str, at: Past) -> Error {
 }
 
 /// Says that it cannot be read any more, or never could, and from when on it can.
-async fn gone(lake: &Lake, (folder, table): (&str, &str), at: Past, cause: Option<TableError>) -> Error {
+pub(super) async fn gone(lake: &Lake, (folder, table): (&str, &str), at: Past, cause: Option<TableError>) -> Error {
     let shown = if folder == PUBLIC { table.to_owned() } else { format!("{folder}.{table}") };
     let error = unreadable(&shown, at);
     match care::readable(lake, folder, table).await {

@@ -12,13 +12,17 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::data_files;
+use super::restore::RESTORED;
+use crate::lake::positions::Positions;
+use crate::lake::table::positions;
 use crate::lake::table::{CHECKPOINT_EVERY, TableError};
-use crate::lake::txns::TxnError;
+use crate::lake::txns::{self, TxnError};
 use crate::lake::{Lake, Snapshot};
 use crate::task::failpoint;
 
@@ -140,6 +144,14 @@ pub async fn version_at(lake: &Lake, folder: &str, name: &str, time: DateTime<Ut
     }
 }
 
+/// The positions that the table `folder/name` had at a table version.
+pub async fn positions_at(lake: &Lake, folder: &str, name: &str, version: u64) -> Result<Positions, TableError> {
+    let log = Log::list(lake, folder, name).await?;
+    let checkpoint = log.checkpoints.range(..=version).next_back().map(|(version, _)| *version);
+    let store = PrefixStore::new(Arc::clone(&log.store), log.folder.clone());
+    Ok(positions(name, &txns::read_from(&store, checkpoint, version).await?))
+}
+
 /// Whether all files of a table as it was are still there.
 pub async fn has_files(lake: &Lake, folder: &str, name: &str, snapshot: &Snapshot) -> Result<bool, TableError> {
     let log = Log::of(lake, folder, name);
@@ -181,10 +193,13 @@ pub async fn expire(
     }
     drop(entries);
     if !files.is_empty() {
-        // Restored since.
+        // Restored since, as it is now or was in between.
         let Some(table) = lake.open(folder, name).await? else { return Ok(Expired::default()) };
-        let now: BTreeSet<String> = data_files(&*table.snapshot()?).into_iter().map(|file| file.path).collect();
-        files.retain(|path, _| !now.contains(path));
+        let mut needed: BTreeSet<String> = data_files(&*table.snapshot()?).into_iter().map(|file| file.path).collect();
+        if table.number(RESTORED).is_some_and(|restored| restored.unsigned_abs() >= base) {
+            needed.extend(log.added_since(base).await?);
+        }
+        files.retain(|path, _| !needed.contains(path));
     }
     let mut objects =
         log.objects.iter().filter(|(version, _)| *version < base).map(|(_, path)| path).cloned().collect();
@@ -343,6 +358,17 @@ impl Log {
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
         let read = lines.map(serde_json::from_slice).collect::<Result<_, serde_json::Error>>();
         read.map_err(|error| TxnError::Entry(path.clone(), error.to_string()).into())
+    }
+
+    /// Files that commits from `version` on made part of the table.
+    async fn added_since(&self, version: u64) -> Result<Vec<String>, TableError> {
+        let versions: Vec<u64> = self.commits.range(version..).map(|(version, _)| *version).collect();
+        let mut added = Vec::new();
+        let mut entries = stream::iter(versions).map(|version| self.actions(version)).buffered(READS);
+        while let Some(actions) = entries.try_next().await? {
+            added.extend(actions.into_iter().filter_map(|action| Some(action.add?.known().0)));
+        }
+        Ok(added)
     }
 
     async fn entry(&self, version: u64) -> Result<LogEntry, TableError> {

@@ -55,7 +55,7 @@ const IN_MEMORY: usize = 3;
 
 /// How a table's rows lie in merged files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Order {
+pub struct Layout {
     /// Columns that rows are looked up by: a bloom filter is written of each. Rows are sorted by them …
     pub key: Vec<String>,
     /// … and then by these.
@@ -99,7 +99,7 @@ pub struct Merged {
 pub async fn merge(
     table: &mut Table,
     files: &[DataFile],
-    order: &Order,
+    layout: &Layout,
     memory: &Arc<dyn MemoryPool>,
     pace: Pace,
     stop: &Shutdown,
@@ -113,14 +113,14 @@ pub async fn merge(
     }
     found.sort_by_key(|file| (file.modification_time(), file.path().into_owned()));
     let schema = table.arrow_schema()?;
-    let order = Known::new(order, &schema)?;
+    let layout = Known::new(layout, &schema)?;
     let room = MemoryConsumer::new("compaction").register(memory);
-    let mut sources = Sources::open(table, &found, &order, &schema, &room).await?;
+    let mut sources = Sources::open(table, &found, &layout, &schema, &room).await?;
     if sources.paths.len() < 2 {
         return Ok(None);
     }
     let mut merged = Merged { files: sources.paths.len() as u64, bytes: sources.bytes, ..Merged::default() };
-    let adds = stage(table, std::mem::take(&mut sources.streams), &order, &schema, pace, stop).await?;
+    let adds = stage(table, std::mem::take(&mut sources.streams), &layout, &schema, pace, stop).await?;
     failpoint::hit("compact_after_stage");
     for add in &adds {
         merged.into_files += 1;
@@ -128,7 +128,7 @@ pub async fn merge(
     }
     merged.rows = sources.rows;
     let operation = DeltaOperation::Optimize { predicate: None, target_size: TARGET_BYTES.cast_signed() };
-    let landed = commit::commit_rewrite(table, &sources.paths, &adds, &operation, stop).await?;
+    let landed = commit::commit_rewrite(table, &sources.paths, &adds, &operation, Vec::new(), stop).await?;
     failpoint::hit("compact_after_commit");
     Ok(landed.then_some(merged))
 }
@@ -142,12 +142,12 @@ struct Known {
 }
 
 impl Known {
-    fn new(order: &Order, schema: &SchemaRef) -> Result<Self, TableError> {
+    fn new(layout: &Layout, schema: &SchemaRef) -> Result<Self, TableError> {
         let is_there = |name: &&String| {
             let field = schema.field_with_name(name);
             field.is_ok_and(|field| !field.data_type().is_nested())
         };
-        let names: Vec<&String> = order.key.iter().chain(&order.then).filter(is_there).collect();
+        let names: Vec<&String> = layout.key.iter().chain(&layout.then).filter(is_there).collect();
         let options = SortOptions { descending: false, nulls_first: true };
         let expressions = names.iter().map(|name| {
             let column = Column::new_with_schema(name, schema)?;
@@ -155,7 +155,7 @@ impl Known {
         });
         let ordering = LexOrdering::new(expressions.collect::<Result<Vec<_>, DataFusionError>>().map_err(unsorted)?);
         let text = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
-        Ok(Self { ordering, text, key: order.key.iter().filter(is_there).cloned().collect() })
+        Ok(Self { ordering, text, key: layout.key.iter().filter(is_there).cloned().collect() })
     }
 }
 
@@ -175,7 +175,7 @@ impl Sources {
     async fn open(
         table: &Table,
         files: &[LogicalFileView],
-        order: &Known,
+        layout: &Known,
         schema: &SchemaRef,
         room: &MemoryReservation,
     ) -> Result<Self, TableError> {
@@ -195,8 +195,10 @@ impl Sources {
             let metadata = builder.metadata().file_metadata();
             let rows = metadata.num_rows().unsigned_abs();
             let known = metadata.key_value_metadata().into_iter().flatten();
-            let is_sorted = order.ordering.is_none()
-                || known.into_iter().any(|entry| entry.key == SORTED_BY && entry.value.as_deref() == Some(&order.text));
+            let is_sorted = layout.ordering.is_none()
+                || known
+                    .into_iter()
+                    .any(|entry| entry.key == SORTED_BY && entry.value.as_deref() == Some(&layout.text));
             if room.try_grow(cost_bytes(builder.metadata(), is_sorted)).is_err() {
                 break;
             }
@@ -206,7 +208,7 @@ impl Sources {
                 with_partition(&batch?, &shown, &values).map_err(DataFusionError::from)
             };
             let batches = stored.map(whole);
-            let source: SendableRecordBatchStream = match &order.ordering {
+            let source: SendableRecordBatchStream = match &layout.ordering {
                 Some(ordering) if !is_sorted => {
                     let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(unsorted)?;
                     let batch = concat_batches(schema, &batches)?;
@@ -268,13 +270,13 @@ fn with_partition(
 async fn stage(
     table: &Table,
     streams: Vec<SendableRecordBatchStream>,
-    order: &Known,
+    layout: &Known,
     schema: &SchemaRef,
     pace: Pace,
     stop: &Shutdown,
 ) -> Result<Vec<Add>, CommitError> {
-    let mut writer = DeltaWriter::new(Arc::clone(table.data()), config(table, order, schema)?);
-    let mut rows: SendableRecordBatchStream = match &order.ordering {
+    let mut writer = DeltaWriter::new(Arc::clone(table.data()), config(table, layout, schema)?);
+    let mut rows: SendableRecordBatchStream = match &layout.ordering {
         Some(ordering) => {
             // What it takes is in what the sources were charged for.
             let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
@@ -302,16 +304,16 @@ async fn stage(
     Ok(writer.close().await.map_err(TableError::from)?)
 }
 
-fn config(table: &Table, order: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
+fn config(table: &Table, layout: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
     let state = table.delta.snapshot()?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    if order.ordering.is_some() {
-        let sorted = KeyValue::new(SORTED_BY.to_owned(), order.text.clone());
+    if layout.ordering.is_some() {
+        let sorted = KeyValue::new(SORTED_BY.to_owned(), layout.text.clone());
         properties = properties.set_key_value_metadata(Some(vec![sorted]));
     }
-    for column in &order.key {
+    for column in &layout.key {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
     }
     Ok(WriterConfig::new(

@@ -3,6 +3,7 @@
 //!
 //! * `tiers`: which files are merged, `merge`: how their rows become one file, in the table's order.
 //! * `log`: table versions older than the history, and the files that only those have, are deleted.
+//! * `restore`: a table becomes what it was.
 //! * `retention`: whole partitions whose rows are older than a table keeps them.
 //!
 //! Each of them works on a handle of its own, beside the task that writes to the table. Every commit that takes a file away
@@ -11,6 +12,7 @@
 
 mod log;
 mod merge;
+mod restore;
 mod retention;
 mod tiers;
 
@@ -20,10 +22,11 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt};
 
 pub use log::{
-    Expired, History, LogEntry, Readable, Vacuumed, checkpoint_if_due, expire, has_files, history, readable, vacuum,
-    version_at,
+    Expired, History, LogEntry, Readable, Vacuumed, checkpoint_if_due, expire, has_files, history, positions_at,
+    readable, vacuum, version_at,
 };
-pub use merge::{Merged, Order, Pace, merge};
+pub use merge::{Layout, Merged, Pace, merge};
+pub use restore::{Restored, restore};
 pub use retention::{Retained, retain};
 pub use tiers::{Need, plan};
 

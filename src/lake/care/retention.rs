@@ -48,7 +48,7 @@ pub async fn retain(
     }
     let gone: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
     let operation = DeltaOperation::Delete { predicate: Some(format!("{column} < DATE '{first}'")) };
-    let landed = commit::commit_rewrite(table, &gone, &[], &operation, stop).await?;
+    let landed = commit::commit_rewrite(table, &gone, &[], &operation, Vec::new(), stop).await?;
     failpoint::hit("retention_after_commit");
     Ok(if landed { retained } else { Retained::default() })
 }

@@ -36,25 +36,30 @@ enum Stands {
 }
 
 /// Takes the files `gone` away, by their paths, and puts `adds` in their place, which were staged before; `operation`
-/// says why, and whether other rows are in the table then. Returns once the outcome is known, however long the store is
-/// away: false if another rewrite was first, and nothing was done.
+/// says why, and whether other rows are in the table then; `txns` are written with it. Returns once the outcome is known,
+/// however long the store is away: false if another was first, of the same files or numbers, and nothing was done.
 pub async fn commit_rewrite(
     table: &mut Table,
     gone: &BTreeSet<String>,
     adds: &[Add],
     operation: &DeltaOperation,
+    txns: Vec<Transaction>,
     stop: &Shutdown,
 ) -> Result<bool, CommitError> {
     let changes_rows = operation.changes_data();
     let whose = rand::random_range(1..i64::MAX);
+    let numbers = |table: &Table| txns.iter().map(|txn| table.number(&txn.app_id)).collect::<Vec<_>>();
+    let before = numbers(table);
     loop {
         match stands(table, gone, whose, changes_rows)? {
             Stands::Landed => return Ok(true),
             Stands::Overtaken => return Ok(false),
+            Stands::Open(_) if numbers(table) != before => return Ok(false),
             Stands::Open(removes) => {
                 let adds = adds.iter().map(|add| Action::Add(Add { data_change: changes_rows, ..add.clone() }));
                 let actions = removes.into_iter().map(Action::Remove).chain(adds).collect();
-                let txns = vec![transaction(table), Transaction::new(WHOSE, whose)];
+                let mut txns = txns.clone();
+                txns.extend([transaction(table), Transaction::new(WHOSE, whose)]);
                 match commit(table, actions, txns, operation.clone()).await {
                     Ok(()) => return Ok(true),
                     Err(error) => table.warn("rewrite not confirmed, looking whether it landed", &error),

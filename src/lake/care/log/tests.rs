@@ -3,7 +3,7 @@ use object_store::PutPayload;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::lake::care::{Need, Order, Pace, merge, plan};
+use crate::lake::care::{Layout, Need, Pace, merge, plan};
 use crate::lake::positions::Positions;
 use crate::lake::store::testing::stores;
 use crate::lake::table::Table;
@@ -36,7 +36,7 @@ async fn merged(lake: &Lake) -> Table {
     let group = plan(&files, Utc::now(), Need::Any).remove(0);
     let pool: Arc<dyn datafusion::execution::memory_pool::MemoryPool> =
         Arc::new(datafusion::execution::memory_pool::UnboundedMemoryPool::default());
-    merge(&mut table, &group, &Order::default(), &pool, Pace::Full, &Shutdown::new()).await.unwrap().unwrap();
+    merge(&mut table, &group, &Layout::default(), &pool, Pace::Full, &Shutdown::new()).await.unwrap().unwrap();
     table
 }
 

@@ -16,8 +16,8 @@ fn pool() -> Arc<dyn MemoryPool> {
     Arc::new(UnboundedMemoryPool::default())
 }
 
-fn order() -> Order {
-    Order { key: vec!["car".to_owned()], then: vec!["at".to_owned(), "gone".to_owned()] }
+fn order() -> Layout {
+    Layout { key: vec!["car".to_owned()], then: vec!["at".to_owned(), "gone".to_owned()] }
 }
 
 fn batch(cars: &[&str], at: &[i64], day: Option<i32>) -> RecordBatch {
@@ -91,7 +91,7 @@ async fn rows_without_a_day_stay_without_one_and_a_table_without_order_keeps_tha
     tokio::time::sleep(Duration::from_millis(2)).await;
     append(&mut table, &batch(&["c", "a"], &[3, 4], None)).await;
     let files = data_files(&table.snapshot().unwrap());
-    merge(&mut table, &files, &Order::default(), &pool(), Pace::Full, &stop).await.unwrap().unwrap();
+    merge(&mut table, &files, &Layout::default(), &pool(), Pace::Full, &stop).await.unwrap().unwrap();
     let (file, rows) = only_file(&table).await;
     assert_eq!(file.partition, "_day=__HIVE_DEFAULT_PARTITION__");
     assert_eq!(rows["at"].as_primitive::<Int64Type>().values(), &[1, 2, 3, 4]);

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::lake::care::{Need, Order, Pace, data_files, merge, plan, retain};
+use crate::lake::care::{Layout, Need, Pace, data_files, merge, plan, retain};
 use crate::lake::commit::{self, Replacement, commit_number, commit_replacement};
 use crate::lake::positions::Positions;
 use crate::lake::store::testing::{Moody, stores};
@@ -97,8 +97,8 @@ async fn of_two_rewrites_of_the_same_files_one_lands() {
     let ((gone, first), (_, second)) = (staged(&one).await, staged(&other).await);
     // Rows that come meanwhile are kept, and hold nobody up.
     append(&mut table, "a", &[7, 8]).await;
-    assert!(commit_rewrite(&mut one, &gone, &first, &optimize(), &stop).await.unwrap());
-    assert!(!commit_rewrite(&mut other, &gone, &second, &optimize(), &stop).await.unwrap());
+    assert!(commit_rewrite(&mut one, &gone, &first, &optimize(), Vec::new(), &stop).await.unwrap());
+    assert!(!commit_rewrite(&mut other, &gone, &second, &optimize(), Vec::new(), &stop).await.unwrap());
     append(&mut table, "a", &[9]).await;
     assert_eq!(held(&open(&lake).await).await, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
@@ -114,13 +114,13 @@ async fn rows_that_were_taken_away_do_not_come_back_with_a_merge_of_their_files(
     let first = NaiveDate::from_ymd_opt(1970, 1, 2).unwrap();
     let retained = retain(&mut table, "_day", first, false, &stop).await.unwrap();
     assert_eq!((retained.rows, retained.files), (3, 2));
-    assert!(!commit_rewrite(&mut other, &gone, &adds, &optimize(), &stop).await.unwrap());
+    assert!(!commit_rewrite(&mut other, &gone, &adds, &optimize(), Vec::new(), &stop).await.unwrap());
     assert_eq!(held(&open(&lake).await).await, [1, 2, 4, 5]);
     // And the other way round: the merge was first, so the rows go with its files.
     append(&mut table, "a", &[9, 10]).await;
     let mut stale = table.clone();
     let (gone, adds) = staged(&table).await;
-    assert!(commit_rewrite(&mut table, &gone, &adds, &optimize(), &stop).await.unwrap());
+    assert!(commit_rewrite(&mut table, &gone, &adds, &optimize(), Vec::new(), &stop).await.unwrap());
     assert_eq!(retain(&mut stale, "_day", first, false, &stop).await.unwrap().rows, 0, "it looks again the next time");
     assert_eq!(retain(&mut stale, "_day", first, false, &stop).await.unwrap().rows, 1);
     assert_eq!(held(&open(&lake).await).await, [1, 2, 4, 5, 10]);
@@ -135,7 +135,7 @@ async fn a_rewrite_whose_answer_is_lost_is_found_to_have_landed() {
     append(&mut table, "a", &[4, 5, 6]).await;
     let (gone, adds) = staged(&table).await;
     moody.lose_next_answer.store(true, Ordering::SeqCst);
-    assert!(commit_rewrite(&mut table, &gone, &adds, &optimize(), &stop).await.unwrap());
+    assert!(commit_rewrite(&mut table, &gone, &adds, &optimize(), Vec::new(), &stop).await.unwrap());
     assert_eq!(held(&open(&lake).await).await, [1, 2, 3, 4, 5, 6]);
 }
 
@@ -154,7 +154,7 @@ async fn race(seed: u64) {
     let mut handles = vec![create(&lake).await; 4];
     let (mut expected, mut next) = (Vec::<i64>::new(), 0);
     let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-    let order = Order { key: vec!["car".to_owned()], then: vec!["id".to_owned()] };
+    let order = Layout { key: vec!["car".to_owned()], then: vec!["id".to_owned()] };
     for _ in 0..40 {
         let at = rng.random_range(0..handles.len());
         let mut table = handles[at].clone();

@@ -1,0 +1,152 @@
+//! A table becomes what it was, because somebody asks.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::past::gone;
+use super::{Care, Cared, Done, unreadable};
+use crate::engine::feeder::Order;
+use crate::engine::open_table;
+use crate::error::{Error, Kind, Result};
+use crate::lake::care::{self, Restored};
+use crate::lake::{Lake, PUBLIC, Past, Positions};
+use crate::task::Shutdown;
+
+/// Which of its versions a table becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// A table version.
+    Version(u64),
+    /// The newest that was committed by then.
+    Time(DateTime<Utc>),
+}
+
+impl From<Moment> for Past {
+    fn from(moment: Moment) -> Self {
+        match moment {
+            Moment::Version(version) => Self::Version(version),
+            Moment::Time(time) => Self::Time(time),
+        }
+    }
+}
+
+/// What becomes of the positions of a table that is fed by Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfPositions {
+    /// They are those of the version: what came since is read again.
+    Rewind,
+    /// They stay: what came since is gone.
+    Keep,
+}
+
+/// Restores `cared`.
+pub(super) async fn restore(
+    care: &Care,
+    cared: &Cared,
+    moment: Moment,
+    positions: Option<OfPositions>,
+    dry_run: bool,
+) -> Result<Done> {
+    let name = &cared.name;
+    let is_fed = care.catalog.fed().contracts.iter().any(|contract| contract.table == *name);
+    let is_followed = is_fed || care.catalog.stream_queries.has_table(name);
+    let refused = |message: String, hint: &str| Err(Error::new(Kind::Usage, message).hint(hint));
+    match positions {
+        _ if cared.folder != PUBLIC => return refused(format!("{} cannot be restored", cared.shown()), "it is a log"),
+        _ if cared.is_replaced => {
+            let message = format!("table {name} is put together from others and cannot be restored by itself");
+            return refused(message, "restore the tables that it comes from");
+        }
+        None if is_followed => {
+            return refused(
+                format!("what becomes of the records that table {name} has read since?"),
+                "--rewind reads them again, --keep-positions leaves them out for good",
+            );
+        }
+        Some(OfPositions::Rewind) if !is_fed => {
+            let message = format!("table {name} is not fed by Kafka: there is nothing to read again");
+            return refused(message, "--keep-positions restores its rows");
+        }
+        _ => {}
+    }
+    let at = Past::from(moment);
+    let of_table = (cared.folder, name.as_str());
+    let past = match care.lake.past(cared.folder, name, at).await {
+        Ok(Some(past)) => past,
+        Ok(None) => return Err(Error::new(Kind::NotFound, format!("the lake has no table `{name}`"))),
+        Err(error) => return Err(gone(&care.lake, of_table, at, Some(error)).await),
+    };
+    let snapshot = past.snapshot().map_err(unreadable)?;
+    if !care::has_files(&care.lake, cared.folder, name, &snapshot).await.map_err(unreadable)? {
+        return Err(gone(&care.lake, of_table, at, None).await);
+    }
+    let rewind = positions == Some(OfPositions::Rewind);
+    let version = past.version();
+    let work =
+        Work { lake: care.lake.clone(), name: name.clone(), version, rewind, dry_run, abort: care.abort.clone() };
+    let restored = match &care.orders {
+        // What is read again must not be read on meanwhile.
+        Some(orders) if rewind && !dry_run => {
+            let (reply, answer) = oneshot::channel();
+            let rest = async move { _ = reply.send(work.run().await) };
+            let stopped = || Error::new(Kind::Unavailable, "stopped before the table was restored");
+            orders.send(Order::Rest(Box::pin(rest))).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| stopped())??
+        }
+        _ => work.run().await?,
+    };
+    if !dry_run {
+        let (rows_gone, rows_back) = (restored.rows_gone, restored.rows_back);
+        info!(table = name, version, rewind, rows_gone, rows_back, "table restored");
+        if let (Some(live), false) = (&cared.live, rewind) {
+            let table = open_table(&care.lake, cared.folder, name).await?;
+            table.map(|table| live.rewritten(&table)).transpose().map_err(unreadable)?;
+        }
+    }
+    let Restored { files_gone, rows_gone, files_back, rows_back } = restored;
+    Ok(Done { restored_to: Some(version), files_gone, rows_gone, files_back, rows_back, ..Done::default() })
+}
+
+struct Work {
+    lake: Lake,
+    name: String,
+    version: u64,
+    rewind: bool,
+    dry_run: bool,
+    abort: Shutdown,
+}
+
+impl Work {
+    async fn run(self) -> Result<Restored> {
+        let Self { lake, name, version, rewind, dry_run, abort } = self;
+        let missing = || Error::new(Kind::NotFound, format!("the lake has no table `{name}`"));
+        let mut table = open_table(&lake, PUBLIC, &name).await?.ok_or_else(missing)?;
+        let past = lake.past(PUBLIC, &name, Past::Version(version)).await.map_err(unreadable)?.ok_or_else(missing)?;
+        let mut positions = None;
+        if rewind {
+            let then = care::positions_at(&lake, PUBLIC, &name, version).await.map_err(unreadable)?;
+            // Partitions that came since are read from their beginning.
+            let now = table.positions_of(&name).into_keys();
+            positions =
+                Some(now.map(|lane| (lane.clone(), then.get(&lane).copied().unwrap_or(0))).collect::<Positions>());
+        }
+        let restored = care::restore(&mut table, &past, positions.as_ref(), dry_run, &abort).await?;
+        restored.ok_or_else(|| {
+            Error::new(Kind::Unavailable, format!("table {name} was written to by another at that moment"))
+                .hint("try again: nothing was done")
+        })
+    }
+}
+
+/// The tables with one row per key that are put together from `table`.
+pub fn made_of(catalog: &Arc<crate::engine::catalog::EngineCatalog>, table: &str) -> Vec<String> {
+    let kept = catalog.kept.load();
+    let is_made = |followed: &[crate::engine::latest::Followed]| followed.iter().any(|of| of.source == table);
+    kept.iter().filter(|(_, kept)| is_made(&kept.followed())).map(|(name, _)| name.clone()).collect()
+}
