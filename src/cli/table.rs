@@ -94,6 +94,7 @@ pub(super) struct VacuumArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(disable_version_flag = true)]
 #[command(after_help = "Examples:\n  \
     millpond table restore telemetry --version 120 --rewind       after its contract was corrected: read again since\n  \
     millpond table restore telemetry --time 2026-11-20T09:00:00+09:00 --keep-positions --dry-run")]
