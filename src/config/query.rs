@@ -1,6 +1,7 @@
 //! `queries/<name>.sql`: options as TOML in `--!` lines at the head, then plain SQL.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use chrono_tz::Tz;
 
@@ -48,6 +49,8 @@ pub struct View {
     pub sql: String,
     /// The file as problems name it.
     pub file: String,
+    /// What people should know of its columns, by their names.
+    pub columns: BTreeMap<String, String>,
 }
 
 /// Reads one file. `None` only if problems were reported.
@@ -70,10 +73,21 @@ pub(super) fn read(name: &str, file: &str, text: &str, around: &Around, problems
         return None;
     }
     match kind {
-        QueryKind::View => Some(Query::View(View { name: name.to_owned(), sql, file: file.to_owned() })),
+        QueryKind::View => Some(Query::View(view(name, file, sql, &root))),
         QueryKind::Alert => alert::read(name, file, sql, text, &root, around).map(Box::new).map(Query::Alert),
         QueryKind::Stream => stream::read(name, file, sql, text, &root, around).map(Query::Stream),
     }
+}
+
+fn view(name: &str, file: &str, sql: String, root: &Section) -> View {
+    let described = root.has("columns").then(|| root.table("columns")).flatten();
+    let description = |section: &Section, column: &str| {
+        let text = section.read(column, |text| Ok::<_, Complaint>(text.to_owned()))?;
+        Some((column.to_owned(), text))
+    };
+    let columns = described
+        .map(|section| root.names("columns").into_iter().filter_map(|column| description(&section, column)).collect());
+    View { name: name.to_owned(), sql, file: file.to_owned(), columns: columns.unwrap_or_default() }
 }
 
 /// Head and body, each with the lines of the other left empty: both keep the file's lines and columns.

@@ -166,7 +166,7 @@ pub(super) mod reference {
 pub(super) mod view {
     use super::Words;
 
-    pub const ROOT: Words = Words { keys: &["kind"], later: &["description"] };
+    pub const ROOT: Words = Words { keys: &["kind", "columns"], later: &["description"] };
 
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]

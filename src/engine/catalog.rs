@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::care::{self, CareStatus};
+use super::columns;
 use super::latest::KeptTables;
 use super::outbound;
 use super::retry::Retries;
@@ -23,6 +24,7 @@ use super::status::{LaneCounters, Statuses, TableCounters};
 use super::stream_queries::StreamQueries;
 use super::streams::{self, Streams};
 use super::versions::Versions;
+use crate::config;
 use crate::decode::dead_letters_schema;
 use crate::deliver::Sinks;
 use crate::error::Result;
@@ -30,10 +32,7 @@ use crate::lake::{DeadLetters, Lake, LiveView, Past, TopicPartition, View};
 use crate::latest::{self, Stats};
 use crate::news::News;
 use crate::query::{Catalog, FetchedTable, KeyedTable, NewRows, Pinned, Service, SystemTable, ViewTable};
-use crate::schema::{
-    ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, LogicalColumn, PATH_KEY, VersionRecord, change,
-    type_name,
-};
+use crate::schema::{ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, VersionRecord, change};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
@@ -60,8 +59,8 @@ pub struct EngineCatalog {
     pub fed: ArcSwap<Fed>,
     /// Tables with one row per key. Replaced as a whole when one comes or goes.
     pub kept: ArcSwap<KeptTables>,
-    /// SQL text per view, as it is edited.
-    pub views: RwLock<BTreeMap<String, String>>,
+    /// The views by name, as they are edited.
+    pub views: RwLock<BTreeMap<String, config::View>>,
     /// Where tables lie.
     pub lake: Option<Lake>,
     /// The schema versions of all tables.
@@ -88,8 +87,8 @@ pub struct EngineCatalog {
     pub streams: Arc<Streams>,
     /// The stream queries.
     pub stream_queries: Arc<StreamQueries>,
-    /// What queries may hold, and what they hold now.
-    pub query_memory: OnceLock<Arc<dyn Fn() -> (usize, usize) + Send + Sync>>,
+    /// Who runs queries over these tables, and what they may hold, in bytes.
+    pub queries: OnceLock<(Service, usize)>,
     /// Addresses of the brokers; empty where none are asked.
     pub brokers: String,
     /// True if they are inside this process.
@@ -116,7 +115,7 @@ impl EngineCatalog {
             sinks: Sinks::default(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
-            query_memory: OnceLock::new(),
+            queries: OnceLock::new(),
             brokers: String::new(),
             embedded: false,
         }
@@ -144,6 +143,11 @@ impl EngineCatalog {
             known.into_iter().for_each(|known| *known = Arc::new(contract.clone()));
             fed
         });
+    }
+
+    /// Bytes that running queries hold.
+    pub fn queries_bytes(&self) -> usize {
+        self.queries.get().map_or(0, |(service, _)| service.memory_used_bytes())
     }
 
     /// Bytes of the rows of tables with one row per key.
@@ -233,7 +237,9 @@ impl Catalog for SharedCatalog {
     fn pin(&self) -> Pinned {
         let catalog = &self.0;
         let mut public: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        let (mut views, fed, kept) = (catalog.views.read().clone(), catalog.fed(), catalog.kept.load_full());
+        let (known, fed, kept) = (catalog.views.read().clone(), catalog.fed(), catalog.kept.load_full());
+        let mut views: BTreeMap<String, String> =
+            known.iter().map(|(name, view)| (name.clone(), view.sql.clone())).collect();
         // A view may have the name of a table that has no contract any more; what the lake has of a table that is kept
         // in memory is for others.
         let is_shown = |name: &&String| !views.contains_key(*name) && !kept.contains_key(*name);
@@ -263,9 +269,15 @@ impl Catalog for SharedCatalog {
         let logs = Arc::clone(catalog);
         let fetch = Arc::new(move |only| care::history(Arc::clone(&logs), only).boxed());
         system.insert("history".to_owned(), Arc::new(FetchedTable::new(care::history_schema(), fetch)));
+        let described = Arc::clone(catalog);
+        let fetch = Arc::new(move |_| columns::columns(Arc::clone(&described)).boxed());
+        system.insert("columns".to_owned(), Arc::new(FetchedTable::new(columns::schema(), fetch)));
         let schemas = BTreeMap::from([("public".to_owned(), public), ("system".to_owned(), system)]);
         let keys = kept.iter().map(|(name, kept)| (name.clone(), kept.rows.key().to_vec())).collect();
         let comments = move |table: &str| {
+            if let Some(view) = known.get(table) {
+                return view.columns.clone().into_iter().collect();
+            }
             // A mirror's columns are those of its changes.
             let changes = kept.contains_key(table).then(|| change::table_of(table));
             let live = fed.tables.get(changes.as_deref().unwrap_or(table));
@@ -310,12 +322,11 @@ impl Catalog for SharedCatalog {
 
 type Rows = fn(&EngineCatalog) -> Result<RecordBatch, ArrowError>;
 
-fn system_tables() -> [(&'static str, SchemaRef, Rows); 12] {
+fn system_tables() -> [(&'static str, SchemaRef, Rows); 11] {
     [
         ("ingest", ingest_schema(), ingest),
         ("tables", tables_schema(), tables),
         ("files", care::files_schema(), care::files),
-        ("columns", columns_schema(), columns),
         ("memory", memory_schema(), memory),
         ("kafka", kafka_schema(), kafka),
         ("schema_versions", VersionRecord::schema(), schema_versions),
@@ -576,50 +587,6 @@ fn kind(table: &str) -> &'static str {
     }
 }
 
-fn columns_schema() -> SchemaRef {
-    schema(&[
-        ("table_name", DataType::Utf8),
-        ("column_name", DataType::Utf8),
-        ("type", DataType::Utf8),
-        ("path", DataType::Utf8),
-        ("description", DataType::Utf8),
-    ])
-}
-
-fn columns(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(String, LogicalColumn)> = Vec::new();
-    let fed = catalog.fed();
-    for (name, live) in &fed.tables {
-        rows.extend(LogicalColumn::all(&live.pin().schema).into_iter().map(|column| (name.clone(), column)));
-    }
-    for (name, kept) in catalog.kept.load().iter() {
-        let of_changes = rows.iter().filter(|(table, _)| *table == change::table_of(name));
-        let known: BTreeMap<String, LogicalColumn> =
-            of_changes.map(|(_, column)| (column.name.clone(), column.clone())).collect();
-        let shown = kept.rows.schema();
-        if kept.is_reference() {
-            rows.extend(LogicalColumn::all(&shown).into_iter().map(|column| (name.clone(), column)));
-            continue;
-        }
-        rows.extend(shown.fields().iter().filter_map(|field| Some((name.clone(), known.get(field.name())?.clone()))));
-    }
-    rows.sort_by(|a, b| a.0.cmp(&b.0));
-    let word = |key: &'static str| {
-        texts(rows.iter().map(|(_, column)| column.newest().metadata().get(key).map(String::as_str)))
-    };
-    let kinds: Vec<String> = rows.iter().map(|(_, column)| type_name(column.newest().data_type())).collect();
-    RecordBatch::try_new(
-        columns_schema(),
-        vec![
-            texts(rows.iter().map(|(table, _)| Some(table.as_str()))),
-            texts(rows.iter().map(|(_, column)| Some(column.name.as_str()))),
-            texts(kinds.iter().map(|kind| Some(kind.as_str()))),
-            word(PATH_KEY),
-            word(DESCRIPTION_KEY),
-        ],
-    )
-}
-
 /// Also those that are not recorded yet: their rows are there, too.
 fn schema_versions(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let records = catalog.versions.all();
@@ -679,7 +646,8 @@ fn memory_schema() -> SchemaRef {
 }
 
 fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let (queries, queries_limit) = catalog.query_memory.get().map_or((0, 0), |memory| memory());
+    let queries = catalog.queries_bytes();
+    let queries_limit = catalog.queries.get().map_or(0, |(_, limit_bytes)| *limit_bytes);
     let ingest = &catalog.ingest_budget;
     let latest = catalog.kept_bytes();
     RecordBatch::try_new(

@@ -9,36 +9,30 @@ use crate::schema::fixed;
 use crate::source::{PartitionStatus, ReaderState};
 
 impl EngineCatalog {
-    /// The partitions that a table is fed from, as far as they are known; each with its reader's state.
-    pub fn lanes(&self, table: &str) -> Vec<(TopicPartition, PartitionStatus, ReaderState)> {
+    /// The partitions that a table is fed from, each with its reader's state. `None` until all are known: one of its topics
+    /// is there and was not asked for them yet.
+    pub fn lanes(&self, table: &str) -> Option<Vec<(TopicPartition, PartitionStatus, ReaderState)>> {
         if let Some((lane, timed)) = self.upstream(table).find_map(|table| self.stream_queries.results_of(&table)) {
             let (position, high_watermark, asked_at_us) = (timed.shown, Some(timed.shown), timed.clock);
             let at = PartitionStatus { position, high_watermark, asked_at_us, ..PartitionStatus::default() };
-            return vec![(lane, at, ReaderState::Reading)];
+            return Some(vec![(lane, at, ReaderState::Reading)]);
         }
-        let contract = self.contract(table);
-        let consumer = contract.as_ref().map_or(table, |contract| &contract.table);
         let mut lanes = Vec::new();
-        for (topic, (incarnation, status)) in self.readers.read().iter() {
+        let Some(contract) = self.contract(table) else { return Some(lanes) };
+        let readers = self.readers.read();
+        for topic in &contract.topics {
+            let (incarnation, status) = readers.get(topic)?;
             let status = status();
-            let Some(reader) = status.of(consumer) else { continue };
+            let reader = status.of(&contract.table)?;
+            if reader.partitions.is_empty() && reader.state != ReaderState::WaitingForTopic {
+                return None;
+            }
             for (partition, at) in &reader.partitions {
                 let (topic, incarnation, partition) = (topic.as_str().into(), *incarnation, *partition);
                 lanes.push((TopicPartition { topic, incarnation, partition }, *at, reader.state));
             }
         }
-        lanes
-    }
-
-    /// Whether all partitions are known that a table is fed from: each of its topics was asked for them, or is not there.
-    pub fn knows_lanes(&self, table: &str) -> bool {
-        let Some(contract) = self.contract(table) else { return true };
-        let readers = self.readers.read();
-        contract.topics.iter().all(|topic| {
-            let status = readers.get(topic).map(|(_, status)| status());
-            let reader = status.as_ref().and_then(|status| status.of(&contract.table));
-            reader.is_some_and(|reader| !reader.partitions.is_empty() || reader.state == ReaderState::WaitingForTopic)
-        })
+        Some(lanes)
     }
 }
 

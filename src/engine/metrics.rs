@@ -69,9 +69,7 @@ const PER_PROCESS: [Described<OfProcess>; 3] = [
     ("millpond_memory_ingest_limit_bytes", "Bytes that ingest may hold", |catalog| {
         catalog.ingest_budget.limit_bytes() as i64
     }),
-    ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| {
-        catalog.query_memory.get().map_or(0, |memory| memory().0) as i64
-    }),
+    ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| catalog.queries_bytes() as i64),
 ];
 
 /// A registry of everything the engine counts.

@@ -11,6 +11,7 @@
 mod back_test;
 pub mod care;
 mod catalog;
+mod columns;
 pub mod dead_letters;
 mod facts;
 mod family;
@@ -197,7 +198,7 @@ impl Engine {
             sinks: sinks.clone(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
-            query_memory: OnceLock::new(),
+            queries: OnceLock::new(),
             brokers: cluster.brokers.clone(),
             embedded: embedded.is_some(),
         });
@@ -618,8 +619,7 @@ fn service(lake: Option<&Lake>, catalog: &Arc<EngineCatalog>, config: &Config) -
         ..ServiceOptions::default()
     };
     let service = Service::new(Arc::new(SharedCatalog(Arc::clone(catalog))), options)?;
-    let asked = service.clone();
-    let _ = catalog.query_memory.set(Arc::new(move || (asked.memory_used_bytes(), memory_bytes)));
+    let _ = catalog.queries.set((service.clone(), memory_bytes));
     Ok(service)
 }
 
@@ -710,8 +710,8 @@ fn unreadable(error: crate::lake::TableError) -> Error {
     Error::new(Kind::Internal, "a table of the lake cannot be used").because(error)
 }
 
-fn views(project: &Project) -> BTreeMap<String, String> {
-    project.views.iter().map(|view| (view.name.clone(), view.sql.clone())).collect()
+fn views(project: &Project) -> BTreeMap<String, crate::config::View> {
+    project.views.iter().map(|view| (view.name.clone(), view.clone())).collect()
 }
 
 /// The project's Kafka; `embedded` is the address of the broker inside the process.

@@ -11,7 +11,7 @@ use crate::config::{Problem, Problems, Project, View};
 use crate::error::Error;
 use crate::lake::LiveView;
 use crate::query::{By, Continuous, Service};
-use crate::schema::SchemaVersion;
+use crate::schema::{SchemaVersion, quoted_name};
 use crate::stream::{Plan, Rule, StreamQuery, columns_of};
 
 /// What is wrong with a project's queries and derived columns, and a line for each rule that says how it runs. Before the
@@ -21,9 +21,19 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     let session = service.session();
     let (mut problems, mut notes) = (Problems::default(), Vec::new());
     stream_queries(project, service, catalog, &mut problems, &mut notes).await;
-    for View { name, file, .. } in &project.views {
-        if let Err(error) = session.check_view(name, known).await {
-            problems.push(problem(file, &error));
+    for View { name, file, columns, .. } in &project.views {
+        match session.check_view(name, known).await {
+            Err(error) => problems.push(problem(file, &error)),
+            Ok(()) if known && !columns.is_empty() => {
+                let Ok(query) = session.query(&format!("SELECT * FROM {}", quoted_name(name))).await else { continue };
+                let schema = query.schema();
+                for column in columns.keys().filter(|column| schema.field_with_name(column).is_err()) {
+                    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                    let text = format!("columns.{column}: the view has no such column");
+                    problems.push(Problem::of_file(file, text).hint(format!("it has: {}", names.join(", "))));
+                }
+            }
+            Ok(()) => {}
         }
     }
     for rule in &project.alerts {

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
@@ -17,6 +19,9 @@ use super::latest::Keeper;
 use crate::config::{LoadOptions, Problems, Project, Watch};
 use crate::schema::{Contract, Edit, Refusal};
 use crate::task::Shutdown;
+
+/// A project with problems is read once more after this long.
+const HALF_WRITTEN: Duration = Duration::from_millis(300);
 
 /// Hands edits to those who run.
 pub struct Reload {
@@ -74,8 +79,13 @@ impl Reload {
     pub async fn run(mut self, stop: Shutdown) {
         let mut watch = Watch::new(vec![self.dir.join("schemas"), self.dir.join("queries")]);
         while stop.run_until_cancelled(watch.changed()).await.is_some() {
-            let (dir, options) = (self.dir.clone(), self.options.clone());
-            match tokio::task::spawn_blocking(move || Project::load(&dir, &options)).await {
+            let mut loaded = self.load().await;
+            if let Ok(Err(_)) = loaded {
+                // Another file may be half written at this moment.
+                tokio::time::sleep(HALF_WRITTEN).await;
+                loaded = self.load().await;
+            }
+            match loaded {
                 Ok(Ok(project)) => self.take(project).await,
                 Ok(Err(problems)) => refuse(&problems),
                 Err(error) => warn!(error = %error, "project not read again"),
@@ -83,8 +93,13 @@ impl Reload {
         }
     }
 
+    async fn load(&self) -> Result<Result<Project, Problems>, JoinError> {
+        let (dir, options) = (self.dir.clone(), self.options.clone());
+        tokio::task::spawn_blocking(move || Project::load(&dir, &options)).await
+    }
+
     async fn take(&mut self, project: Project) {
-        let views = project.views.into_iter().map(|view| (view.name, view.sql)).collect();
+        let views = project.views.into_iter().map(|view| (view.name.clone(), view)).collect();
         if *self.catalog.views.read() != views {
             info!(views = views.len(), "views taken over");
             *self.catalog.views.write() = views;

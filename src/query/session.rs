@@ -175,15 +175,22 @@ impl Session {
         Box::pin(async move {
             let (catalog, state) = self.pinned();
             let mut found = Vec::new();
-            let mut add = |schema: &str, name: String, kind, columns: &Schema| {
-                let mut comments = if kind == TABLE { catalog.comments(&name) } else { HashMap::new() };
-                let comments: Vec<_> = columns.fields().iter().map(|field| comments.remove(field.name())).collect();
+            let mut add = |schema: &str, name: String, kind, columns: &Schema, inside: Option<LogicalPlan>| {
+                let mut own = if schema == PUBLIC { catalog.comments(&name) } else { HashMap::new() };
+                // A view passes on what is known of the columns that it passes on.
+                let passed = inside.map(|plan| comments(&plan, &catalog)).unwrap_or_default();
+                let mut passed = passed.into_iter().chain(std::iter::repeat(None));
+                let fields = columns.fields().iter();
+                let comments = fields.map(|field| {
+                    let passed = passed.next().flatten();
+                    own.remove(field.name()).or(passed)
+                });
                 let columns = wire::with_comments(&wire::schema(columns), comments);
                 found.push(TableInfo { schema: schema.to_owned(), name, kind, columns });
             };
             for name in catalog.view_names() {
                 if plan_view(&catalog, &state, name, &mut Vec::new()).await.is_err() {
-                    add(PUBLIC, name.clone(), "VIEW", &Schema::empty());
+                    add(PUBLIC, name.clone(), "VIEW", &Schema::empty(), None);
                 }
             }
             for schema in catalog.schema_names() {
@@ -193,7 +200,8 @@ impl Session {
                         _ if schema == SYSTEM => "SYSTEM TABLE",
                         _ => TABLE,
                     };
-                    add(schema, name, kind, &table.schema());
+                    let inside = table.get_logical_plan().map(std::borrow::Cow::into_owned);
+                    add(schema, name, kind, &table.schema(), inside);
                 }
             }
             let own = state
@@ -201,7 +209,7 @@ impl Session {
                 .map_err(|e| error::from_datafusion(e, ""))?;
             for name in own.table_names() {
                 if let Ok(Some(table)) = own.table(&name).await {
-                    add(INFORMATION_SCHEMA, name, "SYSTEM TABLE", &table.schema());
+                    add(INFORMATION_SCHEMA, name, "SYSTEM TABLE", &table.schema(), None);
                 }
             }
             found.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));

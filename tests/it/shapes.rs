@@ -34,6 +34,9 @@ async fn tables_share_a_topic_and_lists_and_pivots_read_alike_hot_committed_and_
     let (topic, bucket) = (kafka.topic("shapes", 1).await, Kafka::name("shapes"));
     let project = Project::new(kafka.brokers(), Lake::on(minio, &bucket)).commit_interval("1h");
     let project = project.events("cars", &topic, CARS).events("buses", &topic, "match = { type = \"bus\" }");
+    let view = "--! kind = \"view\"\n--! columns = { twice = \"km/h times two\" }\n\
+                SELECT c.id, c.speed, 2 * c.speed AS twice FROM cars c";
+    let project = project.query("quick", view);
     kafka.send_text(&topic, MESSAGES);
     let millpond = Millpond::serve(&project).await;
     let both = "SELECT (SELECT count(*) FROM cars) + (SELECT count(*) FROM buses)";
@@ -53,12 +56,23 @@ async fn tables_share_a_topic_and_lists_and_pivots_read_alike_hot_committed_and_
         json!({"column_name": "speed", "type": "double", "description": "km/h"}),
         json!({"column_name": "tags", "type": "string[]", "description": nothing}),
     ];
+    let of_view = "SELECT column_name, type, description FROM system.columns WHERE table_name = 'quick'";
+    let wanted_of_view = [
+        json!({"column_name": "id", "type": "bigint", "description": nothing}),
+        json!({"column_name": "speed", "type": "double", "description": "km/h"}),
+        json!({"column_name": "twice", "type": "double", "description": "km/h times two"}),
+    ];
     let hot_rows = "SELECT sum(hot_rows) FROM system.ingest";
     let check = async |millpond: &Millpond, hot: i64| {
         assert_eq!(millpond.number(hot_rows).await, Some(hot));
-        for (sql, wanted) in [(cars, &wanted_cars), (buses, &wanted_buses), (described, &wanted_columns)] {
+        for (sql, wanted) in [
+            (cars, &wanted_cars[..]),
+            (buses, &wanted_buses[..]),
+            (described, &wanted_columns[..]),
+            (of_view, &wanted_of_view[..]),
+        ] {
             let rows: Vec<Value> = millpond.sql(sql).await.iter().map(without_nulls).collect();
-            assert_eq!(rows, wanted.each_ref().map(without_nulls), "{hot} hot rows: {sql}");
+            assert_eq!(rows, wanted.iter().map(without_nulls).collect::<Vec<_>>(), "{hot} hot rows: {sql}");
         }
     };
     check(&millpond, 4).await;

@@ -13,6 +13,14 @@ fn a_view_keeps_its_line_numbers() {
 }
 
 #[test]
+fn a_view_says_what_its_columns_are() {
+    let file = "--! kind = \"view\"\n--! columns = { a = \"the first\", b = \"the other\" }\nSELECT 1 AS a, 2 AS b\n";
+    let views = load(&[("queries/v.sql", file)]).unwrap().views;
+    let known: Vec<(&str, &str)> = views[0].columns.iter().map(|(name, said)| (name.as_str(), said.as_str())).collect();
+    assert_eq!(known, [("a", "the first"), ("b", "the other")]);
+}
+
+#[test]
 fn mistakes() {
     for (file, expected) in [
         ("SELECT 1", vec![":1:1: kind: is missing\n  hint: the file begins with the line: --! kind = \"view\""]),
@@ -66,6 +74,10 @@ fn mistakes() {
         (
             "--! kind = \"view\"\nSELECT 1\n --! x = 1",
             vec![":3:2: an option below the SQL\n  hint: `--!` lines stand at the head of the file"],
+        ),
+        (
+            "--! kind = \"view\"\n--! columns = { a = 1 }\nSELECT 1 AS a",
+            vec![":2:21: columns.a: expected a text, found a number"],
         ),
         ("--! kind = \"view\"\n-- nothing\n;\n", vec![": holds no SQL"]),
         (

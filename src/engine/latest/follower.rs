@@ -243,7 +243,7 @@ impl Follower {
 
     /// Where the source's partitions end in Kafka; `None` while that is not known.
     fn ends(&self) -> Option<Positions> {
-        let lanes = self.catalog.lanes(&self.source);
+        let lanes = self.catalog.lanes(&self.source)?;
         let is_known = !self.is_fed || !lanes.is_empty();
         let end = |(lane, status, _): (TopicPartition, PartitionStatus, _)| Some((lane, status.high_watermark?));
         is_known.then(|| lanes.into_iter().map(end).collect()).flatten()

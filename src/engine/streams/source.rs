@@ -291,9 +291,12 @@ impl Source {
         let lateness = self.tables.iter().map(|table| catalog.allowed_lateness(&table.name)).max();
         self.trail(lateness.unwrap_or_default());
         let (mut lanes, mut reached) = (Vec::new(), Vec::new());
+        let mut is_known = true;
         for table in &self.tables {
             let (seen, there) = (table.seen.as_ref(), end(&table.live.pin()));
-            for (lane, at, state) in catalog.lanes(&table.name) {
+            let of_table = catalog.lanes(&table.name);
+            is_known &= of_table.is_some();
+            for (lane, at, state) in of_table.into_iter().flatten() {
                 let is_seen_until = |end: i64| seen.is_some_and(|seen| has_seen(seen, &lane, end));
                 // What the brokers do not have any more does not come.
                 let is_unread = at.position == at.start && there.get(&lane).is_none_or(|end| is_seen_until(*end));
@@ -311,7 +314,7 @@ impl Source {
             }
         }
         // One that is not known yet may be behind all others.
-        if !self.tables.iter().all(|table| catalog.knows_lanes(&table.name)) {
+        if !is_known {
             lanes.clear();
             reached.clear();
         }

@@ -281,6 +281,6 @@ pub fn fingerprints(catalog: &EngineCatalog) -> BTreeMap<String, u64> {
         (kept.rows.name().to_owned(), of(&kept.rows.schema(), Some(address)))
     });
     let mut views = DefaultHasher::new();
-    catalog.views.read().hash(&mut views);
+    catalog.views.read().iter().for_each(|(name, view)| (name, &view.sql).hash(&mut views));
     tables.chain(rows).chain([(VIEWS.to_owned(), views.finish())]).collect()
 }

@@ -106,7 +106,7 @@ impl LookBack {
         }
         let Some(first) = functions.first() else { return Err(refused("a window without a function", "")) };
         for function in &functions {
-            in_order_of(time, input, function.params)?;
+            in_order_of(time, input, function.params())?;
         }
         let read = functions.iter().flat_map(|function| function.reads()).collect::<Vec<_>>();
         let schema = input.schema();
@@ -125,8 +125,8 @@ impl LookBack {
         }
         let created = functions.iter().map(|function| function.create(&read, state));
         let look_back = Self {
-            keys: Keys::of(&first.params.partition_by, schema, state)?,
-            time: physical(&first.params.order_by[0].expr, schema, state)?,
+            keys: Keys::of(&first.params().partition_by, schema, state)?,
+            time: physical(&first.params().order_by[0].expr, schema, state)?,
             reads,
             read: Arc::clone(read.inner()),
             functions: created.collect::<Result<_>>()?,
@@ -234,7 +234,9 @@ impl LookBack {
             order[*row as usize] = at as u32;
         }
         let order = UInt32Array::from(order);
-        let times: Vec<i64> = places.iter().map(|(batch, row)| tail.times[*batch][*row]).collect();
+        let are_timed = self.functions.iter().any(|function| matches!(function, Asks::Frames(..)));
+        let timed = places.iter().filter(|_| are_timed);
+        let times: Vec<i64> = timed.map(|(batch, row)| tail.times[*batch][*row]).collect();
         let by_key = |function: &Arc<dyn WindowExpr>| -> DfResult<ArrayRef> {
             let mut parts = Vec::with_capacity(touched.len());
             for key in touched {
@@ -461,7 +463,6 @@ struct Function<'a> {
     whole: &'a Expr,
     function: &'a WindowFunction,
     name: String,
-    params: &'a WindowFunctionParams,
 }
 
 impl<'a> Function<'a> {
@@ -470,19 +471,23 @@ impl<'a> Function<'a> {
             return Err(refused("what is no window function", ""));
         };
         let name = function.fun.name().to_lowercase();
-        Ok(Self { whole: expression, function, name, params: &function.params })
+        Ok(Self { whole: expression, function, name })
+    }
+
+    fn params(&self) -> &'a WindowFunctionParams {
+        &self.function.params
     }
 
     /// The columns that it reads of the rows that are kept.
     fn reads(&self) -> impl Iterator<Item = &'a Column> {
-        let WindowFunctionParams { args, order_by, filter, .. } = self.params;
+        let WindowFunctionParams { args, order_by, filter, .. } = self.params();
         let order = order_by.iter().map(|sort| &sort.expr);
         args.iter().chain(order).chain(filter.as_deref()).flat_map(|part| part.column_refs())
     }
 
     /// What it must be able to look back at.
     fn reach(&self, reach: &mut Reach, read: &DFSchema, state: &SessionState) -> Result<()> {
-        let WindowFunctionParams { args, window_frame: frame, null_treatment, .. } = self.params;
+        let WindowFunctionParams { args, window_frame: frame, null_treatment, .. } = self.params();
         let skips_nulls = *null_treatment == Some(NullTreatment::IgnoreNulls);
         let carry = |reach: &mut Reach, follow: usize| -> Result<()> {
             if let Some(value) = args.first() {
@@ -550,7 +555,7 @@ impl<'a> Function<'a> {
         }
         let WindowFunctionParams {
             args, filter: None, null_treatment: None | Some(NullTreatment::RespectNulls), ..
-        } = self.params
+        } = self.params()
         else {
             return self.of_one_key(read, state).map(Asks::Function);
         };
@@ -585,7 +590,7 @@ impl<'a> Function<'a> {
 /// Whether windows are in the order of the column `time`.
 pub(super) fn is_in_order_of(time: &str, window: &Window) -> bool {
     window.window_expr.iter().all(|expression| {
-        Function::of(expression).is_ok_and(|function| in_order_of(time, &window.input, function.params).is_ok())
+        Function::of(expression).is_ok_and(|function| in_order_of(time, &window.input, function.params()).is_ok())
     })
 }
 
