@@ -197,7 +197,7 @@ impl Care {
         Self { orders: Some(orders), ..self }
     }
 
-    /// Cares until `stop`, and does what is asked in between. An error means that writing must end.
+    /// Cares until `stop`, and does what is asked in between.
     pub async fn run(
         mut self,
         mut asked: mpsc::Receiver<(Request, oneshot::Sender<Result<Vec<Done>>>)>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Project, Record, wait_until};
 
 const CARS: i64 = 100;
 const MINUTES: i64 = 7 * 24 * 60 - 60;
@@ -44,7 +44,7 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 /// A car says how fast it is every minute.
-fn signal(number: i64, begin: DateTime<Utc>) -> (Option<i64>, (Option<Vec<u8>>, Option<Vec<u8>>)) {
+fn signal(number: i64, begin: DateTime<Utc>) -> (Option<i64>, Record) {
     let (car, minute) = (number % CARS, number / CARS);
     let at = begin + TimeDelta::minutes(minute) + TimeDelta::milliseconds(car * 500);
     let speed = number.wrapping_mul(2_654_435_761).rem_euclid(1_000) as f64 / 10.0;

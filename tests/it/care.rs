@@ -44,8 +44,8 @@ async fn old_versions_and_old_days_go_and_every_reader_finds_the_rest() {
         let payload = json!({"car": format!("car-{}", sent % 5), "n": sent, "at": at.to_rfc3339()}).to_string();
         sender.send_at(&topic, [(Some(at.timestamp_millis()), (None, Some(payload.into_bytes())))]);
         sent += 1;
-        let rows = format!("SELECT sum(committed_position) FROM system.ingest WHERE table_name = 'trips'");
-        wait_until("it is committed", SOON, async || (millpond.number(&rows).await == Some(sent)).then_some(())).await;
+        let rows = "SELECT sum(committed_position) FROM system.ingest WHERE table_name = 'trips'";
+        wait_until("it is committed", SOON, async || (millpond.number(rows).await == Some(sent)).then_some(())).await;
     };
     for at in 0..20 {
         send(if at % 2 == 0 { 5 } else { 0 }, &millpond).await;

@@ -189,7 +189,13 @@ pub async fn expire(
     let mut files: BTreeMap<String, u64> = BTreeMap::new();
     let mut entries = stream::iter(doomed.clone()).map(|version| log.actions(version)).buffered(READS);
     while let Some(actions) = entries.try_next().await? {
-        files.extend(actions.into_iter().filter_map(|action| action.remove).map(File::known));
+        for action in actions {
+            files.extend(action.remove.map(File::known));
+            // A restore has made it part of the table again.
+            if let Some((path, _)) = action.add.map(File::known) {
+                files.remove(&path);
+            }
+        }
     }
     drop(entries);
     if !files.is_empty() {
@@ -460,6 +466,14 @@ impl File {
         let stats = self.stats.as_deref().and_then(|stats| serde_json::from_str::<Stats>(stats).ok());
         stats.map_or(0, |stats| stats.num_records)
     }
+}
+
+/// How many objects a table's log has, and their bytes.
+#[cfg(test)]
+pub(super) async fn size(lake: &Lake, folder: &str, name: &str) -> Result<(usize, u64), TableError> {
+    let log = Path::from(folder).join(name).join("_delta_log");
+    let found: Vec<ObjectMeta> = lake.stores().data().list(Some(&log)).try_collect().await.map_err(TxnError::from)?;
+    Ok((found.len(), found.iter().map(|found| found.size).sum()))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub struct Merged {
 }
 
 /// Merges `files` of one partition, or as many of them as there is room for in `memory`. `None` if nothing was done: they are
-/// not all in the table any more, or there is no room for two. What fails leaves the table as it was.
+/// not all in the table any more, as they were written, or there is no room for two. What fails leaves the table as it was.
 pub async fn merge(
     table: &mut Table,
     files: &[DataFile],
@@ -106,8 +106,10 @@ pub async fn merge(
 ) -> Result<Option<Merged>, CommitError> {
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let snapshot = table.snapshot()?;
+    // Who marks rows of a file as deleted, which Millpond never does, has to write it anew.
+    let is_whole = |file: &LogicalFileView| file.deletion_vector_descriptor().is_none();
     let mut found: Vec<LogicalFileView> =
-        snapshot.log_data().iter().filter(|file| wanted.contains(&*file.path())).collect();
+        snapshot.log_data().iter().filter(|file| wanted.contains(&*file.path()) && is_whole(file)).collect();
     if found.len() != wanted.len() {
         return Ok(None);
     }

@@ -10,6 +10,8 @@
 //! carries `millpond/rewrite` (`commit::rewrite`), so that of two that saw the same files one fails; and each is a whole:
 //! what a kill leaves is files that no commit names, and the next look finds the same need again.
 
+#[cfg(test)]
+mod bench;
 mod log;
 mod merge;
 mod restore;

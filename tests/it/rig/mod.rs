@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use database::{Connect, Database, Maker};
 pub use hook::{Hook, Posted};
-pub use kafka::{Kafka, Received, Sender, Sent};
+pub use kafka::{Kafka, Received, Record, Sender, Sent};
 pub use ledger::{Ledger, Report};
 pub use millpond::{Lake, Millpond, Project};
 pub use minio::{Minio, credentials, store};

@@ -3,7 +3,7 @@ use object_store::PutPayload;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::lake::care::{Layout, Need, Pace, merge, plan};
+use crate::lake::care::{Layout, Need, Pace, merge, plan, restore};
 use crate::lake::positions::Positions;
 use crate::lake::store::testing::stores;
 use crate::lake::table::Table;
@@ -99,6 +99,44 @@ async fn versions_that_are_older_than_the_history_go_with_the_files_that_only_th
     let at = |time| lake.past(PUBLIC, "cars", Past::Time(time));
     assert!(at(Utc::now() - TimeDelta::hours(1)).await.is_err(), "nobody knows what it was then");
     assert_eq!(at(Utc::now()).await.unwrap().unwrap().version(), 9);
+}
+
+#[tokio::test]
+async fn files_that_a_restore_has_brought_back_stay_while_a_version_of_the_history_has_them() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let (mut table, stop) = (merged(&lake).await, Shutdown::new());
+    let pause = || tokio::time::sleep(Duration::from_millis(5));
+    let past = lake.past(PUBLIC, "cars", Past::Version(7)).await.unwrap().unwrap();
+    let restored = restore(&mut table, &past, None, false, &stop).await.unwrap().unwrap();
+    assert_eq!((restored.files_gone, restored.files_back, restored.rows_back), (1, 7, 21));
+    // Version 9 is the restore, 10 an append, 11 takes the files away again.
+    let mut moments = Vec::new();
+    for id in [7, 8] {
+        table.checkpoint().await.unwrap();
+        pause().await;
+        moments.push(Utc::now());
+        pause().await;
+        if id == 7 {
+            append(&mut table, id).await;
+        }
+    }
+    let group = plan(&data_files(&table.snapshot().unwrap()), Utc::now(), Need::Any).remove(0);
+    let pool: Arc<dyn datafusion::execution::memory_pool::MemoryPool> =
+        Arc::new(datafusion::execution::memory_pool::UnboundedMemoryPool::default());
+    merge(&mut table, &group, &Layout::default(), &pool, Pace::Full, &stop).await.unwrap().unwrap();
+    table.checkpoint().await.unwrap();
+    for (moment, base) in moments.into_iter().zip([9, 10]) {
+        let then = moment + TimeDelta::from_std(HOUR).unwrap();
+        let told = expire(&lake, PUBLIC, "cars", HOUR, then, false).await.unwrap();
+        assert_eq!(told.files, u64::from(base == 9), "the file of the merge that the restore undid");
+        let oldest = lake.past(PUBLIC, "cars", Past::Version(base)).await.unwrap().unwrap();
+        assert!(has_files(&lake, PUBLIC, "cars", &oldest.snapshot().unwrap()).await.unwrap(), "version {base}");
+    }
+    let later = Utc::now() + TimeDelta::hours(2);
+    assert_eq!(expire(&lake, PUBLIC, "cars", HOUR, later, false).await.unwrap().files, 0, "11 itself is history");
+    append(&mut table, 8).await;
+    table.checkpoint().await.unwrap();
+    assert_eq!(expire(&lake, PUBLIC, "cars", HOUR, later, false).await.unwrap().files, 8);
 }
 
 #[tokio::test]
