@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::place::{Place, Where, ask};
 use super::shell::{self, Format};
@@ -94,7 +94,7 @@ pub(super) struct VacuumArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(disable_version_flag = true)]
+#[command(disable_version_flag = true, group(ArgGroup::new("moment").required(true).args(["version", "time"])))]
 #[command(after_help = "Examples:\n  \
     millpond table restore telemetry --version 120 --rewind       after its contract was corrected: read again since\n  \
     millpond table restore telemetry --time 2026-11-20T09:00:00+09:00 --keep-positions --dry-run")]
@@ -102,10 +102,10 @@ pub(super) struct RestoreArgs {
     /// The table; child tables and raw records beside it stay as they are
     table: String,
     /// The table version whose rows it is to have: `millpond table history` shows them
-    #[arg(long, value_name = "N", required_unless_present = "time")]
+    #[arg(long, value_name = "N")]
     version: Option<u64>,
     /// The newest table version that was committed by then, with its offset from UTC
-    #[arg(long, value_name = "TIME", conflicts_with = "version")]
+    #[arg(long, value_name = "TIME")]
     time: Option<DateTime<Utc>>,
     /// Read again what came from Kafka since
     #[arg(long)]

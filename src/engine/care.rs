@@ -41,6 +41,8 @@ pub const ACTION: &str = "millpond.table";
 const LOOK: Duration = Duration::from_secs(10);
 /// A table that needed nothing is looked at again when it has another version, or after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
+/// A table with so many files is not merged gently any more: they gather faster than that.
+const MANY_FILES: usize = 1_000;
 /// After what failed, a table is left alone for so long.
 const REST: Duration = Duration::from_secs(60);
 /// The first look for what is too old, after the start …
@@ -239,12 +241,14 @@ impl Care {
             if self.rested.get(&at).is_some_and(is_rested) {
                 continue;
             }
-            let groups = plan(&data_files(snapshot), (self.now)(), Need::Gathered);
+            let files = data_files(snapshot);
+            let groups = plan(&files, (self.now)(), Need::Gathered);
+            let pace = if files.len() < MANY_FILES { Pace::Gentle } else { Pace::Full };
             let Some(group) = groups.first() else {
                 self.rested.insert(at, (version, Instant::now() + LOOK_AGAIN));
                 continue;
             };
-            match self.merge(&cared, group, Pace::Gentle).await {
+            match self.merge(&cared, group, pace).await {
                 Ok(Some(_)) => found = true,
                 Ok(None) => _ = self.rested.insert(at, (version, Instant::now() + REST)),
                 Err(error) => {

@@ -132,12 +132,19 @@ pub async fn readable(lake: &Lake, folder: &str, name: &str) -> Result<Option<Re
     Ok(Some(Readable { oldest, oldest_at, newest: *newest }))
 }
 
-/// The newest table version of `folder/name` that was committed by `time`, by the store's clock: the first of all if none
-/// was. `None` if there is no such table; an error if its log does not reach so far back any more.
+/// The newest table version of `folder/name` that was committed by `time`, by the writer's clock (a copy of a lake has other
+/// times in its store): the first of all if none was. `None` if there is no such table; an error if its log does not reach so far back any more.
 pub async fn version_at(lake: &Lake, folder: &str, name: &str, time: DateTime<Utc>) -> Result<Option<u64>, TableError> {
     let log = Log::list(lake, folder, name).await?;
     let Some(oldest) = log.oldest() else { return Ok(None) };
-    let known = log.commits.range(oldest..).rev().find(|(_, at)| **at <= time).map(|(version, _)| *version);
+    let versions: Vec<u64> = log.commits.range(oldest..).map(|(version, _)| *version).collect();
+    // Those before `passed` were committed by then, those from `ahead` on later.
+    let (mut passed, mut ahead) = (0, versions.len());
+    while passed < ahead {
+        let middle = usize::midpoint(passed, ahead);
+        if log.entry(versions[middle]).await?.at <= time { passed = middle + 1 } else { ahead = middle }
+    }
+    let known = passed.checked_sub(1).map(|last| versions[last]);
     match known.or_else(|| (oldest == 0).then_some(0)) {
         Some(version) => Ok(Some(version)),
         None => Err(TableError::Schema { table: name.to_owned(), reason: "its log begins later".to_owned() }),
