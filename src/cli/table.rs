@@ -233,9 +233,17 @@ fn summary(request: &Request, done: &Done) -> Option<String> {
             if !done.made_anew.is_empty() {
                 line.push_str(&format!("; put together anew: {}", done.made_anew.join(", ")));
             }
+            if !done.to_be_made_anew.is_empty() && !dry_run {
+                let tables = done.to_be_made_anew.join(", ");
+                line.push_str(&format!("; `millpond ingest replay` is to put together anew: {tables}"));
+            }
             Some(line)
         }
-        What::Optimize if done.files == 0 => None,
+        What::Optimize if done.files == 0 && done.left == 0 => None,
+        What::Optimize if done.files == 0 => Some(format!(
+            "no room to merge {}: queries take the memory, try again later (limits.memory)",
+            count(done.left, "file")
+        )),
         What::Optimize if dry_run => {
             Some(format!("{} of {} would be merged", count(done.files, "file"), size(done.bytes)))
         }

@@ -27,7 +27,7 @@ use super::feed::DEAD_LETTERS;
 use super::feeder::Order;
 use super::streams::ALERTS;
 use super::{Variables, as_writer, committed, open_table, service};
-use crate::config::{Config, Project};
+use crate::config::{Brokers, Config, Project};
 use crate::error::{Error, Kind, Result};
 use crate::lake::care::{self, Expired, Layout, Need, Pace, Retained, Vacuumed, data_files, plan};
 use crate::lake::{CommitError, Lake, LiveView, PUBLIC, STREAMS, SYSTEM, Snapshot, Table, TableError};
@@ -97,6 +97,8 @@ pub struct Done {
     pub into_files: u64,
     /// Their bytes.
     pub into_bytes: u64,
+    /// Files that could be merged, had queries left memory for it.
+    pub left: u64,
     /// Rows that are older than the table keeps them.
     pub rows: u64,
     /// Table versions that cannot be read any more.
@@ -119,8 +121,10 @@ pub struct Done {
     pub files_back: u64,
     /// … and theirs.
     pub rows_back: u64,
-    /// Tables that were put together anew, because they are made of it.
+    /// Tables that were put together anew, because they are made of it …
     pub made_anew: Vec<String>,
+    /// … and those that are to be.
+    pub to_be_made_anew: Vec<String>,
 }
 
 /// How the running care is asked.
@@ -146,6 +150,8 @@ pub struct Care {
     abort: Shutdown,
     /// Who is told when nothing is to be fed for a moment; `None` if nothing is fed.
     orders: Option<mpsc::Sender<Order>>,
+    /// The broker is inside a server, and forgets.
+    forgets: bool,
     /// The time on the wall.
     now: fn() -> DateTime<Utc>,
     /// Of tables that needed nothing, or where something failed: their version then, and until when that holds.
@@ -189,6 +195,7 @@ impl Care {
             timezone: config.project.timezone,
             abort: abort.clone(),
             orders: None,
+            forgets: config.kafka.brokers == Brokers::Embedded,
             now: Utc::now,
             rested: BTreeMap::new(),
         }
@@ -244,17 +251,23 @@ impl Care {
             let files = data_files(snapshot);
             let groups = plan(&files, (self.now)(), Need::Gathered);
             let pace = if files.len() < MANY_FILES { Pace::Gentle } else { Pace::Full };
-            let Some(group) = groups.first() else {
-                self.rested.insert(at, (version, Instant::now() + LOOK_AGAIN));
-                continue;
-            };
-            match self.merge(&cared, group, pace).await {
-                Ok(Some(_)) => found = true,
-                Ok(None) => _ = self.rested.insert(at, (version, Instant::now() + REST)),
-                Err(error) => {
-                    self.failed(&cared, "files not merged, trying again", &error);
-                    self.rested.insert(at, (version, Instant::now() + REST));
+            let pause = if groups.is_empty() { LOOK_AGAIN } else { REST };
+            let mut merged = false;
+            // One that does not fit, or cannot be read, keeps no other from being merged.
+            for group in &groups {
+                match self.merge(&cared, group, pace).await {
+                    Ok(None) => continue,
+                    Ok(Some(_)) => merged = true,
+                    Err(error) => {
+                        self.failed(&cared, "files not merged, trying again", &error);
+                        continue;
+                    }
                 }
+                break;
+            }
+            found |= merged;
+            if !merged {
+                self.rested.insert(at, (version, Instant::now() + pause));
             }
         }
         found
@@ -317,7 +330,10 @@ impl Care {
                     return Err(Error::new(Kind::Usage, "which table is to be restored?"));
                 }
                 What::Restore { at, positions } => {
-                    restore::restore(self, cared, at, positions, request.dry_run).await?
+                    let mut done = restore::restore(self, cared, at, positions, request.dry_run).await?;
+                    // The server does it; without one it is left to who asks.
+                    done.to_be_made_anew = made_of(&self.catalog, &cared.name);
+                    done
                 }
             };
             done.table = cared.shown();
@@ -330,17 +346,24 @@ impl Care {
     async fn optimize(&self, cared: &Cared, dry_run: bool) -> Result<Done> {
         let mut done = Done::default();
         loop {
-            let Some(table) = open_table(&self.lake, cared.folder, &cared.name).await? else { return Ok(done) };
+            let table = open_table(&self.lake, cared.folder, &cared.name).await?;
+            let Some(table) = table.filter(Table::is_ours) else { return Ok(done) };
             let groups = plan(&data_files(&*table.snapshot().map_err(unreadable)?), (self.now)(), Need::Any);
             if dry_run {
                 done.files = groups.iter().map(|group| group.len() as u64).sum();
                 done.bytes = groups.iter().flatten().map(|file| file.bytes).sum();
                 return Ok(done);
             }
-            let Some(group) = groups.first() else { return Ok(done) };
-            let Some(merged) = self.merge(cared, group, Pace::Full).await? else {
-                return Err(Error::new(Kind::Unavailable, "there is no room to merge files now")
-                    .hint("queries take the memory, or another one is merging: try again; limits.memory sets it"));
+            let mut merged = None;
+            for group in &groups {
+                merged = self.merge(cared, group, Pace::Full).await?;
+                if merged.is_some() {
+                    break;
+                }
+            }
+            let Some(merged) = merged else {
+                done.left = groups.iter().map(|group| group.len() as u64).sum();
+                return Ok(done);
             };
             done.files += merged.files;
             done.bytes += merged.bytes;
@@ -385,6 +408,9 @@ impl Care {
     /// Takes rows away that the table does not keep so long, and deletes what only older versions than the history have.
     async fn vacuum(&self, cared: &Cared, full: bool, dry_run: bool) -> std::result::Result<Done, CommitError> {
         let now = (self.now)();
+        if !self.lake.open(cared.folder, &cared.name).await?.is_some_and(|table| table.is_ours()) {
+            return Ok(Done::default());
+        }
         let Retained { rows, .. } = self.retain(cared, dry_run).await?;
         let (folder, name) = (cared.folder, cared.name.as_str());
         if !dry_run {

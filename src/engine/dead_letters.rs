@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 use super::care;
 use super::catalog::EngineCatalog;
@@ -142,9 +143,14 @@ impl Desk {
                         let mut done = care::ask(&asks, request.clone()).await?;
                         for done in done.iter_mut().filter(|done| done.restored_to.is_some() && !request.dry_run) {
                             // What they took from it before may not be in it any more, or comes again.
-                            for table in care::made_of(&desk.catalog, &done.table) {
-                                keeper.replay(&latest::Replay { table: table.clone() }).await?;
-                                done.made_anew.push(table);
+                            for table in std::mem::take(&mut done.to_be_made_anew) {
+                                match keeper.replay(&latest::Replay { table: table.clone() }).await {
+                                    Ok(_) => done.made_anew.push(table),
+                                    Err(error) => {
+                                        warn!(table, error = %error, "not put together anew");
+                                        done.to_be_made_anew.push(table);
+                                    }
+                                }
                             }
                         }
                         answer(&done)

@@ -244,7 +244,8 @@ impl State {
                 format!("table {} has no columns yet", self.ingest.contract.table),
             ));
         }
-        let positions = self.ingest.live.pin().positions.clone();
+        let Some(tables) = &self.tables else { return };
+        let positions = tables.main.positions_of(&self.ingest.contract.table);
         let planned = tokio::task::block_in_place(|| plan(&retry, &positions, |records| self.family.decode(records)));
         let healed = match planned {
             Ok(healed) => healed,

@@ -88,9 +88,11 @@ pub(super) async fn leave_out<I: Eq + Hash + Send + Sync>(
     if asked.is_empty() {
         return Ok(rows.clone());
     }
+    // Of a file that holds one of them all rows are read: a merged one has those of a day.
+    let sought: HashSet<&I> = wanted.iter().filter(|id| may_be_held(record(id))).collect();
     let mut held: HashSet<I> = HashSet::new();
     scan(table, columns, &asked, |batch| {
-        held.extend(identities(batch)?);
+        held.extend(identities(batch)?.into_iter().filter(|id| sought.contains(id)));
         Ok(())
     })
     .await?;

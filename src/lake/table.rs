@@ -198,16 +198,32 @@ impl Table {
     /// Reads what has been committed since, positions included.
     pub fn refresh<'a>(&'a mut self) -> BoxFuture<'a, Result<(), TableError>> {
         Box::pin(async move {
-            // Both or neither: positions must never be older than the snapshot they are compared with.
-            let (mut delta, mut txns) = (self.delta.clone(), self.txns.clone());
-            delta.update_state().await?;
-            let version = delta.version().unwrap_or(0);
-            if version > self.version() {
-                txns::read_commits(self.log().as_ref(), self.version() + 1, version, &mut txns).await?;
+            match self.catch_up().await {
+                Ok(()) => Ok(()),
+                // The commits since may have expired meanwhile: then it begins with the newest checkpoint.
+                Err(_) => self.reopen().await,
             }
-            (self.delta, self.txns) = (delta, txns);
-            Ok(())
         })
+    }
+
+    async fn catch_up(&mut self) -> Result<(), TableError> {
+        // Both or neither: positions must never be older than the snapshot they are compared with.
+        let (mut delta, mut txns) = (self.delta.clone(), self.txns.clone());
+        delta.update_state().await?;
+        let version = delta.version().unwrap_or(0);
+        if version > self.version() {
+            txns::read_commits(self.log().as_ref(), self.version() + 1, version, &mut txns).await?;
+        }
+        (self.delta, self.txns) = (delta, txns);
+        Ok(())
+    }
+
+    /// False if another engine has made it, which may mean things by it that Millpond does not know.
+    pub fn is_ours(&self) -> bool {
+        let has_version = |state: &deltalake_core::table::state::DeltaTableState| {
+            state.metadata().configuration().contains_key(SCHEMA_VERSION_PROPERTY)
+        };
+        self.delta.snapshot().is_ok_and(has_version)
     }
 
     /// False if somebody has deleted the table since: its newest known commit is not there.

@@ -61,34 +61,69 @@ pub async fn read_all(store: &dyn ObjectStore, upto: u64) -> Result<Txns, TxnErr
         Err(object_store::Error::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    read_from(store, hint, upto).await
+    if let Some(checkpoint) = hint {
+        let parts = parts(store, checkpoint).await?;
+        if !parts.is_empty() {
+            return read_parts(store, &parts, checkpoint, upto).await;
+        }
+    }
+    // A kill between a checkpoint and its mention leaves none, or one that is gone by now.
+    read_from(store, newest_checkpoint(store, upto).await?, upto).await
 }
 
 /// The same as of any table version `upto`; `checkpoint` is the newest that is no later.
 pub async fn read_from(store: &dyn ObjectStore, checkpoint: Option<u64>, upto: u64) -> Result<Txns, TxnError> {
-    let log = Path::from("_delta_log");
-    let mut txns = Txns::new();
-    let mut from = 0;
-    if let Some(checkpoint) = checkpoint {
-        // Classic and multi-part checkpoints alike are `<version>.checkpoint….parquet`; a V2 checkpoint keeps
-        // its txns in the top file, too.
-        let before = log.clone().join(format!("{checkpoint:020}.checkpoint"));
-        let until = format!("{checkpoint:020}.json");
-        let mut listed = store.list_with_offset(Some(&log), &before);
-        let mut parts = Vec::new();
-        while let Some(found) = listed.try_next().await? {
-            let name = found.location.filename().unwrap_or_default();
-            if name < until.as_str() && name.ends_with(".parquet") {
-                parts.push(found.location);
-            }
+    match checkpoint {
+        Some(checkpoint) => read_parts(store, &parts(store, checkpoint).await?, checkpoint, upto).await,
+        None => {
+            let mut txns = Txns::new();
+            read_commits(store, 0, upto, &mut txns).await?;
+            Ok(txns)
         }
-        for part in &parts {
-            let bytes = store.get(part).await?.bytes().await?;
-            read_checkpoint(part, bytes, &mut txns)?;
-        }
-        from = if parts.is_empty() { 0 } else { checkpoint + 1 };
     }
-    read_commits(store, from, upto, &mut txns).await?;
+}
+
+async fn newest_checkpoint(store: &dyn ObjectStore, upto: u64) -> Result<Option<u64>, TxnError> {
+    let mut listed = store.list(Some(&Path::from("_delta_log")));
+    let mut newest = None;
+    while let Some(found) = listed.try_next().await? {
+        let name = found.location.filename().and_then(|name| name.split_at_checked(20));
+        if let Some((version, rest)) = name
+            && rest.starts_with(".checkpoint")
+            && rest.ends_with(".parquet")
+            && let Ok(version) = version.parse::<u64>()
+            && version <= upto
+        {
+            newest = newest.max(Some(version));
+        }
+    }
+    Ok(newest)
+}
+
+/// The files of a checkpoint. Classic and multi-part ones alike are `<version>.checkpoint….parquet`; a V2 checkpoint keeps
+/// its txns in the top file, too.
+async fn parts(store: &dyn ObjectStore, checkpoint: u64) -> Result<Vec<Path>, TxnError> {
+    let log = Path::from("_delta_log");
+    let before = log.clone().join(format!("{checkpoint:020}.checkpoint"));
+    let until = format!("{checkpoint:020}.json");
+    let mut listed = store.list_with_offset(Some(&log), &before);
+    let mut parts = Vec::new();
+    while let Some(found) = listed.try_next().await? {
+        let name = found.location.filename().unwrap_or_default();
+        if name < until.as_str() && name.ends_with(".parquet") {
+            parts.push(found.location);
+        }
+    }
+    Ok(parts)
+}
+
+async fn read_parts(store: &dyn ObjectStore, parts: &[Path], checkpoint: u64, upto: u64) -> Result<Txns, TxnError> {
+    let mut txns = Txns::new();
+    for part in parts {
+        let bytes = store.get(part).await?.bytes().await?;
+        read_checkpoint(part, bytes, &mut txns)?;
+    }
+    read_commits(store, checkpoint + 1, upto, &mut txns).await?;
     Ok(txns)
 }
 

@@ -13,7 +13,7 @@ use crate::engine::feeder::Order;
 use crate::engine::open_table;
 use crate::error::{Error, Kind, Result};
 use crate::lake::care::{self, Restored};
-use crate::lake::{Lake, PUBLIC, Past, Positions};
+use crate::lake::{Lake, LiveView, PUBLIC, Past, Positions, TopicPartition};
 use crate::task::Shutdown;
 
 /// Which of its versions a table becomes.
@@ -88,8 +88,21 @@ pub(super) async fn restore(
     }
     let rewind = positions == Some(OfPositions::Rewind);
     let version = past.version();
-    let work =
-        Work { lake: care.lake.clone(), name: name.clone(), version, rewind, dry_run, abort: care.abort.clone() };
+    if rewind && care.orders.is_none() && care.forgets {
+        return refused(
+            "the embedded broker forgets: nothing can be read again without the server that runs it".to_owned(),
+            "ask while it runs, or --keep-positions",
+        );
+    }
+    let work = Work {
+        lake: care.lake.clone(),
+        name: name.clone(),
+        live: cared.live.clone(),
+        version,
+        rewind,
+        dry_run,
+        abort: care.abort.clone(),
+    };
     let restored = match &care.orders {
         // What is read again must not be read on meanwhile.
         Some(orders) if rewind && !dry_run => {
@@ -104,10 +117,6 @@ pub(super) async fn restore(
     if !dry_run {
         let (rows_gone, rows_back) = (restored.rows_gone, restored.rows_back);
         info!(table = name, version, rewind, rows_gone, rows_back, "table restored");
-        if let (Some(live), false) = (&cared.live, rewind) {
-            let table = open_table(&care.lake, cared.folder, name).await?;
-            table.map(|table| live.rewritten(&table)).transpose().map_err(unreadable)?;
-        }
     }
     let Restored { files_gone, rows_gone, files_back, rows_back } = restored;
     Ok(Done { restored_to: Some(version), files_gone, rows_gone, files_back, rows_back, ..Done::default() })
@@ -116,6 +125,7 @@ pub(super) async fn restore(
 struct Work {
     lake: Lake,
     name: String,
+    live: Option<Arc<LiveView>>,
     version: u64,
     rewind: bool,
     dry_run: bool,
@@ -124,23 +134,37 @@ struct Work {
 
 impl Work {
     async fn run(self) -> Result<Restored> {
-        let Self { lake, name, version, rewind, dry_run, abort } = self;
+        let Self { lake, name, live, version, rewind, dry_run, abort } = self;
         let missing = || Error::new(Kind::NotFound, format!("the lake has no table `{name}`"));
         let mut table = open_table(&lake, PUBLIC, &name).await?.ok_or_else(missing)?;
         let past = lake.past(PUBLIC, &name, Past::Version(version)).await.map_err(unreadable)?.ok_or_else(missing)?;
         let mut positions = None;
         if rewind {
             let then = care::positions_at(&lake, PUBLIC, &name, version).await.map_err(unreadable)?;
+            let now = table.positions_of(&name);
+            let newest =
+                |topic: &str| now.keys().filter(|lane| *lane.topic == *topic).map(|lane| lane.incarnation).max();
+            let is_over = |lane: &TopicPartition| newest(&lane.topic) > Some(lane.incarnation);
+            if let Some((lane, _)) = now.iter().find(|(lane, end)| is_over(lane) && then.get(*lane) != Some(*end)) {
+                let message = format!("records of {lane} cannot be read again: the topic was made anew since");
+                return Err(Error::new(Kind::Refused, message).hint("--keep-positions restores the rows"));
+            }
             // Partitions that came since are read from their beginning.
-            let now = table.positions_of(&name).into_keys();
+            let now = now.into_keys();
             positions =
                 Some(now.map(|lane| (lane.clone(), then.get(&lane).copied().unwrap_or(0))).collect::<Positions>());
         }
         let restored = care::restore(&mut table, &past, positions.as_ref(), dry_run, &abort).await?;
-        restored.ok_or_else(|| {
+        let restored = restored.ok_or_else(|| {
             Error::new(Kind::Unavailable, format!("table {name} was written to by another at that moment"))
                 .hint("try again: nothing was done")
-        })
+        })?;
+        if let Some(live) = live.filter(|_| !dry_run) {
+            // Nothing is hot while positions go back. Whoever follows the table from now on must not see them as they were.
+            let shown = if rewind { live.committed(&table) } else { live.rewritten(&table) };
+            shown.map_err(unreadable)?;
+        }
+        Ok(restored)
     }
 }
 

@@ -1,11 +1,10 @@
-//! Several files of one partition become one (or more, of [`TARGET_BYTES`]), with their rows in the table's order.
+//! Several files of one partition become one, with their rows in the table's order.
 //!
 //! A merged file says in its footer what it is sorted by, so that later merges read it as a stream; only files that were
 //! written by commits, which are small, are sorted in memory first. What that takes comes from the pool of the queries: a
 //! merge takes as many files as there is room for.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use chrono::DateTime;
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, UnboundedMemoryPool,
+};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -52,6 +53,8 @@ const BATCH_ROWS: usize = 8 * 1024;
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Rows in memory take so many times what they take in a file before it is compressed, where values stand once.
 const IN_MEMORY: usize = 3;
+/// A merge takes this part of the memory at most: queries run meanwhile.
+const MEMORY_PART: usize = 4;
 
 /// How a table's rows lie in merged files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,7 +97,7 @@ pub struct Merged {
     pub rows: u64,
 }
 
-/// Merges `files` of one partition, or as many of them as there is room for in `memory`. `None` if nothing was done: they are
+/// Merges `files` of one partition of a table of ours, or as many of them as there is room for in `memory`. `None` if nothing was done: they are
 /// not all in the table any more, as they were written, or there is no room for two. What fails leaves the table as it was.
 pub async fn merge(
     table: &mut Table,
@@ -104,6 +107,9 @@ pub async fn merge(
     pace: Pace,
     stop: &Shutdown,
 ) -> Result<Option<Merged>, CommitError> {
+    if !table.is_ours() {
+        return Ok(None);
+    }
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let snapshot = table.snapshot()?;
     // Who marks rows of a file as deleted, which Millpond never does, has to write it anew.
@@ -116,8 +122,7 @@ pub async fn merge(
     found.sort_by_key(|file| (file.modification_time(), file.path().into_owned()));
     let schema = table.arrow_schema()?;
     let layout = Known::new(layout, &schema)?;
-    let room = MemoryConsumer::new("compaction").register(memory);
-    let mut sources = Sources::open(table, &found, &layout, &schema, &room).await?;
+    let mut sources = Sources::open(table, &found, &layout, &schema, memory).await?;
     if sources.paths.len() < 2 {
         return Ok(None);
     }
@@ -167,6 +172,8 @@ fn unsorted(error: DataFusionError) -> TableError {
 
 /// The rows of files, each file's in the table's order.
 struct Sources {
+    /// What they take of the memory.
+    room: MemoryReservation,
     streams: Vec<SendableRecordBatchStream>,
     paths: BTreeSet<String>,
     rows: u64,
@@ -179,9 +186,14 @@ impl Sources {
         files: &[LogicalFileView],
         layout: &Known,
         schema: &SchemaRef,
-        room: &MemoryReservation,
+        memory: &Arc<dyn MemoryPool>,
     ) -> Result<Self, TableError> {
-        let mut sources = Self { streams: Vec::new(), paths: BTreeSet::new(), rows: 0, bytes: 0 };
+        let most = match memory.memory_limit() {
+            MemoryLimit::Finite(bytes) => bytes / MEMORY_PART,
+            _ => usize::MAX,
+        };
+        let room = MemoryConsumer::new("compaction").register(memory);
+        let mut sources = Self { room, streams: Vec::new(), paths: BTreeSet::new(), rows: 0, bytes: 0 };
         for file in files {
             let bytes = file.size().unsigned_abs();
             let fault = |error: ParquetError| table.schema_error(&format!("{}: {error}", file.path()));
@@ -201,8 +213,9 @@ impl Sources {
                 || known
                     .into_iter()
                     .any(|entry| entry.key == SORTED_BY && entry.value.as_deref() == Some(&layout.text));
-            if room.try_grow(cost_bytes(builder.metadata(), is_sorted)).is_err() {
-                break;
+            let cost = cost_bytes(builder.metadata(), is_sorted);
+            if sources.room.size() + cost > most || sources.room.try_grow(cost).is_err() {
+                continue;
             }
             let stored = builder.with_batch_size(BATCH_ROWS).build().map_err(fault)?;
             let (shown, values) = (Arc::clone(schema), file.partition_values_map());
@@ -322,7 +335,8 @@ fn config(table: &Table, layout: &Known, schema: &SchemaRef) -> Result<WriterCon
         Arc::clone(schema),
         state.metadata().partition_columns().to_vec(),
         Some(properties.build()),
-        NonZeroU64::new(TARGET_BYTES),
+        // One file: the writer would count what is not compressed yet.
+        None,
         Some(BATCH_ROWS),
         state.table_config().num_indexed_cols(),
         None,

@@ -154,6 +154,28 @@ async fn versions_whose_files_are_gone_cannot_be_read() {
 }
 
 #[tokio::test]
+async fn who_has_not_looked_since_before_the_history_goes_on_from_the_newest_checkpoint() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let mut other = merged(&lake).await;
+    let mut quiet = lake.open(PUBLIC, "cars").await.unwrap().unwrap();
+    for id in [7, 8] {
+        append(&mut other, id).await;
+    }
+    other.checkpoint().await.unwrap();
+    let later = Utc::now() + TimeDelta::hours(2);
+    assert!(expire(&lake, PUBLIC, "cars", HOUR, later, false).await.unwrap().versions > 0);
+    quiet.refresh().await.unwrap();
+    assert_eq!((quiet.version(), quiet.number("test")), (10, Some(9)));
+    append(&mut quiet, 9).await;
+    assert_eq!(quiet.files(), 4);
+
+    // A kill came between a checkpoint and its mention.
+    lake.stores().data().delete(&Path::from("public/cars/_delta_log/_last_checkpoint")).await.unwrap();
+    let found = lake.open(PUBLIC, "cars").await.unwrap().unwrap();
+    assert_eq!((found.version(), found.number("test")), (11, Some(10)));
+}
+
+#[tokio::test]
 async fn checkpoints_that_nobody_needs_go_and_the_newest_stay() {
     let lake = Lake::new(stores(Arc::new(InMemory::new())));
     let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();

@@ -108,7 +108,7 @@ async fn a_merge_takes_as_many_files_as_there_is_memory_for() {
     let files = data_files(&table.snapshot().unwrap());
     let none: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(10));
     assert_eq!(merge(&mut table, &files, &order(), &none, Pace::Full, &stop).await.unwrap(), None);
-    let some: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(3_000));
+    let some: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(12_000));
     let merged = merge(&mut table, &files, &order(), &some, Pace::Full, &stop).await.unwrap().unwrap();
     assert!((2..6).contains(&merged.files), "{merged:?}");
     assert_eq!(some.reserved(), 0);
