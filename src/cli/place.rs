@@ -14,6 +14,7 @@ use super::sql::server;
 use crate::config::Project;
 use crate::engine::{self, Variables};
 use crate::error::{Error, Kind, Result};
+use crate::task::failpoint;
 
 /// Which project, or which server.
 #[derive(Args, Debug)]
@@ -50,6 +51,9 @@ impl Where {
                 Err(error) if error.kind() == Kind::Unavailable => {}
                 found => return found,
             }
+        }
+        if let Some(spec) = options.vars.get("MILLPOND_FAILPOINT") {
+            failpoint::arm(spec)?;
         }
         Ok(Place::Lake(Box::new(project), options.vars))
     }

@@ -10,6 +10,9 @@ use crate::rig::{Kafka, Lake, Ledger, Millpond, Project, python, wait_until};
 const SOON: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// Fail points of care that are tried here.
+pub const POINTS: [&str; 3] = ["expire_after_files", "restore_after_commit", "retention_after_commit"];
+
 /// Makes all files of a table look as if they had been written `age` ago.
 fn backdate(folder: &Path, age: Duration) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -82,6 +85,9 @@ async fn old_versions_and_old_days_go_and_every_reader_finds_the_rest() {
     let orphan = project.dir().join("lake/public/trips/part-of-nothing.parquet");
     std::fs::write(&orphan, "left behind by a kill").unwrap();
     backdate(&project.dir().join("lake/public/trips"), 8 * DAY);
+    // Killed in the middle of it, it is done by the next.
+    let killed = project.clone().failpoint("expire_after_files", 1).run(&["table", "vacuum", "trips"]).await;
+    assert_eq!(killed.code, None, "{}", killed.stdout);
     let said = run(&project, &["table", "vacuum", "trips", "--full"]).await;
     assert!(said.contains(" (1 that no commit named)") && said.contains(" old table versions deleted"), "{said}");
     assert!(!orphan.exists());
@@ -112,6 +118,31 @@ async fn old_versions_and_old_days_go_and_every_reader_finds_the_rest() {
         (millpond.number("SELECT count(*) FROM trips").await == Some(71)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_behind_retention_leaves_it_done() {
+    let kafka = Kafka::shared().await;
+    let topic = kafka.topic("retained", 1).await;
+    let columns = "time = { path = \"at\", format = \"rfc3339\" }\nretention = \"1d\"";
+    let project = Project::new(kafka.brokers(), Lake::Local).events("trips", &topic, columns);
+    let now = chrono::Utc::now();
+    let record = |days: i64| {
+        let at = now - chrono::TimeDelta::days(days);
+        let payload = json!({"n": days, "at": at.to_rfc3339()}).to_string();
+        (Some(at.timestamp_millis()), (None, Some(payload.into_bytes())))
+    };
+    kafka.sender().send_at(&topic, [5, 0, 4, 0, 3].map(record));
+    let millpond = Millpond::serve(&project).await;
+    wait_until("rows", SOON, async || (millpond.number("SELECT count(*) FROM trips").await == Some(5)).then_some(()))
+        .await;
+    assert_eq!(millpond.stop().await, Some(0));
+    let killed = project.clone().failpoint("retention_after_commit", 1).run(&["table", "vacuum"]).await;
+    assert_eq!(killed.code, None, "{}", killed.stdout);
+    assert_eq!(run(&project, &["table", "vacuum"]).await, "nothing to delete\n");
+    let sql = "SELECT count(*) AS n, CAST(sum(n) AS BIGINT) AS sum FROM t";
+    let found = python::duckdb(&project.table_url("trips"), sql, &[]).await.unwrap();
+    assert_eq!(found, [json!({"n": 2, "sum": 0})]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,8 @@ use rand::seq::SliceRandom;
 
 use super::traffic::Traffic;
 use super::{TABLE, assert_exact, project, random, versions};
-use crate::beside;
 use crate::rig::{Kafka, Lake, Millpond, Minio};
+use crate::{beside, care};
 
 /// Every fail point of the source, and which hit of it. A window with dead letters commits twice: the second hit of
 /// a point around the commit is the table's own.
@@ -97,11 +97,11 @@ async fn drill(name: &str, kills: usize, records: u64) {
 fn every_fail_point_of_the_source_is_tried() {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lake");
     let mut named = std::collections::BTreeSet::new();
-    for file in ["flush.rs", "commit/mod.rs"] {
+    for file in ["flush.rs", "commit/mod.rs", "care/log.rs", "care/merge.rs", "care/restore.rs", "care/retention.rs"] {
         let text = std::fs::read_to_string(format!("{source}/{file}")).unwrap();
         let calls = text.split("failpoint::hit(\"").skip(1);
         named.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
     }
-    let tried = POINTS.iter().map(|(point, _)| point).chain(beside::POINTS.iter().map(|(point, _)| point));
-    assert_eq!(named, tried.map(|point| (*point).to_owned()).collect());
+    let tried = POINTS.iter().chain(&beside::POINTS).chain(&super::care::POINTS).map(|(point, _)| point);
+    assert_eq!(named, tried.chain(&care::POINTS).map(|point| (*point).to_owned()).collect());
 }
