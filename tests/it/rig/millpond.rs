@@ -250,6 +250,8 @@ impl Millpond {
         let millpond = Self::start(&project.clone().failpoint(point, nth));
         let doing = async {
             let mut ticks = tokio::time::interval(every);
+            // What takes longer than that must not keep the end from being seen.
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 does();
