@@ -7,7 +7,7 @@ mod past;
 mod restore;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -408,10 +408,9 @@ impl Care {
     /// Takes rows away that the table does not keep so long, and deletes what only older versions than the history have.
     async fn vacuum(&self, cared: &Cared, full: bool, dry_run: bool) -> std::result::Result<Done, CommitError> {
         let now = (self.now)();
-        if !self.lake.open(cared.folder, &cared.name).await?.is_some_and(|table| table.is_ours()) {
-            return Ok(Done::default());
-        }
-        let Retained { rows, .. } = self.retain(cared, dry_run).await?;
+        let table = self.lake.open(cared.folder, &cared.name).await?;
+        let Some(table) = table.filter(Table::is_ours) else { return Ok(Done::default()) };
+        let Retained { rows, .. } = self.retain(cared, table, dry_run).await?;
         let (folder, name) = (cared.folder, cared.name.as_str());
         if !dry_run {
             care::checkpoint_if_due(&self.lake, folder, name, now).await?;
@@ -433,9 +432,13 @@ impl Care {
         Ok(done)
     }
 
-    async fn retain(&self, cared: &Cared, dry_run: bool) -> std::result::Result<Retained, CommitError> {
+    async fn retain(
+        &self,
+        cared: &Cared,
+        mut table: Table,
+        dry_run: bool,
+    ) -> std::result::Result<Retained, CommitError> {
         let Some(retention) = cared.retention else { return Ok(Retained::default()) };
-        let Some(mut table) = self.lake.open(cared.folder, &cared.name).await? else { return Ok(Retained::default()) };
         let keeps_from =
             chrono::TimeDelta::from_std(retention).ok().and_then(|age| (self.now)().checked_sub_signed(age));
         let Some(keeps_from) = keeps_from else { return Ok(Retained::default()) };
@@ -475,7 +478,7 @@ impl Care {
     async fn all(&self) -> std::result::Result<Vec<Cared>, TableError> {
         let mut tables = Vec::new();
         for folder in [PUBLIC, SYSTEM, STREAMS] {
-            let names: BTreeSet<String> = self.lake.table_names(folder).await?.into_iter().collect();
+            let names = self.lake.table_names(folder).await?;
             tables.extend(names.into_iter().map(|name| self.cared(folder, name)));
         }
         Ok(tables)

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -117,9 +118,7 @@ pub async fn readable(lake: &Lake, folder: &str, name: &str) -> Result<Option<Re
     // What the newest commit took away that is not there any more, is missing in all versions before it.
     let present = log.data_files().await?;
     let versions: Vec<u64> = log.commits.range(oldest..).rev().map(|(version, _)| *version).collect();
-    let mut entries = stream::iter(versions)
-        .map(async |version| Ok::<_, TableError>((version, log.actions(version).await?)))
-        .buffered(READS);
+    let mut entries = log.walk(versions);
     while let Some((version, actions)) = entries.try_next().await? {
         let removed = actions.into_iter().filter_map(|action| action.remove);
         if removed.into_iter().any(|file| !present.contains(&log.data_path(&file.known().0))) {
@@ -133,7 +132,8 @@ pub async fn readable(lake: &Lake, folder: &str, name: &str) -> Result<Option<Re
 }
 
 /// The newest table version of `folder/name` that was committed by `time`, by the writer's clock (a copy of a lake has other
-/// times in its store): the first of all if none was. `None` if there is no such table; an error if its log does not reach so far back any more.
+/// times in its store): the first of all if none was. `None` if there is no such table; an error if its log does not reach
+/// so far back any more.
 pub async fn version_at(lake: &Lake, folder: &str, name: &str, time: DateTime<Utc>) -> Result<Option<u64>, TableError> {
     let log = Log::list(lake, folder, name).await?;
     let Some(oldest) = log.oldest() else { return Ok(None) };
@@ -194,8 +194,8 @@ pub async fn expire(
     let Some(base) = log.base(before(now, history)) else { return Ok(Expired::default()) };
     let doomed: Vec<u64> = log.commits.range(..base).map(|(version, _)| *version).collect();
     let mut files: BTreeMap<String, u64> = BTreeMap::new();
-    let mut entries = stream::iter(doomed.clone()).map(|version| log.actions(version)).buffered(READS);
-    while let Some(actions) = entries.try_next().await? {
+    let mut entries = log.walk(doomed.clone());
+    while let Some((_, actions)) = entries.try_next().await? {
         for action in actions {
             files.extend(action.remove.map(File::known));
             // A restore has made it part of the table again.
@@ -246,9 +246,8 @@ pub async fn vacuum(
     let Some(table) = lake.open(folder, name).await? else { return Ok(Vacuumed::default()) };
     let mut needed: BTreeSet<Path> =
         data_files(&*table.snapshot()?).into_iter().map(|file| log.data_path(&file.path)).collect();
-    let kept = log.commits.keys().copied().collect::<Vec<_>>();
-    let mut entries = stream::iter(kept).map(|version| log.actions(version)).buffered(READS);
-    while let Some(actions) = entries.try_next().await? {
+    let mut entries = log.walk(log.commits.keys().copied().collect());
+    while let Some((_, actions)) = entries.try_next().await? {
         let removed = actions.into_iter().filter_map(|action| action.remove);
         needed.extend(removed.map(|file| log.data_path(&file.known().0)));
     }
@@ -360,6 +359,12 @@ impl Log {
         }
     }
 
+    /// The actions of these versions, in this order.
+    fn walk(&self, versions: Vec<u64>) -> BoxStream<'_, Result<(u64, Vec<Action>), TableError>> {
+        let read = move |version| async move { Ok((version, self.actions(version).await?)) };
+        stream::iter(versions).map(read).buffered(READS).boxed()
+    }
+
     async fn actions(&self, version: u64) -> Result<Vec<Action>, TableError> {
         let path = self.folder.clone().join("_delta_log").join(format!("{version:020}.json"));
         let bytes = match self.store.get(&path).await {
@@ -377,8 +382,8 @@ impl Log {
     async fn added_since(&self, version: u64) -> Result<Vec<String>, TableError> {
         let versions: Vec<u64> = self.commits.range(version..).map(|(version, _)| *version).collect();
         let mut added = Vec::new();
-        let mut entries = stream::iter(versions).map(|version| self.actions(version)).buffered(READS);
-        while let Some(actions) = entries.try_next().await? {
+        let mut entries = self.walk(versions);
+        while let Some((_, actions)) = entries.try_next().await? {
             added.extend(actions.into_iter().filter_map(|action| Some(action.add?.known().0)));
         }
         Ok(added)
