@@ -16,11 +16,14 @@ mod back_test;
 mod check;
 mod dead_letters;
 mod demo;
+mod export;
+mod import;
 mod ingest;
 mod init;
 mod place;
 mod preview;
 mod produce;
+mod query;
 mod records;
 mod schema;
 mod serve;
@@ -94,6 +97,13 @@ enum Command {
     /// The tables of the lake: their files and versions, and care for them
     #[command(subcommand)]
     Table(table::TableCommand),
+    /// The project's queries: how they get on, and tables made anew at once
+    #[command(subcommand)]
+    Query(query::QueryCommand),
+    /// Take files into a table, each of them once
+    Import(import::ImportArgs),
+    /// Write the rows of a statement to a file
+    Export(export::ExportArgs),
     /// Produce the demo fleet's messages to a Kafka cluster
     #[command(hide = true)]
     Simulate(simulate::SimulateArgs),
@@ -159,6 +169,9 @@ pub fn main() -> ExitCode {
             Command::Sink(command) => sink::run(command).await,
             Command::DeadLetters(command) => dead_letters::run(command).await,
             Command::Table(command) => table::run(command).await,
+            Command::Query(command) => query::run(command).await,
+            Command::Import(args) => import::run(args).await,
+            Command::Export(args) => export::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
         }
     });

@@ -3,17 +3,19 @@
 //! takes.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Overrides;
-use super::shell::{Local, Remote, Target};
+use super::shell::{self, Format, Local, Remote, SqlArgs, Target};
 use super::sql::server;
 use crate::config::Project;
 use crate::engine::{self, Variables};
 use crate::error::{Error, Kind, Result};
+use crate::lake::S3Options;
 use crate::task::failpoint;
 
 /// Which project, or which server.
@@ -56,6 +58,23 @@ impl Where {
             failpoint::arm(spec)?;
         }
         Ok(Place::Lake(Box::new(project), options.vars))
+    }
+
+    /// How buckets beside the lake are reached.
+    pub(super) fn s3(&self) -> Result<S3Options> {
+        let has_project = self.project.join("millpond.toml").exists() || !self.overrides.sets.is_empty();
+        if !has_project {
+            return Ok(S3Options::default());
+        }
+        let (project, options) = self.overrides.load(&self.project)?;
+        Ok(engine::s3_options(&project.config, &options.vars))
+    }
+
+    /// Writes the rows of statements, as `millpond sql` does.
+    pub(super) async fn print(&self, statements: Vec<String>, format: Format) -> Result<ExitCode> {
+        let sql = SqlArgs { command: statements, format, ..SqlArgs::default() };
+        let done = shell::run(sql, self.target().await?).await;
+        done.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
     }
 
     /// The same, for SQL.

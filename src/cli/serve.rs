@@ -1,6 +1,7 @@
 //! `millpond serve`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::ProjectArgs;
 use crate::config::{Brokers, Project};
 use crate::deliver::SinkOptions;
 use crate::demo::{Broker, TOPICS};
-use crate::engine::{Embedded, Engine, EngineOptions};
+use crate::engine::{Embedded, Engine, EngineOptions, Standby};
 use crate::error::{Error, Kind, Result};
 use crate::task::failpoint;
 
@@ -20,10 +21,14 @@ const EMBEDDED_PARTITIONS: i32 = 3;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     millpond serve --project fleet\n  \
-    millpond serve --project fleet --env prod --set serve.http=127.0.0.1:9090")]
+    millpond serve --project fleet --env prod --set serve.http=127.0.0.1:9090\n  \
+    millpond serve --project fleet --standby")]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     project: ProjectArgs,
+    /// Wait for the process that writes to the lake to be gone, answer queries meanwhile, and take over then
+    #[arg(long)]
+    standby: bool,
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
@@ -31,22 +36,37 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     if let Some(spec) = options.vars.get("MILLPOND_FAILPOINT") {
         failpoint::arm(spec)?;
     }
+    let (mut stop, mut claimed) = (std::pin::pin!(stop_signal()?), None);
+    if args.standby {
+        let standby = Standby::start(&project, &options.vars).await?;
+        say_doors(&project, standby.flight_sql(), standby.http());
+        say!("standing by: what is committed can be read; this process takes over when the one that writes is gone");
+        tokio::select! {
+            taken = standby.claimed() => claimed = Some(taken),
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
+        }
+        say!("taking over");
+    }
     let broker = embedded(&project)?;
-    let start =
-        EngineOptions { embedded: broker.as_ref().map(inside), variables: options.vars.clone(), reload: Some(options) };
+    let variables = options.vars.clone();
+    let start = EngineOptions { embedded: broker.as_ref().map(inside), variables, reload: Some(options), claimed };
     let engine = Engine::start(&project, start).await?;
-    say!("lake        {}", project.config.lake.url);
-    if let Some(address) = engine.flight_sql() {
-        say!("flight sql  grpc://{address}");
-    }
-    if let Some(address) = engine.http() {
-        say!("http        http://{address}  (/healthz /readyz /metrics)");
-    }
+    say_doors(&project, engine.flight_sql(), engine.http());
     if let Some(broker) = &broker {
         say!("kafka       {}  (embedded)", broker.brokers());
     }
-    engine.run(stop_signal()?).await?;
+    engine.run(stop).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn say_doors(project: &Project, flight_sql: Option<SocketAddr>, http: Option<SocketAddr>) {
+    say!("lake        {}", project.config.lake.url);
+    if let Some(address) = flight_sql {
+        say!("flight sql  grpc://{address}");
+    }
+    if let Some(address) = http {
+        say!("http        http://{address}  (/healthz /readyz /metrics)");
+    }
 }
 
 /// The broker inside the process, if the project asks for one: with the topics of all its tables and sinks.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::place::{Place, Where, ask};
-use super::shell::{self, Format};
+use super::shell::Format;
 use crate::engine::care::{ACTION, Done, Moment, OfPositions, Request, What, without_server};
 use crate::engine::dead_letters::literal;
 use crate::error::{Error, Kind, Result};
@@ -126,9 +126,7 @@ const LIST: &str = "SELECT t.table_name, t.kind, t.schema_version, t.table_versi
 
 pub(super) async fn run(command: TableCommand) -> Result<ExitCode> {
     match command {
-        TableCommand::List(args) => {
-            print(vec![format!("{LIST} ORDER BY t.table_name")], args.format, &args.place).await
-        }
+        TableCommand::List(args) => args.place.print(vec![format!("{LIST} ORDER BY t.table_name")], args.format).await,
         TableCommand::Describe(args) => describe(args).await,
         TableCommand::History(args) => history(args).await,
         TableCommand::Optimize(OptimizeArgs { table, dry_run, place }) => {
@@ -151,12 +149,6 @@ pub(super) async fn run(command: TableCommand) -> Result<ExitCode> {
     }
 }
 
-async fn print(command: Vec<String>, format: Format, place: &Where) -> Result<ExitCode> {
-    let target = place.target().await?;
-    let sql = shell::SqlArgs { command, format, ..shell::SqlArgs::default() };
-    shell::run(sql, target).await.map_err(|error| Error::new(Kind::Query, format!("{error:#}")))
-}
-
 /// An error unless the query finds anything.
 async fn is_there(sql: &str, table: &str, place: &Where) -> Result<()> {
     use futures::TryStreamExt as _;
@@ -177,7 +169,7 @@ async fn describe(args: DescribeArgs) -> Result<ExitCode> {
         "SELECT partition, count(*) AS files, sum(rows) AS rows, sum(bytes) AS bytes, max(bytes) AS largest_bytes, \
          max(modified_at) AS modified_at FROM system.files WHERE table_name = {name} GROUP BY partition ORDER BY partition"
     );
-    print(vec![what, columns, files], args.format, &args.place).await
+    args.place.print(vec![what, columns, files], args.format).await
 }
 
 async fn history(args: HistoryArgs) -> Result<ExitCode> {
@@ -188,7 +180,7 @@ async fn history(args: HistoryArgs) -> Result<ExitCode> {
          bytes_removed, readable {of_table} ORDER BY table_version DESC LIMIT {}",
         args.limit
     );
-    print(vec![sql], args.format, &args.place).await
+    args.place.print(vec![sql], args.format).await
 }
 
 async fn change(request: &Request, place: &Where) -> Result<ExitCode> {

@@ -84,7 +84,7 @@ pub(super) fn read(name: &str, file: &str, sql: String, text: &str, root: &Secti
 }
 
 /// `every` or `schedule`; `None` only if it is wrong and was reported.
-fn schedule(root: &Section, zone: Tz) -> Option<Option<Schedule>> {
+pub(super) fn schedule(root: &Section, zone: Tz) -> Option<Option<Schedule>> {
     if root.has("schedule") {
         let cron = |text: &str| {
             let hint = "minute, hour, day of the month, month and day of the week, as in \"0 8 * * MON-FRI\"";
@@ -106,7 +106,7 @@ pub(super) fn key(root: &Section) -> Option<Vec<String>> {
 }
 
 /// A duration that may be absent; `None` only if it is wrong and was reported.
-fn duration(root: &Section, key: &str) -> Option<Option<Duration>> {
+pub(super) fn duration(root: &Section, key: &str) -> Option<Option<Duration>> {
     if !root.has(key) {
         return Some(None);
     }

@@ -19,7 +19,7 @@ use super::{
     tree::{Place, Table},
 };
 use crate::deliver::SinkOptions;
-use crate::schema::{Contract, Latest, Reference};
+use crate::schema::{Contract, Imported, Latest, Reference};
 use crate::stream::Rule;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -41,7 +41,7 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     let timezone = config.as_ref().map_or(Tz::UTC, |config| config.project.timezone);
     // A registry that was written wrongly is one problem already.
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
-    let Tables { contracts: tables, latest, references } = loader.tables(timezone, registry);
+    let Tables { contracts: tables, latest, references, imported } = loader.tables(timezone, registry);
     let queries = loader.queries(config.as_ref());
 
     let mut problems = loader.problems.into_inner();
@@ -54,15 +54,18 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
                 tables,
                 latest,
                 references,
+                imported,
                 views: Vec::new(),
                 alerts: Vec::new(),
                 streams: Vec::new(),
+                made: Vec::new(),
             };
             for query in queries {
                 match query {
                     Query::View(view) => project.views.push(view),
                     Query::Alert(rule) => project.alerts.push(*rule),
                     Query::Stream(query) => project.streams.push(query),
+                    Query::Table(query) => project.made.push(query),
                 }
             }
             Ok(project)
@@ -140,6 +143,7 @@ struct Tables {
     contracts: Vec<Contract>,
     latest: Vec<Latest>,
     references: Vec<Reference>,
+    imported: Vec<Imported>,
 }
 
 /// A file of `schemas/` or `queries/` whose name is right.
@@ -202,7 +206,11 @@ impl Loader<'_> {
             tree.flatten(&["match"]);
             tree.report_broken("", &mut self.problems.borrow_mut());
             if is_reference {
-                tables.references.extend(reference::read(&tree, &name, &file, self.absolute, &self.problems));
+                match reference::read(&tree, &name, &file, self.absolute, &self.problems) {
+                    Some(reference::Declared::Reference(spec)) => tables.references.push(spec),
+                    Some(reference::Declared::Imported(spec)) => tables.imported.push(spec),
+                    None => {}
+                }
             } else {
                 tables.contracts.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
             }

@@ -28,6 +28,7 @@ mod section;
 mod settings;
 mod sinks;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -50,8 +51,8 @@ pub use tree::not_toml;
 pub use units::{ByteSize, Interval, UnitError};
 pub use watch::Watch;
 
-use crate::schema::{Contract, Latest, Reference};
-use crate::stream::{Rule, StreamQuery};
+use crate::schema::{Contract, Imported, Latest, Reference};
+use crate::stream::{Rule, StreamQuery, TableQuery};
 
 /// A project that is right in itself; whether brokers and stores answer is another matter.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,14 +65,18 @@ pub struct Project {
     pub tables: Vec<Contract>,
     /// `schemas/*.toml` of `kind = "latest"`, by name.
     pub latest: Vec<Latest>,
-    /// `schemas/*.toml` of `kind = "reference"`, by name.
+    /// `schemas/*.toml` of `kind = "reference"` whose rows are those of files as they are now, by name.
     pub references: Vec<Reference>,
+    /// `schemas/*.toml` of `kind = "reference"` that files are taken into, by name.
+    pub imported: Vec<Imported>,
     /// `queries/*.sql` of `kind = "view"`, by name.
     pub views: Vec<View>,
     /// `queries/*.sql` of `kind = "alert"`, by name.
     pub alerts: Vec<Rule>,
     /// `queries/*.sql` of `kind = "stream"`, by name.
     pub streams: Vec<StreamQuery>,
+    /// `queries/*.sql` of `kind = "table"`, by name.
+    pub made: Vec<TableQuery>,
 }
 
 /// What overrides a project's files.
@@ -109,6 +114,14 @@ impl Project {
     pub fn table_of<'a>(&'a self, name: &'a str) -> &'a str {
         let latest = self.latest.iter().find(|latest| latest.merged_name() == name);
         latest.map_or(name, |latest| latest.table.as_str())
+    }
+
+    /// Where files are, as somebody says it in the folder `dir`: an absolute url, or what is wrong with it.
+    pub fn files_url(text: &str, dir: &Path) -> Result<String, String> {
+        reference::url(text, dir).map_err(|complaint| match complaint.hint {
+            Some(hint) => format!("{} ({hint})", complaint.message),
+            None => complaint.message,
+        })
     }
 
     /// The rule `name` as another file has it, or says everything that is wrong with that.

@@ -9,17 +9,18 @@ use super::{
     alert,
     problem::{Complaint, Problems},
     section::Section,
-    stream,
+    stream, table,
     tree::{Place, Table},
     words,
 };
-use crate::stream::{Rule, StreamQuery};
+use crate::stream::{Rule, StreamQuery, TableQuery};
 
 /// What a file of `queries/` makes.
 pub(super) enum Query {
     View(View),
     Alert(Box<Rule>),
     Stream(StreamQuery),
+    Table(TableQuery),
 }
 
 /// What a query's file may refer to of the project's configuration.
@@ -38,6 +39,7 @@ enum QueryKind {
     View,
     Alert,
     Stream,
+    Table,
 }
 
 /// A query of `kind = "view"`.
@@ -60,12 +62,18 @@ pub(super) fn read(name: &str, file: &str, text: &str, around: &Around, problems
     let tree = Table::parse(file, &head, None, &mut problems.borrow_mut())?;
     let root = Section::peek(&tree, file, problems);
     root.require("kind", "the file begins with the line: --! kind = \"view\"");
-    let kinds = [("view", QueryKind::View), ("alert", QueryKind::Alert), ("stream", QueryKind::Stream)];
-    let kind = root.choice("kind", &kinds, words::query::KINDS_LATER)?;
+    let kinds = [
+        ("view", QueryKind::View),
+        ("alert", QueryKind::Alert),
+        ("stream", QueryKind::Stream),
+        ("table", QueryKind::Table),
+    ];
+    let kind = root.choice("kind", &kinds, &[])?;
     let known = match kind {
         QueryKind::View => &words::view::ROOT,
         QueryKind::Alert => &words::alert::ROOT,
         QueryKind::Stream => &words::stream::ROOT,
+        QueryKind::Table => &words::table::ROOT,
     };
     let root = Section::root(&tree, file, known, problems);
     if !has_statement(&sql) {
@@ -76,6 +84,7 @@ pub(super) fn read(name: &str, file: &str, text: &str, around: &Around, problems
         QueryKind::View => Some(Query::View(view(name, file, sql, &root))),
         QueryKind::Alert => alert::read(name, file, sql, text, &root, around).map(Box::new).map(Query::Alert),
         QueryKind::Stream => stream::read(name, file, sql, text, &root, around).map(Query::Stream),
+        QueryKind::Table => table::read(name, file, sql, text, &root, around).map(Query::Table),
     }
 }
 

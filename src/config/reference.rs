@@ -1,4 +1,5 @@
-//! `schemas/<table>.toml` with `kind = "reference"` into [`schema::Reference`](crate::schema::Reference).
+//! `schemas/<table>.toml` with `kind = "reference"` into [`schema::Reference`](crate::schema::Reference), or into
+//! [`schema::Imported`](crate::schema::Imported) if files are taken in one after the other.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -12,9 +13,16 @@ use super::{
     units::Interval,
     words::reference,
 };
-use crate::schema::{FileFormat, Reference};
+use crate::decode::Packing;
+use crate::schema::{FileFormat, ImportMode, Imported, Reference};
 
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// What a file declares.
+pub(super) enum Declared {
+    Reference(Reference),
+    Imported(Imported),
+}
 
 /// Reads the reference table `table` of the project in `dir`, defaults below it already. `None` only if problems were
 /// reported.
@@ -24,29 +32,46 @@ pub(super) fn read(
     file: &str,
     dir: &Path,
     problems: &RefCell<Problems>,
-) -> Option<Reference> {
+) -> Option<Declared> {
     let root = Section::root(tree, file, &reference::ROOT, problems);
-    root.require("url", "where its files are, such as \"reference/zones/*.csv\"");
-    let url = root.has("url").then(|| root.read("url", |text| url(text, dir))).flatten();
+    let has_url = root.has("url");
+    let url = has_url.then(|| root.read("url", |text| url(text, dir))).flatten();
     let formats = [("csv", FileFormat::Csv), ("json", FileFormat::Json), ("parquet", FileFormat::Parquet)];
     let format = root.has("format").then(|| root.choice("format", &formats, &[])).flatten();
-    let _ = root.choice("mode", &[("replace", ())], reference::MODES_LATER);
+    let modes = [("replace", ImportMode::Replace), ("append", ImportMode::Append), ("upsert", ImportMode::Upsert)];
+    let by_default = if has_url { ImportMode::Replace } else { ImportMode::Append };
+    let mode = if root.has("mode") { root.choice("mode", &modes, &[]) } else { Some(by_default) };
     let poll = root.read("poll", |text| match text.parse::<Interval>()?.duration() {
         poll if poll < SHORTEST => Err(Complaint::new("is too short").hint("at least \"1s\"")),
         poll => Ok(poll),
     });
     let key = if root.has("key") { latest::key(&root) } else { Vec::new() };
+    let mode = mode?;
+    if mode == ImportMode::Upsert && key.is_empty() {
+        let complaint = Complaint::new("needs a key").hint("such as key = [\"id\"]: a row takes the place of its like");
+        root.complain("mode", complaint);
+        return None;
+    }
+    let table = table.to_owned();
+    if !has_url {
+        return Some(Declared::Imported(Imported { table, url, format, key, mode, poll: poll? }));
+    }
     let url = url?;
-    if !root.has("format") && FileFormat::of_name(&url).is_none() {
+    // Files that are looked up as they are now are not packed.
+    let name = if mode == ImportMode::Replace { &*url } else { Packing::of_name(&url).1 };
+    if !root.has("format") && FileFormat::of_name(name).is_none() {
         let complaint = Complaint::new("does not say what is in the files");
         root.complain("url", complaint.hint("add format = \"csv\" (or \"json\", \"parquet\")"));
         return None;
     }
-    Some(Reference { table: table.to_owned(), url, format, key, poll: poll? })
+    Some(match mode {
+        ImportMode::Replace => Declared::Reference(Reference { table, url, format, key, poll: poll? }),
+        _ => Declared::Imported(Imported { table, url: Some(url), format, key, mode, poll: poll? }),
+    })
 }
 
-/// A path is taken from the project's folder.
-fn url(text: &str, dir: &Path) -> Result<String, Complaint> {
+/// A path is taken from the folder `dir`.
+pub(super) fn url(text: &str, dir: &Path) -> Result<String, Complaint> {
     let (place, pattern) = match text.split_once("://") {
         None if Path::new(text).is_absolute() => (text.to_owned(), text),
         None => (format!("{}/{text}", glob::Pattern::escape(&dir.display().to_string())), text),

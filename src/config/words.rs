@@ -62,7 +62,7 @@ pub(super) mod notify {
 
     pub const RULE: Words = Words { keys: &["on", "tables", "to"], later: &[] };
     /// Words of `on` that come later.
-    pub const EVENTS_LATER: &[&str] = &["query_error", "schedule_failed"];
+    pub const EVENTS_LATER: &[&str] = &["query_error"];
 }
 
 /// `schemas/<table>.toml` of `kind = "events"`.
@@ -158,8 +158,6 @@ pub(super) mod reference {
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
-    /// Values of `mode` that come later.
-    pub const MODES_LATER: &[&str] = &["append", "upsert"];
 }
 
 /// The `--!` lines of `queries/<name>.sql` of `kind = "view"`.
@@ -214,8 +212,14 @@ pub(super) mod stream {
     pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
 }
 
-/// `queries/<name>.sql`.
-pub(super) mod query {
-    /// Values of `kind` that come later.
-    pub const KINDS_LATER: &[&str] = &["table"];
+/// The `--!` lines of `queries/<name>.sql` of `kind = "table"`.
+pub(super) mod table {
+    use super::Words;
+
+    pub const ROOT: Words =
+        Words { keys: &["kind", "schedule", "every", "partition_by", "lookback"], later: &["description"] };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT)];
 }

@@ -60,7 +60,7 @@ fn rows(files: &[(String, Bytes)], read: fn(&mut Cells, &[u8]) -> Result<(), Fau
 type Fault = (Option<u64>, String);
 
 /// The column that a name stands for: one that SQL takes without quotes.
-fn column_name(written: &str) -> String {
+pub(super) fn column_name(written: &str) -> String {
     derive_name(&[written.to_owned()], &[])
 }
 
@@ -146,12 +146,12 @@ fn micros() -> DataType {
     DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn days(date: NaiveDate) -> i32 {
+pub(super) fn days(date: NaiveDate) -> i32 {
     (date - NaiveDate::default()).num_days() as i32
 }
 
 /// Whether this is how a number is written by those who write numbers: no sign or zeros in front that mean nothing.
-fn is_number(text: &str) -> bool {
+pub(super) fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let whole = digits.len() - digits.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let is_padded = whole > 1 && digits.starts_with('0');
@@ -161,7 +161,7 @@ fn is_number(text: &str) -> bool {
 
 /// Values by column.
 #[derive(Default)]
-struct Cells {
+pub(super) struct Cells {
     columns: Vec<(String, Vec<Option<Cell>>)>,
     rows: usize,
 }
@@ -223,40 +223,50 @@ impl Cells {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for value in serde_json::Deserializer::from_slice(bytes).into_iter::<Value>() {
             let value = value.map_err(|error| (Some(error.line() as u64), error.to_string()))?;
-            match value {
-                Value::Array(rows) => rows.into_iter().try_for_each(|row| self.object(row))?,
-                Value::Object(mut object) if object.get("type").is_some_and(|kind| kind == "FeatureCollection") => {
-                    let features = object.remove("features").and_then(|features| match features {
-                        Value::Array(features) => Some(features),
-                        _ => None,
-                    });
-                    let features = features.ok_or((None, "the FeatureCollection has no features".to_owned()))?;
-                    features.into_iter().try_for_each(|feature| self.feature(feature))?;
-                }
-                row => self.object(row)?,
-            }
+            self.value(value, 0)?;
         }
         Ok(())
     }
 
-    fn object(&mut self, row: Value) -> Result<(), Fault> {
+    /// The rows of one value of a file, which had `before` rows before those that are here.
+    pub(super) fn value(&mut self, value: Value, before: usize) -> Result<(), Fault> {
+        match value {
+            Value::Array(rows) => rows.into_iter().try_for_each(|row| self.object(row, before)),
+            Value::Object(mut object) if object.get("type").is_some_and(|kind| kind == "FeatureCollection") => {
+                let features = object.remove("features").and_then(|features| match features {
+                    Value::Array(features) => Some(features),
+                    _ => None,
+                });
+                let features = features.ok_or((None, "the FeatureCollection has no features".to_owned()))?;
+                features.into_iter().try_for_each(|feature| self.feature(feature, before))
+            }
+            row => self.object(row, before),
+        }
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn object(&mut self, row: Value, before: usize) -> Result<(), Fault> {
+        let number = before + self.rows + 1;
         let Value::Object(object) = row else {
-            let reason = format!("row {} is no object", self.rows + 1);
-            return Err((None, reason));
+            return Err((None, format!("row {number} is no object")));
         };
         for (name, value) in object {
             let at = self.column(&name);
             if !self.put(at, Cell::of_json(value)) {
-                return Err((None, format!("row {} names `{}` twice", self.rows + 1, self.columns[at].0)));
+                return Err((None, format!("row {number} names `{}` twice", self.columns[at].0)));
             }
         }
         self.rows += 1;
         Ok(())
     }
 
-    fn feature(&mut self, feature: Value) -> Result<(), Fault> {
+    fn feature(&mut self, feature: Value, before: usize) -> Result<(), Fault> {
         let Value::Object(mut feature) = feature else {
-            return Err((None, format!("feature {} is no object", self.rows + 1)));
+            return Err((None, format!("feature {} is no object", before + self.rows + 1)));
         };
         let mut row = match feature.remove("properties") {
             Some(Value::Object(properties)) => properties,
@@ -267,10 +277,10 @@ impl Cells {
                 row.entry(name).or_insert(value);
             }
         }
-        self.object(Value::Object(row))
+        self.object(Value::Object(row), before)
     }
 
-    fn into_batch(self) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn into_batch(self) -> Result<RecordBatch, ArrowError> {
         let (mut fields, mut columns) = (Vec::new(), Vec::new());
         for (name, mut cells) in self.columns {
             cells.resize_with(self.rows, || None);

@@ -30,6 +30,7 @@ mod decoder;
 mod draft;
 mod file;
 mod fit;
+mod import;
 mod pattern;
 mod plan;
 mod raw;
@@ -47,6 +48,7 @@ pub use dead::{DeadLetter, Event, Reason, dead_letters_batch, dead_letters_schem
 pub use decoder::{Child, Decoded, Decoder, Skip};
 pub use file::{FileError, rows_of_csv, rows_of_json};
 pub use fit::is_value;
+pub use import::{FileReader, FileRows, Fitter, Packing};
 pub use raw::raw_schema;
 pub use records::{Header, Record, Records, RecordsBuilder};
 pub use split::{Objects, objects};

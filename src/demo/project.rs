@@ -22,6 +22,7 @@ pub fn project_files() -> &'static [(&'static str, &'static str)] {
         ("queries/left_the_city.sql", include_str!("../../queries/left_the_city.sql")),
         ("queries/moving_without_reservation.sql", include_str!("../../queries/moving_without_reservation.sql")),
         ("queries/telemetry_enriched.sql", include_str!("../../queries/telemetry_enriched.sql")),
+        ("queries/enriched_daily.sql", include_str!("../../queries/enriched_daily.sql")),
         ("queries/low_battery.sql", include_str!("../../queries/low_battery.sql")),
         ("queries/battery_low.test.toml", include_str!("../../queries/battery_low.test.toml")),
         ("queries/device_silent.test.toml", include_str!("../../queries/device_silent.test.toml")),

@@ -26,6 +26,7 @@ use super::catalog::EngineCatalog;
 use super::feed::DEAD_LETTERS;
 use super::feeder::Order;
 use super::streams::ALERTS;
+use super::table_queries::QUERY_RUNS;
 use super::{Variables, as_writer, committed, open_table, service};
 use crate::config::{Brokers, Config, Project};
 use crate::error::{Error, Kind, Result};
@@ -463,14 +464,18 @@ impl Care {
             let queries = self.catalog.stream_queries.wanted();
             Some((queries.into_iter().find(|query| query.table() == name)?.key, None))
         };
-        of_contract.or_else(of_query)
+        let of_files = || {
+            let imported = self.catalog.imported.load();
+            Some((imported.iter().find(|spec| spec.table == name)?.key.clone(), None))
+        };
+        of_contract.or_else(of_query).or_else(of_files)
     }
 
     /// The tables whose files are known without asking the store.
     fn known(&self) -> Vec<Cared> {
         let names = self.catalog.fed().tables.keys().cloned().collect::<Vec<_>>();
         let public = names.into_iter().map(|name| self.cared(PUBLIC, name));
-        let system = [DEAD_LETTERS, ALERTS].map(|name| self.cared(SYSTEM, name.to_owned()));
+        let system = [DEAD_LETTERS, ALERTS, QUERY_RUNS].map(|name| self.cared(SYSTEM, name.to_owned()));
         public.chain(system).collect()
     }
 
@@ -491,6 +496,7 @@ impl Care {
         let snapshot = match (&live, folder, name.as_str()) {
             (Some(live), ..) => live.pin().committed.clone(),
             (None, SYSTEM, DEAD_LETTERS) => catalog.dead_letters.get().map(|letters| letters.snapshot()),
+            (None, SYSTEM, QUERY_RUNS) => catalog.table_queries.runs(),
             (None, SYSTEM, ALERTS) => catalog.streams.alerts().and_then(|(snapshot, _)| snapshot),
             _ => None,
         };

@@ -23,6 +23,7 @@ use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use super::stream_queries::StreamQueries;
 use super::streams::{self, Streams};
+use super::table_queries::{QUERY_RUNS, TableQueries, runs_schema};
 use super::versions::Versions;
 use crate::config;
 use crate::decode::dead_letters_schema;
@@ -32,7 +33,7 @@ use crate::lake::{DeadLetters, Lake, LiveView, Past, TopicPartition, View};
 use crate::latest::{self, Stats};
 use crate::news::News;
 use crate::query::{Catalog, FetchedTable, KeyedTable, NewRows, Pinned, Service, SystemTable, ViewTable};
-use crate::schema::{ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, VersionRecord, change};
+use crate::schema::{ALLOWED_LATENESS, Cause, Change, Contract, DESCRIPTION_KEY, Imported, VersionRecord, change};
 use crate::source::{ReaderState, ReaderStatus, TopicStatus};
 use crate::task::Budget;
 
@@ -87,6 +88,10 @@ pub struct EngineCatalog {
     pub streams: Arc<Streams>,
     /// The stream queries.
     pub stream_queries: Arc<StreamQueries>,
+    /// The queries whose rows are tables, made anew now and then.
+    pub table_queries: Arc<TableQueries>,
+    /// The tables that files are imported into.
+    pub imported: ArcSwap<Vec<Imported>>,
     /// Who runs queries over these tables, and what they may hold, in bytes.
     pub queries: OnceLock<(Service, usize)>,
     /// Addresses of the brokers; empty where none are asked.
@@ -115,6 +120,8 @@ impl EngineCatalog {
             sinks: Sinks::default(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
+            table_queries: Arc::default(),
+            imported: ArcSwap::default(),
             queries: OnceLock::new(),
             brokers: String::new(),
             embedded: false,
@@ -261,6 +268,8 @@ impl Catalog for SharedCatalog {
             _ => ViewTable::committed(None, &schema),
         };
         system.insert("alerts".to_owned(), Arc::new(alerts));
+        let runs = catalog.table_queries.runs();
+        system.insert(QUERY_RUNS.to_owned(), Arc::new(ViewTable::committed(runs, &runs_schema())));
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));
@@ -524,14 +533,19 @@ fn tables_schema() -> SchemaRef {
 }
 
 fn tables(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let fed = catalog.fed();
+    let (fed, imported) = (catalog.fed(), catalog.imported.load());
     let mut rows: Vec<TableRow<'_>> = Vec::new();
     let kept = catalog.kept.load_full();
     for (name, live) in fed.tables.iter().filter(|(name, _)| !kept.contains_key(*name)) {
         let view = live.pin();
         rows.push(TableRow {
             name,
-            kind: if catalog.stream_queries.has_table(name) { STREAM } else { kind(name) },
+            kind: match name {
+                name if catalog.stream_queries.has_table(name) => STREAM,
+                name if catalog.table_queries.of(name).is_some() => TABLE,
+                name if imported.iter().any(|spec| spec.table == *name) => REFERENCE,
+                name => kind(name),
+            },
             schema_version: view.schema_version,
             table_version: view.table_version().map(|version| version as i64),
             files: view.committed.as_ref().map(|at| at.log_data().num_files() as i64),
@@ -575,6 +589,8 @@ struct TableRow<'a> {
 
 const EVENTS: &str = "events";
 const STREAM: &str = "stream";
+const REFERENCE: &str = "reference";
+const TABLE: &str = "table";
 const CHANGES: &str = "changes";
 
 /// What a table is. Names with `__` are those of tables beside others.

@@ -9,20 +9,14 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
-use serde::de::DeserializeOwned;
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tracing::warn;
 
-use super::care;
 use super::catalog::EngineCatalog;
 use super::ingest::{Beside, Ingest};
-use super::latest::{self, Keeper};
 use super::retry::{Retried, Retries, not_fed};
 use super::status::{TableStatus, now_us};
-use super::streams::{self, Act};
 use super::{
     ENCODING_PERCENT, INGEST_PERCENT, Variables, as_writer, committed, joined, open_table, registry, service, share,
 };
@@ -32,7 +26,6 @@ use crate::error::{Error, Kind, Result};
 use crate::lake::{DeadLetters, Encoding, Lake, PUBLIC};
 use crate::news::News;
 use crate::query::Service;
-use crate::serve::Admin;
 use crate::task::{self, Budget, Shutdown};
 
 /// Name of the admin action of a [`Request`].
@@ -93,17 +86,6 @@ pub fn letters_sql() -> String {
     )
 }
 
-fn request<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body)
-        .map_err(|error| Error::new(Kind::Query, "the action's body cannot be read").because(error))
-}
-
-fn answer(done: &impl Serialize) -> Result<Bytes> {
-    serde_json::to_vec(done)
-        .map(Bytes::from)
-        .map_err(|error| Error::new(Kind::Internal, "the answer cannot be written").because(error))
-}
-
 /// `text` as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -121,46 +103,6 @@ impl Desk {
     /// A desk that reads by `service` and writes to the tables of `catalog` until `abort`.
     pub(super) fn new(service: Service, catalog: Arc<EngineCatalog>, abort: Shutdown) -> Self {
         Self { service, catalog, abort }
-    }
-
-    /// The desk as the doors see it.
-    pub(super) fn admin(self, keeper: Keeper, asks: care::Asks) -> Admin {
-        Arc::new(move |action, body| {
-            let (desk, keeper, asks) = (self.clone(), keeper.clone(), asks.clone());
-            async move {
-                match action.as_str() {
-                    ACTION => answer(&desk.run(&request(&body)?).await?),
-                    streams::Request::ACTION => {
-                        let request: streams::Request = request(&body)?;
-                        let catalog = &desk.catalog;
-                        match request.act {
-                            Act::Explain => answer(&streams::explain(catalog, &desk.service, &request).await?),
-                            Act::Silence { seconds } => answer(&streams::silence(&catalog.streams, &request, seconds)?),
-                        }
-                    }
-                    care::ACTION => {
-                        let request: care::Request = request(&body)?;
-                        let mut done = care::ask(&asks, request.clone()).await?;
-                        for done in done.iter_mut().filter(|done| done.restored_to.is_some() && !request.dry_run) {
-                            // What they took from it before may not be in it any more, or comes again.
-                            for table in std::mem::take(&mut done.to_be_made_anew) {
-                                match keeper.replay(&latest::Replay { table: table.clone() }).await {
-                                    Ok(_) => done.made_anew.push(table),
-                                    Err(error) => {
-                                        warn!(table, error = %error, "not put together anew");
-                                        done.to_be_made_anew.push(table);
-                                    }
-                                }
-                            }
-                        }
-                        answer(&done)
-                    }
-                    latest::REPLAY => answer(&keeper.replay(&request(&body)?).await?),
-                    _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
-                }
-            }
-            .boxed()
-        })
     }
 
     /// Carries out `request`, to its end.

@@ -8,6 +8,7 @@
 //! Servers answer before Kafka does: a lake can be read while the broker is away. Nothing here parses,
 //! commits or translates; each room does its own work.
 
+mod admin;
 mod back_test;
 pub mod care;
 mod catalog;
@@ -17,6 +18,7 @@ mod facts;
 mod family;
 mod feed;
 mod feeder;
+pub mod import;
 mod ingest;
 mod lanes;
 pub mod latest;
@@ -29,15 +31,17 @@ mod retry;
 mod rows;
 mod rule_tests;
 mod schemas;
+mod standby;
 mod status;
 mod stream_queries;
 pub mod streams;
+pub mod table_queries;
 mod versions;
 mod watch;
+mod without_server;
 
 use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
-use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -50,30 +54,36 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::admin::Actions;
 pub use self::back_test::{
     BackTest, Differences, Different, Live, OfCondition, OfRule, Progress, Raised, Wanted, back_test,
 };
 use self::care::Care;
 use self::catalog::{EngineCatalog, Fed, SharedCatalog};
 use self::dead_letters::Desk;
-use self::feed::{DEAD_LETTERS, SCHEMA_VERSIONS};
+use self::feed::SCHEMA_VERSIONS;
 use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
+use self::import::{Follows, Importer};
 use self::latest::{Keeper, Writing};
 use self::reload::{Contracts, Reload};
 pub use self::rule_tests::test_rules;
+pub use self::standby::{Claimed, Standby};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::stream_queries::StreamRunner;
-use self::streams::{ALERTS, Runner, Streams};
+use self::streams::Runner;
+use self::table_queries::TableRunner;
 use self::versions::Versions;
 use self::watch::Watch;
-use crate::config::{Config, LoadOptions, Problems, Project, SchemaRegistry};
-use crate::decode::{dead_letters_schema, raw_schema};
+use self::without_server::{as_writer, committed, existing};
+pub use self::without_server::{check_queries, read_only};
+use crate::config::{Config, LoadOptions, Project, SchemaRegistry};
+use crate::decode::raw_schema;
 use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    Claim, DeadLetters, Encoding, Format, Holder, INTERNAL_URL, Lake, LiveView, Location, PUBLIC, S3Keys, S3Options,
-    SYSTEM, SchemaVersions, Stores, Table, View, probe,
+    Claim, Encoding, Format, Holder, INTERNAL_URL, Lake, Location, S3Keys, S3Options, SYSTEM, SchemaVersions, Stores,
+    Table, View, probe,
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
@@ -114,6 +124,8 @@ pub struct EngineOptions {
     pub variables: Variables,
     /// How to load the project again when its files are edited; `None` takes no edits over.
     pub reload: Option<LoadOptions>,
+    /// The writer claim, of a process that stood by for it; else it is taken, or the start says who has it.
+    pub claimed: Option<Claimed>,
 }
 
 /// A broker inside the process.
@@ -138,6 +150,8 @@ pub struct Engine {
     streams: oneshot::Receiver<()>,
     watch: JoinHandle<()>,
     care: JoinHandle<()>,
+    table_queries: JoinHandle<()>,
+    follows: Follows,
     news: News,
     sinks: Sinks,
     servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
@@ -155,19 +169,30 @@ impl Engine {
         let began = SystemTime::now();
         let config = &project.config;
         let share = |percent| share(config, percent);
-        let (stop_feed, abort, stop_servers, stop_claim) =
-            (Shutdown::new(), Shutdown::new(), Shutdown::new(), Shutdown::new());
+        let (stop_feed, abort, stop_servers) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
 
         // Addresses first: a taken port is found before anything is written.
-        let flight = bind(config.serve.flight_sql, Flight::bind).await?;
-        let http = bind(config.serve.http, Http::bind).await?;
+        let (claimed, (flight, http)) = match options.claimed {
+            Some(Claimed { claim, stop, doors }) => (Some((claim, stop)), doors),
+            None => {
+                let flight = bind(config.serve.flight_sql, Flight::bind).await?;
+                (None, (flight, bind(config.serve.http, Http::bind).await?))
+            }
+        };
         let (flight_sql, http_address) = (flight.as_ref().map(Flight::address), http.as_ref().map(Http::address));
 
         let stores = Stores::open_or_create(&location(project)?, &s3_options(config, &options.variables)).await?;
         probe(&stores).await?;
         Format::read_or_create(&stores, chrono::Utc::now()).await?;
         let address = flight_sql.or(http_address).map(|address| address.to_string());
-        let claim = Arc::new(Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop_claim).await?);
+        let (claim, stop_claim) = match claimed {
+            Some(claimed) => claimed,
+            None => {
+                let stop = Shutdown::new();
+                (Claim::take(&stores, Holder::here(address, chrono::Utc::now()), &stop).await?, stop)
+            }
+        };
+        let claim = Arc::new(claim);
 
         let lake = Lake::new(stores);
         let versions = versions(&lake).await?;
@@ -198,6 +223,8 @@ impl Engine {
             sinks: sinks.clone(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
+            table_queries: Arc::default(),
+            imported: ArcSwap::default(),
             queries: OnceLock::new(),
             brokers: cluster.brokers.clone(),
             embedded: embedded.is_some(),
@@ -216,6 +243,9 @@ impl Engine {
             turns: Arc::default(),
         };
         let s3 = s3_options(config, &options.variables);
+        let importer = Importer::new(&lake, &catalog, s3.clone(), &abort);
+        let follows = Follows::new(importer.clone());
+        follows.take_over(&project.imported);
         let keeper = Keeper { catalog: Arc::clone(&catalog), service: service.clone(), s3, writing: Some(writing) };
         keeper.keep(&plan.contracts, &project.latest, &project.references, &project.streams);
 
@@ -246,8 +276,15 @@ impl Engine {
         let care = task::spawn_behind("care", care.run(asked, stop_feed.clone()));
         let mut servers = Vec::new();
         if let Some(flight) = flight {
-            let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
-            let work = flight.admin(desk.admin(keeper.clone(), asks)).run(service.clone(), stop_servers.clone());
+            let actions = Actions {
+                catalog: Arc::clone(&catalog),
+                service: service.clone(),
+                desk: Desk::new(service.clone(), Arc::clone(&catalog), abort.clone()),
+                keeper: keeper.clone(),
+                care: asks,
+                importer: importer.clone(),
+            };
+            let work = flight.admin(actions.admin()).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
         }
         if let Some(http) = http {
@@ -262,7 +299,8 @@ impl Engine {
         }
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
-            let reload = Reload { dir, options, contracts, orders, catalog, keeper: keeper.clone() };
+            let (keeper, follows) = (keeper.clone(), follows.clone());
+            let reload = Reload { dir, options, contracts, orders, catalog, keeper, follows };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         catalog.stream_queries.take_over(project.streams.clone());
@@ -278,6 +316,16 @@ impl Engine {
         };
         let stop_queries = Shutdown::new();
         let stream_queries = task::spawn("stream-queries", queries.run(stop_queries.clone()));
+        catalog.table_queries.take_over(project.made.clone());
+        let tables = TableRunner {
+            lake: feeder.lake.clone(),
+            catalog: Arc::clone(&catalog),
+            service: service.clone(),
+            news: news.clone(),
+            abort: abort.clone(),
+            pauses: table_queries::PAUSES,
+        };
+        let table_queries = task::spawn("table-queries", tables.run(stop_feed.clone()));
         catalog.streams.take_over(project.alerts.clone());
         let runner = Runner {
             streams: Arc::clone(&catalog.streams),
@@ -307,6 +355,8 @@ impl Engine {
             streams,
             watch,
             care,
+            table_queries,
+            follows,
             news,
             sinks,
             servers,
@@ -358,6 +408,7 @@ impl Engine {
             result = tokio::time::timeout(RIVAL_NAME, self.claim.lost()).await.map_or(result, Err);
         }
         self.stop_feed.cancel();
+        self.follows.stop();
         if result.is_err() {
             // Another writer is at work, or writing is broken: what is hot is read again by whoever is next.
             self.abort.cancel();
@@ -380,6 +431,7 @@ impl Engine {
         let _ = self.watch.await;
         // What it is in the middle of is what a kill would leave: nothing of it is in a table.
         let _ = self.care.await;
+        let _ = self.table_queries.await;
         self.news.stop().await;
         self.sinks.stop().await;
         self.stop_servers.cancel();
@@ -480,24 +532,6 @@ impl Monitor {
     }
 }
 
-/// What is wrong with the project's queries, as far as can be known without a server, and how those that are right run:
-/// see [`queries::check`].
-pub async fn check_queries(project: &Project, variables: &Variables) -> Result<(Problems, Vec<String>)> {
-    let lake = match project.config.lake.url.scheme() {
-        "file" => existing(project, variables).await.ok(),
-        // A bucket may be far away: `check` asks nobody.
-        _ => None,
-    };
-    let catalog = match committed(project, lake.as_ref()).await {
-        Ok(catalog) => catalog,
-        Err(_) => committed(project, None).await?,
-    };
-    let service = service(lake.as_ref(), &catalog, &project.config)?;
-    let s3 = s3_options(&project.config, variables);
-    Keeper { catalog: Arc::clone(&catalog), service: service.clone(), s3, writing: None }.shape().await?;
-    Ok(queries::check(project, &service, &catalog).await)
-}
-
 /// Delivers one message to a sink of the project, without a queue: for whoever wants to know whether it works.
 pub async fn try_sink(
     config: &Config,
@@ -512,94 +546,6 @@ pub async fn try_sink(
     }
     let channel = Channel::open(sink, &cluster(config, None))?;
     Ok(channel.deliver(message).await)
-}
-
-/// A query service over a lake without a writer: committed rows only, nothing is created or changed.
-pub fn read_only<'a>(project: &'a Project, variables: &'a Variables) -> BoxFuture<'a, Result<Service>> {
-    Box::pin(async move {
-        let lake = existing(project, variables).await?;
-        let catalog = committed(project, Some(&lake)).await?;
-        let service = service(Some(&lake), &catalog, &project.config)?;
-        let s3 = s3_options(&project.config, variables);
-        Keeper { catalog, service: service.clone(), s3, writing: None }.load().await?;
-        Ok(service)
-    })
-}
-
-/// Does `work` on the project's lake, which must be there, as its one writer: for commands that find no server.
-async fn as_writer<T>(
-    project: &Project,
-    variables: &Variables,
-    work: impl AsyncFnOnce(&Lake, &Shutdown) -> Result<T>,
-) -> Result<T> {
-    let lake = existing(project, variables).await?;
-    probe(lake.stores()).await?;
-    let (stop_claim, abort) = (Shutdown::new(), Shutdown::new());
-    let claim = Claim::take(lake.stores(), Holder::here(None, chrono::Utc::now()), &stop_claim).await?;
-    let done = tokio::select! {
-        done = work(&lake, &abort) => done,
-        error = claim.lost() => Err(error),
-    };
-    abort.cancel();
-    claim.release().await;
-    stop_claim.cancel();
-    done
-}
-
-/// The project's lake, which must be there.
-async fn existing(project: &Project, variables: &Variables) -> Result<Lake> {
-    let stores = Stores::open(&location(project)?, &s3_options(&project.config, variables)).await?;
-    if Format::read(&stores).await?.is_none() {
-        return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
-            .hint("start `millpond serve` once to create it"));
-    }
-    Ok(Lake::new(stores))
-}
-
-/// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.
-async fn committed(project: &Project, lake: Option<&Lake>) -> Result<Arc<EngineCatalog>> {
-    let (mut tables, dead_letters) = (BTreeMap::new(), OnceLock::new());
-    let versions = match lake {
-        Some(lake) => versions(lake).await?,
-        None => Arc::default(),
-    };
-    if let Some(lake) = lake {
-        for name in lake.table_names(PUBLIC).await.map_err(unreadable)? {
-            if let Some(table) = open_table(lake, PUBLIC, &name).await? {
-                let schema = table.arrow_schema().map_err(unreadable)?;
-                tables.insert(name.clone(), Arc::new(LiveView::new(view_of(&name, Some(&table), schema, &versions)?)));
-            }
-        }
-        if let Some(table) = open_table(lake, SYSTEM, DEAD_LETTERS).await? {
-            let _ = dead_letters.set(Arc::new(DeadLetters::new(table, dead_letters_schema()).map_err(unreadable)?));
-        }
-    }
-    let streams = Streams::default();
-    if let Some(lake) = lake
-        && let Some(table) = open_table(lake, SYSTEM, ALERTS).await?
-    {
-        streams.show(table.snapshot().map_err(unreadable)?);
-    }
-    for contract in &project.tables {
-        for (name, declared) in tables_of(contract) {
-            let view = view_of(&name, None, declared, &versions)?;
-            tables.entry(name).or_insert_with(|| Arc::new(LiveView::new(view)));
-        }
-    }
-    let contracts: Vec<Arc<Contract>> = project.tables.iter().cloned().map(Arc::new).collect();
-    let (all, latest) = stream_queries::kept(&project.streams, contracts.clone(), project.latest.clone());
-    let kept = latest::kept(&all, &latest, &project.references, &latest::KeptTables::default());
-    Ok(Arc::new(EngineCatalog {
-        kept: ArcSwap::from_pointee(kept),
-        latest_bytes: share(&project.config, LATEST_PERCENT),
-        views: RwLock::new(views(project)),
-        lake: lake.cloned(),
-        versions,
-        dead_letters,
-        streams: Arc::new(streams),
-        brokers: cluster(&project.config, None).brokers,
-        ..EngineCatalog::of(Fed { tables, contracts, ..Fed::default() })
-    }))
 }
 
 /// So much of the memory that is to be shared out, in bytes.
@@ -733,7 +679,8 @@ fn location(project: &Project) -> Result<Location> {
     Location::parse(project.config.lake.url.as_str(), Path::new(&project.dir))
 }
 
-fn s3_options(config: &Config, variables: &Variables) -> S3Options {
+/// How buckets are reached, the lake's and others.
+pub fn s3_options(config: &Config, variables: &Variables) -> S3Options {
     let s3 = &config.lake.s3;
     let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
     let keys = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));

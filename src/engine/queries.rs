@@ -6,13 +6,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use tracing::warn;
 
 use super::catalog::EngineCatalog;
-use super::{stream_queries, streams};
+use super::{stream_queries, streams, table_queries};
 use crate::config::{Problem, Problems, Project, View};
 use crate::error::Error;
 use crate::lake::LiveView;
 use crate::query::{By, Continuous, Service};
 use crate::schema::{SchemaVersion, quoted_name};
-use crate::stream::{Plan, Rule, StreamQuery, columns_of};
+use crate::stream::{Plan, Rule, StreamQuery, TableQuery, columns_of};
 
 /// What is wrong with a project's queries and derived columns, and a line for each rule that says how it runs. Before the
 /// first record of every table not all columns are known; a query is then judged by its syntax and the tables it names.
@@ -21,6 +21,7 @@ pub(super) async fn check(project: &Project, service: &Service, catalog: &Engine
     let session = service.session();
     let (mut problems, mut notes) = (Problems::default(), Vec::new());
     stream_queries(project, service, catalog, &mut problems, &mut notes).await;
+    table_queries(project, service, catalog, &mut problems, &mut notes).await;
     for View { name, file, columns, .. } in &project.views {
         match session.check_view(name, known).await {
             Err(error) => problems.push(problem(file, &error)),
@@ -113,6 +114,58 @@ async fn stream_queries(
     }
 }
 
+/// Checks queries whose rows are tables, and shows those to whoever reads them.
+async fn table_queries(
+    project: &Project,
+    service: &Service,
+    catalog: &EngineCatalog,
+    problems: &mut Problems,
+    notes: &mut Vec<String>,
+) {
+    let mut left: Vec<&TableQuery> = project.made.iter().collect();
+    // One may read what another one makes.
+    while !left.is_empty() {
+        let before = left.len();
+        let mut failed = Vec::new();
+        for query in std::mem::take(&mut left) {
+            match table_queries::columns(query, service).await {
+                Ok(columns) => {
+                    notes.push(note_of_table(query));
+                    if !catalog.fed().tables.contains_key(&query.name)
+                        && let Ok(view) = super::view_of(&query.name, None, columns, &catalog.versions)
+                    {
+                        catalog.show(&query.name, &Arc::new(LiveView::new(view)));
+                    }
+                }
+                Err(error) => failed.push((query, error)),
+            }
+        }
+        if failed.len() == before {
+            for (query, error) in &failed {
+                match streams::waits_for_columns(error, catalog) {
+                    true => notes.push(format!("table {}: waits for its columns: {}", query.name, error.headline())),
+                    false => problems.push(problem(&query.file, error)),
+                }
+            }
+            return;
+        }
+        left = failed.into_iter().map(|(query, _)| query).collect();
+    }
+}
+
+/// When a table is made anew, and what of it.
+fn note_of_table(query: &TableQuery) -> String {
+    let when = match &query.schedule {
+        Some(schedule) => format!("made anew {schedule}"),
+        None => "made anew when somebody asks".to_owned(),
+    };
+    let what = match &query.partition_by {
+        Some(column) => format!("by {column}, what changed"),
+        None => "as a whole".to_owned(),
+    };
+    format!("table {}: {when}, {what}", query.name)
+}
+
 /// Shows the table that a stream query will have, unless it is there.
 fn show(query: &StreamQuery, version: &SchemaVersion, catalog: &EngineCatalog) {
     let table = query.table();
@@ -154,7 +207,7 @@ fn look_up(table: &str, by: By) -> String {
 
 /// Says what is wrong with views; whoever reads one is told in full. A rule says it when it is planned.
 pub(super) async fn warn(project: &Project, service: &Service, catalog: &EngineCatalog) {
-    let views = Project { alerts: Vec::new(), streams: Vec::new(), ..project.clone() };
+    let views = Project { alerts: Vec::new(), streams: Vec::new(), made: Vec::new(), ..project.clone() };
     for problem in check(&views, service, catalog).await.0.0 {
         let Problem { file, line, message, hint, .. } = problem;
         let reason = message.lines().next().unwrap_or_default();

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
 use super::feeder::{Order, Plan};
+use super::import::Follows;
 use super::latest::Keeper;
 use crate::config::{LoadOptions, Problems, Project, Watch};
 use crate::schema::{Contract, Edit, Refusal};
@@ -37,6 +38,8 @@ pub struct Reload {
     pub catalog: Arc<EngineCatalog>,
     /// Keeps the tables with one row per key.
     pub keeper: Keeper,
+    /// Imports files as they come.
+    pub follows: Follows,
 }
 
 /// Contracts of tables, each with those who follow its edits.
@@ -137,7 +140,9 @@ impl Reload {
             anew = true;
         }
         let contracts = self.contracts.plan().contracts;
+        self.follows.take_over(&project.imported);
         self.keeper.keep(&contracts, &project.latest, &project.references, &project.streams);
+        self.catalog.table_queries.take_over(project.made);
         self.catalog.stream_queries.take_over(project.streams);
         self.catalog.streams.take_over(project.alerts);
         if anew {

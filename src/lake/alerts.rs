@@ -17,9 +17,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _};
 use parking_lot::Mutex;
 
+use super::commit::CommitError;
 use super::commit::machine::Outcome;
-use super::commit::{self, CommitError};
-use super::flush;
+use super::flush::append_rows;
 use super::states::{self, States, create, delete, path};
 use super::table::Table;
 use crate::task::Shutdown;
@@ -109,16 +109,8 @@ impl AlertLog {
     /// Appends transitions behind the last one, up to number `last`, however long the store is away. False if another
     /// writer has.
     pub async fn append(&mut self, last: u64, rows: RecordBatch, stop: &Shutdown) -> Result<bool, CommitError> {
-        let schema = rows.schema();
-        let adds = loop {
-            match self.table.stage(std::slice::from_ref(&rows), &schema).await {
-                Ok(adds) => break adds,
-                Err(error) => self.table.warn("transitions of alerts not written, trying again", &error),
-            }
-            flush::pause(stop).await?;
-        };
-        let (before, last) = (self.last().cast_signed(), last.cast_signed());
-        let outcome = commit::commit_number(&mut self.table, TXN, &adds, before, last, stop).await?;
+        let numbers = (self.last().cast_signed(), last.cast_signed());
+        let outcome = append_rows(&mut self.table, TXN, &rows, numbers, stop).await?;
         self.table.checkpoint_when_due(&mut self.checkpoint).await;
         // Whoever moves the number to where we wanted it is ourselves, and the answer was lost: there is one writer.
         Ok(matches!(outcome, Outcome::Landed | Outcome::Adopted))
@@ -133,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::lake::store::testing::{Moody, stores};
-    use crate::lake::{Lake, Positions, SYSTEM};
+    use crate::lake::{Lake, Positions, SYSTEM, commit};
 
     fn bytes(text: &str) -> Bytes {
         Bytes::from(text.to_owned())

@@ -1,4 +1,4 @@
-//! Files that are no part of the lake: those that reference tables are read from.
+//! Files that are no part of the lake: those that reference tables are read from, and that are imported.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,15 +9,20 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Pattern};
-use object_store::ObjectStoreExt;
+use object_store::buffered::{BufReader, BufWriter};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
 
-use super::store::{Location, S3Options, Stores};
+use super::store::{Location, S3Options, Stores, reason};
 use crate::decode::FileError;
 use crate::error::{Error, Kind, Result};
 use crate::schema::{conform, derive_name};
@@ -25,6 +30,11 @@ use crate::schema::{conform, derive_name};
 /// `*` stands for no slash, and hidden files are an editor's business.
 const MATCH: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
+/// Rows of Parquet that are read at once.
+const PARQUET_ROWS: usize = 8 * 1024;
+/// What is copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// The files that a url names.
 #[derive(Debug)]
@@ -79,12 +89,7 @@ impl SourceFiles {
                     .map_err(|error| stores.explain("list the files", error))?;
                 let is_meant = |path: &ObjectPath| pattern.matches_with(path.as_ref(), MATCH);
                 let listed = listed.into_iter().filter(|found| is_meant(&found.location));
-                let file = |found: object_store::ObjectMeta| SourceFile {
-                    path: found.location.to_string(),
-                    bytes: found.size,
-                    mark: found.e_tag.unwrap_or_else(|| found.last_modified.to_rfc3339()),
-                };
-                listed.map(file).collect()
+                listed.map(of_bucket).collect()
             }
         };
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -105,6 +110,53 @@ impl SourceFiles {
         }
     }
 
+    /// What is in a file, as it comes.
+    pub async fn stream(&self, file: &SourceFile) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let (store, path) = self.object(file)?;
+        let shown = self.shown(file);
+        let fault = move |error| unread(&shown, error);
+        let found = store.get(&path).await.map_err(&fault)?;
+        Ok(found.into_stream().map_err(fault).boxed())
+    }
+
+    /// The rows of a Parquet file, as they are read; names are those that SQL takes without quotes.
+    pub async fn parquet(&self, file: &SourceFile) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let (store, location) = self.object(file)?;
+        let shown = self.shown(file);
+        let fault = move |error: ParquetError| Error::new(Kind::Usage, format!("{shown}: {error}"));
+        let (size, last_modified) = (file.bytes, chrono::DateTime::UNIX_EPOCH);
+        let meta = ObjectMeta { location, last_modified, size, e_tag: None, version: None };
+        let builder = ParquetRecordBatchStreamBuilder::new(BufReader::new(store, &meta)).await.map_err(&fault)?;
+        let rows = builder.with_batch_size(PARQUET_ROWS).build().map_err(&fault)?;
+        Ok(rows.map(move |batch| named(&batch.map_err(&fault)?).map_err(|error| fault(error.into()))).boxed())
+    }
+
+    /// Whether it is what it was.
+    pub async fn is_still(&self, was: &SourceFile) -> Result<bool> {
+        match &self.place {
+            Place::Folder(_) => {
+                let path = was.path.clone();
+                let now = blocking(move || file(Path::new(&path))).await?;
+                Ok(now.as_ref() == Some(was))
+            }
+            Place::Bucket { stores, .. } => {
+                let found = stores.data().head(&ObjectPath::from(was.path.as_str())).await;
+                Ok(of_bucket(found.map_err(|error| unread(&self.shown(was), error))?) == *was)
+            }
+        }
+    }
+
+    fn object(&self, file: &SourceFile) -> Result<(Arc<dyn ObjectStore>, ObjectPath)> {
+        Ok(match &self.place {
+            Place::Folder(_) => {
+                let path = ObjectPath::from_absolute_path(&file.path)
+                    .map_err(|error| Error::new(Kind::Usage, format!("{} is no path", file.path)).because(error))?;
+                (Arc::new(LocalFileSystem::new()) as _, path)
+            }
+            Place::Bucket { stores, .. } => (Arc::clone(stores.data()), ObjectPath::from(file.path.as_str())),
+        })
+    }
+
     /// A file as people would name it.
     pub fn shown(&self, file: &SourceFile) -> String {
         match &self.place {
@@ -112,6 +164,33 @@ impl SourceFiles {
             Place::Bucket { bucket, .. } => format!("s3://{bucket}/{}", file.path),
         }
     }
+}
+
+/// Puts the file at `path` to `url`, `s3://bucket/key`; over what is there only if that is wanted.
+pub async fn upload(path: &Path, url: &str, s3: &S3Options, over: bool) -> Result<()> {
+    let named = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+    let Some((bucket, key)) = named.filter(|(bucket, key)| bucket.len() > 2 && !key.is_empty()) else {
+        let error = Error::new(Kind::Usage, format!("`{url}` names no file"));
+        return Err(error.hint("a path, or s3://bucket/key"));
+    };
+    let location = Location::Bucket { bucket: bucket.to_owned(), prefix: String::new() };
+    let stores = Stores::open(&location, s3).await?;
+    let key = ObjectPath::from(key);
+    match stores.data().head(&key).await {
+        Ok(_) if !over => {
+            return Err(Error::new(Kind::Usage, format!("{url} is there already")).hint("--force replaces it"));
+        }
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(stores.explain(&format!("look at {url}"), error)),
+    }
+    let mut file = tokio::fs::File::open(path).await.map_err(|error| unreadable(&path.display().to_string(), error))?;
+    let mut object = BufWriter::new(Arc::clone(stores.data()), key);
+    let copied = async {
+        tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(COPY_BYTES, &mut file), &mut object).await?;
+        object.shutdown().await
+    };
+    let copied: std::io::Result<()> = copied.await;
+    copied.map_err(|error| Error::new(Kind::Unavailable, format!("{url} cannot be written")).because(error))
 }
 
 fn folder(pattern: &str) -> Result<Vec<SourceFile>> {
@@ -125,6 +204,14 @@ fn folder(pattern: &str) -> Result<Vec<SourceFile>> {
     Ok(files)
 }
 
+fn of_bucket(found: ObjectMeta) -> SourceFile {
+    SourceFile {
+        path: found.location.to_string(),
+        bytes: found.size,
+        mark: found.e_tag.unwrap_or_else(|| found.last_modified.to_rfc3339()),
+    }
+}
+
 /// A folder is no file; nor is what was deleted a moment ago.
 fn file(path: &Path) -> Result<Option<SourceFile>> {
     let shown = path.display().to_string();
@@ -136,6 +223,10 @@ fn file(path: &Path) -> Result<Option<SourceFile>> {
     let modified = found.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     let mark = format!("{}.{:09}", modified.as_secs(), modified.subsec_nanos());
     Ok(found.is_file().then_some(SourceFile { path: shown, bytes: found.len(), mark }))
+}
+
+fn unread(shown: &str, error: object_store::Error) -> Error {
+    Error::new(Kind::Unavailable, format!("{shown} cannot be read")).because(reason(&error))
 }
 
 fn unreadable(path: &str, error: std::io::Error) -> Error {

@@ -142,6 +142,26 @@ pub async fn flush(
     commit::commit_main(table, &adds, window.moves, stop).await
 }
 
+/// Appends rows to a table that numbers what it has, however long the store is away: the number of `app_id` is moved by
+/// compare-and-swap. [`Outcome::Adopted`] says that the number is given, but not that the rows are these.
+pub async fn append_rows(
+    table: &mut Table,
+    app_id: &str,
+    rows: &RecordBatch,
+    (before, number): (i64, i64),
+    stop: &Shutdown,
+) -> Result<Outcome, CommitError> {
+    let schema = rows.schema();
+    let adds = loop {
+        match table.stage(std::slice::from_ref(rows), &schema).await {
+            Ok(adds) => break adds,
+            Err(error) => table.warn("rows not written, trying again", &error),
+        }
+        pause(stop).await?;
+    };
+    commit::commit_number(table, app_id, &adds, before, number, stop).await
+}
+
 /// Brings the table to a schema version, unless it is there already; returns once it is known to be.
 pub async fn evolve(
     table: &mut Table,

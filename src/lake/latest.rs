@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -37,7 +37,7 @@ use super::positions::{Positions, TopicPartition};
 use super::table::{Table, TableError, parquet_rows};
 use super::txns::TxnError;
 use super::{Lake, OWN, PUBLIC};
-use crate::schema::conform;
+use crate::schema::{conform, plain_type};
 use crate::task::{Shutdown, failpoint};
 
 /// The column that says which of the table's parts a row is in. Its files are replaced as a whole.
@@ -273,8 +273,9 @@ impl LatestFiles {
         (manifest.flush, manifest.id) = (start + 1, uuid::Uuid::new_v4().to_string());
         self.write_manifest(manifest, stop).await?;
         failpoint::hit("latest_after_manifest");
-        let only = flush.only.map(|buckets| (BUCKET, buckets.iter().map(u32::to_string).collect()));
-        let replacement = Replacement { adds, only, schema: is_other.then_some(schema) };
+        let value = |bucket: &u32| Some(bucket.to_string());
+        let only = flush.only.map(|buckets| (BUCKET.to_owned(), buckets.iter().map(value).collect()));
+        let replacement = Replacement { adds, only, schema: is_other.then_some(schema), txns: Vec::new() };
         let before = table.clone();
         let outcome =
             commit::commit_replacement(&mut table, self.counted, &replacement, start, manifest.flush, stop).await?;
@@ -536,32 +537,7 @@ fn gather(
 /// The columns of the Delta table for rows with these columns: all nullable, in types that every engine reads, and the
 /// bucket.
 fn with_bucket(schema: &Schema) -> SchemaRef {
-    let plain = |field: &Arc<Field>| Field::new(field.name(), plain(field.data_type()), true);
+    let plain = |field: &Arc<Field>| Field::new(field.name(), plain_type(field.data_type()), true);
     let bucket = Field::new(BUCKET, DataType::Int32, true);
     Arc::new(Schema::new(schema.fields().iter().map(plain).chain([bucket]).collect::<Vec<_>>()))
-}
-
-fn plain(kind: &DataType) -> DataType {
-    match kind {
-        DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Float32
-        | DataType::Float64
-        | DataType::Utf8
-        | DataType::Binary
-        | DataType::Date32
-        | DataType::Decimal128(..) => kind.clone(),
-        DataType::UInt8 => DataType::Int16,
-        DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 => DataType::Int64,
-        DataType::UInt64 => DataType::Decimal128(20, 0),
-        DataType::Float16 => DataType::Float32,
-        DataType::Date64 | DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
-        DataType::List(item) => DataType::List(Arc::new(item.as_ref().clone().with_data_type(plain(item.data_type())))),
-        _ => DataType::Utf8,
-    }
 }

@@ -8,7 +8,7 @@
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
-//! * `files`: files beside the lake, whose rows reference tables hold.
+//! * `files`: files beside the lake, whose rows reference tables hold; `made`: tables that are written in whole pieces.
 //! * `care`: small files merged, what is older than the history deleted, rows older than their table keeps them, too.
 //! * `schema_versions`: the table that gives schema versions their numbers and keeps what they are.
 //!
@@ -24,6 +24,7 @@ mod flush;
 mod format;
 mod identity;
 mod latest;
+mod made;
 mod positions;
 mod probe;
 mod retry;
@@ -50,13 +51,14 @@ pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
 pub use commit::{CommitError, create};
 pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
-pub use files::{SourceFile, SourceFiles, rows_of_parquet};
-pub use flush::{Encoding, Window, evolve, flush};
+pub use files::{SourceFile, SourceFiles, rows_of_parquet, upload};
+pub use flush::{Encoding, Window, append_rows, evolve, flush};
 pub use format::{Format, LAYOUT, check_kafka_cluster};
 pub use identity::{RecordId, record_ids};
 pub use latest::{
     FILES, FLUSH, Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places,
 };
+pub use made::{FILE, Keys, MadeTable, Numbers, Piece, Replaces, SOURCE, Staged, TEXT};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;

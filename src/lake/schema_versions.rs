@@ -7,11 +7,10 @@
 use arrow::record_batch::RecordBatch;
 use object_store::path::Path;
 use tokio::sync::Mutex;
-use tracing::warn;
 
+use super::commit::CommitError;
 use super::commit::machine::Outcome;
-use super::commit::{self, CommitError};
-use super::flush;
+use super::flush::append_rows;
 use super::table::{Table, TableError, parquet_rows};
 use crate::task::Shutdown;
 
@@ -42,15 +41,7 @@ impl SchemaVersions {
         stop: &Shutdown,
     ) -> Result<Outcome, CommitError> {
         let mut table = self.table.lock().await;
-        let schema = rows.schema();
-        let adds = loop {
-            match table.stage(std::slice::from_ref(&rows), &schema).await {
-                Ok(adds) => break adds,
-                Err(error) => warn!(table = %table.name(), error = %error, "schema version not written, trying again"),
-            }
-            flush::pause(stop).await?;
-        };
-        commit::commit_number(&mut table, &format!("schema/{fed}"), &adds, before.into(), last.into(), stop).await
+        append_rows(&mut table, &format!("schema/{fed}"), &rows, (before.into(), last.into()), stop).await
     }
 }
 

@@ -211,6 +211,24 @@ impl LiveView {
         Ok(())
     }
 
+    /// Shows `view` instead.
+    pub fn show(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.changed.send_replace(());
+    }
+
+    /// Shows the rows and the columns that `table` has, all at once.
+    pub fn remade(&self, table: &Table) -> Result<(), TableError> {
+        let (snapshot, schema, schema_version) = (table.snapshot()?, table.arrow_schema()?, table.schema_version());
+        self.change(|view| {
+            if view.is_before(&snapshot) {
+                view.committed = Some(Arc::clone(&snapshot));
+                (view.schema, view.schema_version) = (Arc::clone(&schema), schema_version);
+            }
+        });
+        Ok(())
+    }
+
     fn change(&self, change: impl Fn(&mut View)) {
         self.view.rcu(|view| {
             let mut view = View::clone(view);

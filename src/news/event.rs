@@ -18,6 +18,8 @@ pub enum EventKind {
     LakeStalled,
     /// A sink no longer takes messages, or takes them again.
     SinkFailing,
+    /// A table that a query makes anew could not be made, or is made again.
+    ScheduleFailed,
 }
 
 /// One thing that happened, or several of one kind to one thing.
@@ -27,7 +29,8 @@ pub enum Event {
     SchemaChange(SchemaChange),
     /// [`EventKind::DeadLetter`]
     DeadLetters(DeadLetters),
-    /// [`EventKind::SourceStalled`], [`EventKind::LakeStalled`] or [`EventKind::SinkFailing`]
+    /// [`EventKind::SourceStalled`], [`EventKind::LakeStalled`], [`EventKind::SinkFailing`] or
+    /// [`EventKind::ScheduleFailed`]
     Trouble(Trouble),
 }
 
@@ -115,12 +118,20 @@ pub enum TroubleWith {
     Lake,
     /// Delivering to a sink.
     Sink(String),
+    /// Making the table of a query.
+    Query(String),
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::SchemaChange, Self::DeadLetter, Self::SourceStalled, Self::LakeStalled, Self::SinkFailing];
+    pub const ALL: [Self; 6] = [
+        Self::SchemaChange,
+        Self::DeadLetter,
+        Self::SourceStalled,
+        Self::LakeStalled,
+        Self::SinkFailing,
+        Self::ScheduleFailed,
+    ];
 
     /// The word for it in `[[notify]]`, in messages and in `system.news`.
     pub fn word(self) -> &'static str {
@@ -130,6 +141,7 @@ impl EventKind {
             Self::SourceStalled => "source_stalled",
             Self::LakeStalled => "lake_stalled",
             Self::SinkFailing => "sink_failing",
+            Self::ScheduleFailed => "schedule_failed",
         }
     }
 }
@@ -143,6 +155,7 @@ impl Event {
             Self::Trouble(Trouble { with: TroubleWith::Topic(_), .. }) => EventKind::SourceStalled,
             Self::Trouble(Trouble { with: TroubleWith::Lake, .. }) => EventKind::LakeStalled,
             Self::Trouble(Trouble { with: TroubleWith::Sink(_), .. }) => EventKind::SinkFailing,
+            Self::Trouble(Trouble { with: TroubleWith::Query(_), .. }) => EventKind::ScheduleFailed,
         }
     }
 
@@ -151,8 +164,10 @@ impl Event {
         match self {
             Self::SchemaChange(change) => &change.table,
             Self::DeadLetters(dead) => &dead.table,
-            Self::Trouble(Trouble { with: TroubleWith::Topic(name) | TroubleWith::Sink(name), .. }) => name,
-            Self::Trouble(Trouble { with: TroubleWith::Lake, .. }) => "lake",
+            Self::Trouble(Trouble { with, .. }) => match with {
+                TroubleWith::Topic(name) | TroubleWith::Sink(name) | TroubleWith::Query(name) => name,
+                TroubleWith::Lake => "lake",
+            },
         }
     }
 

@@ -58,6 +58,7 @@ fn sentence(event: &Event) -> String {
                 TroubleWith::Topic(topic) => (format!("topic {topic}"), "is read again", "is not read"),
                 TroubleWith::Lake => ("the lake".to_owned(), "takes rows again", "takes no rows"),
                 TroubleWith::Sink(sink) => (format!("sink {sink}"), "takes messages again", "takes no messages"),
+                TroubleWith::Query(name) => (format!("table {name}"), "is made anew again", "could not be made anew"),
             };
             if *over { format!("{what} {works}") } else { format!("{what} {fails}: {reason}") }
         }
@@ -94,6 +95,7 @@ fn fields(event: &Event) -> Map<String, Value> {
             match with {
                 TroubleWith::Topic(topic) => fields["topic"] = topic.as_str().into(),
                 TroubleWith::Sink(sink) => fields["sink"] = sink.as_str().into(),
+                TroubleWith::Query(name) => fields["query"] = name.as_str().into(),
                 TroubleWith::Lake => {}
             }
             fields

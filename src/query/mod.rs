@@ -55,7 +55,7 @@ pub use continuous::{By, Continuous, Explained, Found, Kept, Memory, Said, Share
 pub use datafusion::common::ScalarValue;
 pub use fetched_table::FetchedTable;
 pub use latest::KeyedTable;
-pub use parse::{Script, is_subscription, split};
+pub use parse::{Script, is_subscription, split, statement_text};
 pub use rows::Rows;
 pub use service::{Service, ServiceOptions};
 pub use session::{Session, TableInfo};

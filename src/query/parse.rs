@@ -41,6 +41,11 @@ pub(super) fn parse(sql: &str) -> Result<Parsed> {
     Ok(Parsed { statement, parameters, subscribes })
 }
 
+/// The one statement of a text by itself, without comments and what ends it, so that it can stand inside another.
+pub fn statement_text(sql: &str) -> Result<String> {
+    Ok(parse(sql)?.statement.to_string())
+}
+
 /// Whether a statement begins with SUBSCRIBE: then its rows have no end.
 pub fn is_subscription(sql: &str) -> bool {
     tokenize(sql).is_ok_and(|mut tokens| take_subscribe(&mut tokens))

@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -9,6 +10,7 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
@@ -216,6 +218,23 @@ impl Query {
     /// Wire schema of its rows.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    /// The tables of schema `public` that it reads, those behind views too.
+    pub fn tables(&self) -> BTreeSet<String> {
+        let mut tables = BTreeSet::new();
+        if let What::Plan { plan, .. } = &self.what {
+            let found = plan.apply_with_subqueries(|node| {
+                if let LogicalPlan::TableScan(scan) = node
+                    && scan.table_name.schema().is_none_or(|schema| schema == PUBLIC)
+                {
+                    tables.insert(scan.table_name.table().to_owned());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+            debug_assert!(found.is_ok(), "nothing here fails");
+        }
+        tables
     }
 
     /// True of SET and RESET: running them changes the session and gives no rows.

@@ -244,6 +244,35 @@ fn plain(found: &DataType) -> DataType {
     }
 }
 
+/// The type that keeps values of this one in a Delta table, one that every engine reads; text if there is none.
+pub fn plain_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32
+        | DataType::Decimal128(..) => kind.clone(),
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::UInt64 => DataType::Decimal128(20, 0),
+        DataType::Float16 => DataType::Float32,
+        DataType::Date64 | DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::List(item) => {
+            DataType::List(Arc::new(item.as_ref().clone().with_data_type(plain_type(item.data_type()))))
+        }
+        DataType::Dictionary(_, value) => plain_type(value),
+        _ => DataType::Utf8,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -28,7 +28,7 @@ mod version;
 mod widen;
 
 pub(crate) use arrow::element_field;
-pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, type_name};
+pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, plain_type, type_name};
 pub use contract::{
     ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
     Match, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
@@ -41,7 +41,7 @@ pub use names::{derive as derive_name, quoted as quoted_name};
 pub use path::PathError;
 pub(crate) use path::{push_json_string, push_part};
 pub use record::{Cause, Change, ChangeKind, Place, VersionRecord};
-pub use reference::{FileFormat, Reference};
+pub use reference::{FileFormat, ImportMode, Imported, Reference};
 pub use version::{Column, MAX_COLUMNS, SchemaVersion, fixed};
 pub use widen::{LogicalColumn, conform};
 

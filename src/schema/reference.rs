@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The rows of files, all of them anew whenever one of the files is another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -16,6 +18,35 @@ pub struct Reference {
     pub key: Vec<String>,
     /// How often the files are looked at.
     pub poll: Duration,
+}
+
+/// A table that files are taken into, each of them once: those that are imported, or come to a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Table name = the file's stem.
+    pub table: String,
+    /// Where files come to, as of a [`Reference`]; none if they are only imported by hand.
+    pub url: Option<String>,
+    /// What is in the files; their names say it if nothing is written here.
+    pub format: Option<FileFormat>,
+    /// Key columns, if a row is told from another by them.
+    pub key: Vec<String>,
+    /// What a file does to the rows that are there, unless whoever imports it says otherwise.
+    pub mode: ImportMode,
+    /// How often it is looked for files.
+    pub poll: Duration,
+}
+
+/// What the rows of files do to those that a table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportMode {
+    /// They come beside them.
+    Append,
+    /// They take their place, all at once.
+    Replace,
+    /// A row takes the place of the one that has its key.
+    Upsert,
 }
 
 /// What is in a file of rows.

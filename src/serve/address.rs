@@ -1,6 +1,7 @@
 //! Binding an address, with errors that name the setting it came from.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use tokio::net::TcpListener;
 
@@ -25,6 +26,13 @@ pub(super) async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListen
         };
         Error::new(Kind::Usage, text).because(cause).hint(hint)
     })
+}
+
+/// Another handle of a door that is bound: whoever has it goes on where the other stops.
+pub fn again(listener: &TcpListener) -> std::io::Result<TcpListener> {
+    let socket = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ impl Http {
         Ok(Self { listener, address })
     }
 
+    /// The same door for whoever serves after this one.
+    pub fn again(&self) -> Result<Self> {
+        Ok(Self { listener: address::again(&self.listener).map_err(broken)?, address: self.address })
+    }
+
     /// The address it is bound to.
     pub fn address(&self) -> SocketAddr {
         self.address

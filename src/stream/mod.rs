@@ -22,6 +22,7 @@ mod record;
 mod rule;
 mod selection;
 mod storm;
+mod table_query;
 
 pub use self::batch::{Batch, Begin, keys, rows_as_json};
 pub use self::clock::{Clock, Lane};
@@ -37,3 +38,4 @@ pub use self::record::{
 pub use self::rule::{Rule, Severity};
 pub use self::selection::{RESULT_ID, Selected, Selection, StreamQuery, columns_of};
 pub use self::storm::{Storm, StormLimit};
+pub use self::table_query::TableQuery;

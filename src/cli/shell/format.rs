@@ -26,7 +26,7 @@ const WIDEST: usize = 4_096;
 
 /// Writes all rows and tells how many there were; those of a result that is `endless` as soon as they come. The outer
 /// error is of writing, the inner one of the statement.
-pub(super) async fn write(
+pub(in crate::cli) async fn write(
     results: Results,
     format: Format,
     endless: bool,

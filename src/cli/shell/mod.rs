@@ -22,6 +22,7 @@ use arrow::datatypes::SchemaRef;
 use clap::{Args, ValueEnum};
 use futures::{StreamExt, stream};
 
+pub(super) use format::write as write_rows;
 pub use target::{Local, Remote, Results, Target};
 
 use crate::error::{Error, Kind, Result};

@@ -81,11 +81,21 @@ impl Remote {
 
     /// Has the server carry out an action; the answer's body.
     pub async fn act(&mut self, action: &str, body: Bytes) -> Result<Bytes> {
+        self.act_telling(action, body, |_| {}).await
+    }
+
+    /// The same for one that tells how far it is: `told` gets the answers before the last.
+    pub async fn act_telling(&mut self, action: &str, body: Bytes, mut told: impl FnMut(&Bytes)) -> Result<Bytes> {
         let action = Action { r#type: action.to_owned(), body };
         let answers = self.client.do_action(Request::new(action)).await;
         let mut answers = answers.map_err(|error| translate(error, &self.url))?;
-        let answer = answers.message().await.map_err(|status| from_status(&status, &self.url))?;
-        answer.map(|answer| answer.body).ok_or_else(|| Error::new(Kind::Internal, "the server gave no answer"))
+        let mut last: Option<Bytes> = None;
+        while let Some(answer) = answers.message().await.map_err(|status| from_status(&status, &self.url))? {
+            if let Some(before) = last.replace(answer.body) {
+                told(&before);
+            }
+        }
+        last.ok_or_else(|| Error::new(Kind::Internal, "the server gave no answer"))
     }
 }
 

@@ -18,7 +18,8 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
-    let Project { dir, config, tables, latest, references, views, alerts, streams } = load(&[]).unwrap();
+    let Project { dir, config, tables, latest, references, imported, views, alerts, streams, made } =
+        load(&[]).unwrap();
     assert_eq!(config.project.timezone, chrono_tz::UTC);
     assert_eq!(config.lake.url.to_file_path().unwrap(), dir.join("lake"));
     assert!(config.lake.url.as_str().ends_with("/lake/"));
@@ -30,6 +31,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.serve.flight_sql, Some(([127, 0, 0, 1], 32010).into()));
     assert_eq!(config.serve.http, Some(([127, 0, 0, 1], 8090).into()));
     assert!(config.sinks.is_empty() && config.notify.is_empty() && latest.is_empty() && references.is_empty());
+    assert!(imported.is_empty() && made.is_empty());
     assert!(tables.is_empty() && views.is_empty() && alerts.is_empty() && streams.is_empty());
 }
 

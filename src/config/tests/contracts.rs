@@ -360,14 +360,17 @@ fn mistakes_of_the_head() {
             ],
         ),
         (
-            "kind = \"reference\"\nkey = 5\nanything = true\nmode = \"append\"\npoll = \"10ms\"",
+            "kind = \"reference\"\nkey = 5\nanything = true\nmode = \"apend\"\npoll = \"10ms\"",
             vec![
-                "1:1: url: is missing\n  hint: where its files are, such as \"reference/zones/*.csv\"".into(),
                 "2:7: key: expected a list, found a number".into(),
                 "3:1: anything: unknown key\n  hint: known here: kind, url, format, key, mode, poll".into(),
-                "4:8: mode: `append` is not in this version of Millpond".into(),
+                "4:8: mode: `apend` is not known here\n  hint: did you mean `append`?".into(),
                 "5:8: poll: is too short\n  hint: at least \"1s\"".into(),
             ],
+        ),
+        (
+            "kind = \"reference\"\nmode = \"upsert\"",
+            vec!["2:8: mode: needs a key\n  hint: such as key = [\"id\"]: a row takes the place of its like".into()],
         ),
         (
             "kind = \"reference\"\nurl = \"zones\"",

@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, alert, events, latest, mirror, notify, project, query, reference, stream, view},
+    words::{Words, alert, events, latest, mirror, notify, project, reference, stream, table, view},
 };
 use crate::schema::Contract;
 
@@ -84,16 +84,16 @@ fn defaults(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn keys_and_defaults_are_those_of_the_code() {
     let project_later: &[&[&str]] = &[&["msk-iam"], notify::EVENTS_LATER];
-    let reference_later: &[&[&str]] = &[reference::MODES_LATER];
     let chapters = [
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
         ("schemas/&lt;table&gt;.toml", events::ALL, &[], loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
         ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
-        ("schemas/&lt;reference&gt;.toml", reference::ALL, reference_later, loading::REFERENCE_DEFAULTS),
-        ("queries/&lt;name&gt;.sql", view::ALL, &[query::KINDS_LATER], ""),
+        ("schemas/&lt;reference&gt;.toml", reference::ALL, &[], loading::REFERENCE_DEFAULTS),
+        ("queries/&lt;name&gt;.sql", view::ALL, &[], ""),
         ("queries/&lt;alert&gt;.sql", alert::ALL, &[], ""),
         ("queries/&lt;stream&gt;.sql", stream::ALL, &[], ""),
+        ("queries/&lt;table&gt;.sql", table::ALL, &[], ""),
     ];
     for (heading, words, values, default_file) in chapters {
         let chapter = chapter(heading);
@@ -208,6 +208,38 @@ fn each_example_of_an_alert_changes_something() {
 }
 
 #[test]
+fn each_example_of_a_table_query_changes_something() {
+    let query = |options: &[String]| {
+        let head: String = options.iter().map(|option| format!("--! {option}\n")).collect();
+        let loaded = load(&[("queries/daily.sql", &*format!("{head}SELECT 1"))]);
+        let mut query = loaded.unwrap_or_else(|problems| panic!("{problems}")).made.remove(0);
+        assert!(!query.hash.is_empty());
+        (query.hash, query.file, query.sql) = Default::default();
+        query
+    };
+    for row in chapter("queries/&lt;table&gt;.sql").rows {
+        let mut base = vec!["kind = \"table\"".to_owned()];
+        // Says nothing alone.
+        base.extend((row.key == "lookback").then(|| "partition_by = \"day\"".to_owned()));
+        let is_other = |line: &&String| !line.starts_with(&format!("{} = ", row.key));
+        let mut changed: Vec<String> = base.iter().filter(is_other).cloned().collect();
+        changed.push(format!("{} = {}", row.key, row.example));
+        assert_eq!(query(&changed) == query(&base), row.key == "kind", "{changed:?}: accepted and ignored");
+    }
+    for (options, problem) in [
+        ("--! every = \"1h\"\n--! schedule = \"0 2 * * *\"", "does not go with `every`"),
+        ("--! lookback = \"3d\"", "says nothing without `partition_by`"),
+        ("--! partition_by = \"day\"\n--! lookback = \"36h\"", "is no number of days"),
+        ("--! partition_by = [\"day\", \"car\"]", "names one column"),
+        ("--! schedule = \"tomorrow\"", "hint: minute, hour, day of the month"),
+    ] {
+        let text = format!("--! kind = \"table\"\n{options}\nSELECT 1");
+        let problems = load(&[("queries/daily.sql", &text)]).unwrap_err().to_string();
+        assert!(problems.contains(problem), "{options}: {problems}");
+    }
+}
+
+#[test]
 fn each_example_of_a_latest_table_changes_something() {
     let mirror = "kind = \"mirror\"\ntopic = \"t\"\nformat = \"dms-json\"\nkey = [\"car_id\"]\n";
     let other = mirror.replace("car_id", "device_id");
@@ -254,9 +286,12 @@ fn each_example_of_a_reference_table_changes_something() {
     let spec = |lines: &[String]| {
         let project =
             load(&[("schemas/zones.toml", &lines.join("\n"))]).unwrap_or_else(|problems| panic!("{problems}"));
-        let mut spec = project.references.into_iter().next().unwrap();
+        let mut spec = (project.references.into_iter().next(), project.imported.into_iter().next());
         // Each project here has a folder of its own.
-        spec.url = spec.url.rsplit('/').next().unwrap().to_owned();
+        let urls = spec.0.iter_mut().map(|spec| &mut spec.url);
+        for url in urls.chain(spec.1.iter_mut().filter_map(|spec| spec.url.as_mut())) {
+            *url = url.rsplit('/').next().unwrap().to_owned();
+        }
         spec
     };
     let base = ["kind = \"reference\"".to_owned(), "url = \"zones.csv\"".to_owned()];
@@ -264,7 +299,7 @@ fn each_example_of_a_reference_table_changes_something() {
         let is_other = |line: &&String| !line.starts_with(&format!("{} = ", row.key));
         let mut changed: Vec<String> = base.iter().filter(is_other).cloned().collect();
         changed.push(format!("{} = {}", row.key, row.example));
-        let is_same = matches!(&*row.key, "kind" | "mode");
+        let is_same = row.key == "kind";
         assert_eq!(spec(&changed) == spec(&base), is_same, "{changed:?}: accepted and ignored");
     }
 }

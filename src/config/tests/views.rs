@@ -25,8 +25,8 @@ fn mistakes() {
     for (file, expected) in [
         ("SELECT 1", vec![":1:1: kind: is missing\n  hint: the file begins with the line: --! kind = \"view\""]),
         (
-            "--! kind = \"table\"\n--! every = \"1h\"\nSELECT 1",
-            vec![":1:12: kind: `table` is not in this version of Millpond"],
+            "--! kind = \"tabel\"\n--! every = \"1h\"\nSELECT 1",
+            vec![":1:12: kind: `tabel` is not known here\n  hint: did you mean `table`?"],
         ),
         (
             "--! kind = \"stream\"\n--! mode = \"upsert\"\n--! for = \"1s\"\nSELECT 1",

@@ -13,7 +13,7 @@ use crate::engine::feeder::Order;
 use crate::engine::open_table;
 use crate::error::{Error, Kind, Result};
 use crate::lake::care::{self, Restored};
-use crate::lake::{Lake, LiveView, PUBLIC, Past, Positions, TopicPartition};
+use crate::lake::{Lake, LiveView, PUBLIC, Past, TopicPartition};
 use crate::task::Shutdown;
 
 /// Which of its versions a table becomes.
@@ -138,7 +138,8 @@ impl Work {
         let missing = || Error::new(Kind::NotFound, format!("the lake has no table `{name}`"));
         let mut table = open_table(&lake, PUBLIC, &name).await?.ok_or_else(missing)?;
         let past = lake.past(PUBLIC, &name, Past::Version(version)).await.map_err(unreadable)?.ok_or_else(missing)?;
-        let mut positions = None;
+        // What was imported since may be imported again.
+        let mut numbers = care::numbers_at(&lake, PUBLIC, &table, version).await.map_err(unreadable)?;
         if rewind {
             let then = care::positions_at(&lake, PUBLIC, &name, version).await.map_err(unreadable)?;
             let now = table.positions_of(&name);
@@ -150,11 +151,10 @@ impl Work {
                 return Err(Error::new(Kind::Refused, message).hint("--keep-positions restores the rows"));
             }
             // Partitions that came since are read from their beginning.
-            let now = now.into_keys();
-            positions =
-                Some(now.map(|lane| (lane.clone(), then.get(&lane).copied().unwrap_or(0))).collect::<Positions>());
+            let position = |lane: &TopicPartition| then.get(lane).copied().unwrap_or(0);
+            numbers.extend(now.into_keys().map(|lane| (lane.app_id(&name), position(&lane))));
         }
-        let restored = care::restore(&mut table, &past, positions.as_ref(), dry_run, &abort).await?;
+        let restored = care::restore(&mut table, &past, &numbers, dry_run, &abort).await?;
         let restored = restored.ok_or_else(|| {
             Error::new(Kind::Unavailable, format!("table {name} was written to by another at that moment"))
                 .hint("try again: nothing was done")

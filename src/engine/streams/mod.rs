@@ -21,6 +21,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
@@ -60,7 +61,7 @@ pub struct Streams {
     silences: Mutex<Vec<Silence>>,
     journal: OnceLock<Arc<Journal>>,
     /// What was committed of `system.alerts`, where no rule runs.
-    committed: OnceLock<Arc<Snapshot>>,
+    committed: ArcSwapOption<Snapshot>,
 }
 
 /// A committed part of `system.alerts`, and the rows above it.
@@ -74,7 +75,7 @@ impl Streams {
 
     /// `system.alerts`; nothing if there is no such table yet.
     pub fn alerts(&self) -> Option<Shown> {
-        let committed = || Some((Some(self.committed.get()?.clone()), Ok(RecordBatch::new_empty(alerts_schema()))));
+        let committed = || Some((Some(self.committed.load_full()?), Ok(RecordBatch::new_empty(alerts_schema()))));
         self.journal.get().map(|journal| journal.shown()).or_else(committed)
     }
 
@@ -99,7 +100,7 @@ impl Streams {
 
     /// No rule runs here; this is what was committed of `system.alerts`.
     pub fn show(&self, committed: Arc<Snapshot>) {
-        let _ = self.committed.set(committed);
+        self.committed.store(Some(committed));
     }
 }
 

@@ -11,6 +11,7 @@ use super::work::{Feed, Load, Progress, Work};
 use crate::engine::catalog::{EngineCatalog, micros, numbers, schema, texts, timestamps};
 use crate::engine::lanes::end;
 use crate::engine::stream_queries::Status;
+use crate::engine::table_queries;
 use crate::lake::TopicPartition;
 use crate::query::By;
 use crate::stream::{Counters, Phase, Plan};
@@ -140,6 +141,30 @@ impl Query {
         }
     }
 
+    fn of_table(status: &table_queries::Status) -> Self {
+        Self {
+            name: status.query.name.clone(),
+            kind: "table",
+            class: Some(if status.query.partition_by.is_some() { "incremental" } else { "full" }),
+            stream: None,
+            look_ups: Vec::new(),
+            state: match (&status.running_since, &status.error) {
+                (Some(_), _) => "running",
+                (None, Some(_)) => "failed",
+                (None, None) => "waiting",
+            },
+            error: status.error.clone(),
+            counters: Counters { rows: status.rows, ..Counters::default() },
+            late: None,
+            waiting: 0,
+            load: Load::default(),
+            alerts: None,
+            kept: None,
+            quantiles_us: [None; 3],
+            hash: status.query.hash.clone(),
+        }
+    }
+
     fn look_ups(&self) -> Option<String> {
         let how = |(table, by): &(String, By)| match by {
             By::Key => format!("{table} by key"),
@@ -155,6 +180,7 @@ impl Query {
 pub fn queries(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
     let streams = &catalog.streams;
     let mut rows = catalog.stream_queries.each(|status| Query::of_stream(status, catalog));
+    rows.extend(catalog.table_queries.each(Query::of_table));
     {
         let (work, progress) = (streams.work.lock(), streams.progress.lock());
         rows.extend(work.iter().map(|(name, work)| Query::of_rule(name, work, &progress)));

@@ -20,10 +20,11 @@ use serde::Deserialize;
 
 use super::data_files;
 use super::restore::RESTORED;
+use crate::lake::made::{self, Numbers};
 use crate::lake::positions::Positions;
 use crate::lake::table::positions;
-use crate::lake::table::{CHECKPOINT_EVERY, TableError};
-use crate::lake::txns::{self, TxnError};
+use crate::lake::table::{CHECKPOINT_EVERY, Table, TableError};
+use crate::lake::txns::{self, TxnError, Txns};
 use crate::lake::{Lake, Snapshot};
 use crate::task::failpoint;
 
@@ -153,10 +154,37 @@ pub async fn version_at(lake: &Lake, folder: &str, name: &str, time: DateTime<Ut
 
 /// The positions that the table `folder/name` had at a table version.
 pub async fn positions_at(lake: &Lake, folder: &str, name: &str, version: u64) -> Result<Positions, TableError> {
+    Ok(positions(name, &txns_at(lake, folder, name, version).await?))
+}
+
+/// The numbers of pieces that `table` has to get to have those that it had at a table version.
+pub async fn numbers_at(lake: &Lake, folder: &str, table: &Table, version: u64) -> Result<Numbers, TableError> {
+    let then = txns_at(lake, folder, table.name(), version).await?;
+    let now = made::numbers(table);
+    let number = |id: &str| then.get(id).copied().unwrap_or(0);
+    Ok(now.into_iter().filter(|(id, now)| number(id) != *now).map(|(id, _)| (id.clone(), number(&id))).collect())
+}
+
+async fn txns_at(lake: &Lake, folder: &str, name: &str, version: u64) -> Result<Txns, TableError> {
     let log = Log::list(lake, folder, name).await?;
     let checkpoint = log.checkpoints.range(..=version).next_back().map(|(version, _)| *version);
     let store = PrefixStore::new(Arc::clone(&log.store), log.folder.clone());
-    Ok(positions(name, &txns::read_from(&store, checkpoint, version).await?))
+    Ok(txns::read_from(&store, checkpoint, version).await?)
+}
+
+/// The values of the partition column `column` of the table `folder/name` whose rows changed after table version `after`,
+/// up to `upto`; `None` if the log does not reach back so far.
+pub async fn changed_partitions(
+    lake: &Lake,
+    (folder, name): (&str, &str),
+    column: &str,
+    after: u64,
+    upto: u64,
+) -> Result<Option<BTreeSet<Option<String>>>, TableError> {
+    if after >= upto {
+        return Ok((after == upto).then(BTreeSet::new));
+    }
+    Log::list(lake, folder, name).await?.changed(after + 1..=upto, column).await
 }
 
 /// Whether all files of a table as it was are still there.
@@ -389,6 +417,33 @@ impl Log {
         Ok(added)
     }
 
+    /// The values of the partition column `column` of files that these versions added or took away, because rows changed;
+    /// `None` if not all of them are there.
+    async fn changed(
+        &self,
+        versions: std::ops::RangeInclusive<u64>,
+        column: &str,
+    ) -> Result<Option<BTreeSet<Option<String>>>, TableError> {
+        let wanted = versions.end().saturating_sub(*versions.start()) + 1;
+        let there: Vec<u64> = self.commits.range(versions).map(|(version, _)| *version).collect();
+        if there.len() as u64 != wanted {
+            return Ok(None);
+        }
+        let mut changed = BTreeSet::new();
+        let mut entries = self.walk(there);
+        while let Some((_, actions)) = entries.try_next().await? {
+            if actions.is_empty() {
+                return Ok(None);
+            }
+            for file in actions.into_iter().flat_map(|action| [action.add, action.remove]).flatten() {
+                if file.data_change {
+                    changed.insert(file.partition_values.and_then(|mut values| values.remove(column)).flatten());
+                }
+            }
+        }
+        Ok(Some(changed))
+    }
+
     async fn entry(&self, version: u64) -> Result<LogEntry, TableError> {
         let at = self.commits.get(&version).copied().unwrap_or_default();
         let mut entry = LogEntry {
@@ -457,10 +512,14 @@ struct CommitInfo {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct File {
     path: String,
     size: Option<i64>,
     stats: Option<String>,
+    #[serde(default)]
+    data_change: bool,
+    partition_values: Option<BTreeMap<String, Option<String>>>,
 }
 
 impl File {

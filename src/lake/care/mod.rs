@@ -24,8 +24,8 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt};
 
 pub use log::{
-    Expired, History, LogEntry, Readable, Vacuumed, checkpoint_if_due, expire, has_files, history, positions_at,
-    readable, vacuum, version_at,
+    Expired, History, LogEntry, Readable, Vacuumed, changed_partitions, checkpoint_if_due, expire, has_files, history,
+    numbers_at, positions_at, readable, vacuum, version_at,
 };
 pub use merge::{Layout, Merged, Pace, merge};
 pub use restore::{Restored, restore};

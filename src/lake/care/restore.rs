@@ -7,7 +7,7 @@ use deltalake_core::protocol::DeltaOperation;
 
 use super::{DataFile, data_file};
 use crate::lake::commit::{self, CommitError};
-use crate::lake::positions::Positions;
+use crate::lake::made::Numbers;
 use crate::lake::table::Table;
 use crate::task::{Shutdown, failpoint};
 
@@ -28,13 +28,13 @@ pub struct Restored {
     pub rows_back: u64,
 }
 
-/// Makes the rows of `table` those that `past` has, an older version of it whose files are there. With `rewind` its
-/// positions are these afterwards, so that what came since is read again; else they stay. A dry run only says what would
-/// change. `None` if another rewrite was first, and nothing was done.
+/// Makes the rows of `table` those that `past` has, an older version of it whose files are there. `numbers`, those of
+/// positions and of pieces, are what these say afterwards, so that what came since can come again; all others stay. A dry run
+/// only says what would change. `None` if another rewrite was first, and nothing was done.
 pub async fn restore(
     table: &mut Table,
     past: &Table,
-    rewind: Option<&Positions>,
+    numbers: &Numbers,
     dry_run: bool,
     stop: &Shutdown,
 ) -> Result<Option<Restored>, CommitError> {
@@ -50,15 +50,13 @@ pub async fn restore(
         files_back: back.len() as u64,
         rows_back: back.iter().map(|file| file.num_records().unwrap_or(0) as u64).sum(),
     };
-    if dry_run || (restored == Restored::default() && rewind.is_none()) {
+    if dry_run || (restored == Restored::default() && numbers.is_empty()) {
         return Ok(Some(restored));
     }
     let adds: Vec<Add> = back.into_iter().map(add).collect();
     let gone: BTreeSet<String> = gone.into_iter().map(|file| file.path).collect();
     let mut txns = vec![Transaction::new(RESTORED, (table.version() + 1).cast_signed())];
-    for (lane, position) in rewind.into_iter().flatten() {
-        txns.push(Transaction::new(lane.app_id(table.name()), *position));
-    }
+    txns.extend(numbers.iter().map(|(id, number)| Transaction::new(id, *number)));
     let operation = DeltaOperation::Restore { version: Some(past.version()), datetime: None };
     let landed = commit::commit_rewrite(table, &gone, &adds, &operation, txns, stop).await?;
     failpoint::hit("restore_after_commit");

@@ -217,9 +217,11 @@ pub struct Replacement {
     /// The files of the new rows, staged before.
     pub adds: Vec<Add>,
     /// The value of the partition column `.0` must be one of `.1` for rows to be replaced; none: all rows are.
-    pub only: Option<(&'static str, BTreeSet<String>)>,
+    pub only: Option<(String, BTreeSet<Option<String>>)>,
     /// The table's columns from now on, if they are others; only if all rows are replaced.
     pub schema: Option<SchemaRef>,
+    /// Numbers that are written with it.
+    pub txns: Vec<Transaction>,
 }
 
 /// Replaces rows, and moves the number of `app_id` on from `start` to `end` in the same commit, by compare-and-swap
@@ -232,7 +234,9 @@ pub async fn commit_replacement(
     end: i64,
     stop: &Shutdown,
 ) -> Result<Outcome, CommitError> {
-    let write = Write::Replace { replacement, txn: Transaction::new(app_id, end) };
+    let mut txns = replacement.txns.clone();
+    txns.push(Transaction::new(app_id, end));
+    let write = Write::Replace { replacement, txns };
     swap_number(table, &write, app_id, start, end, stop).await
 }
 
@@ -253,7 +257,7 @@ async fn swap_number(
 /// What a compare-and-swap writes.
 enum Write<'a> {
     Append { adds: &'a [Add], txns: Vec<Transaction> },
-    Replace { replacement: &'a Replacement, txn: Transaction },
+    Replace { replacement: &'a Replacement, txns: Vec<Transaction> },
 }
 
 impl Write<'_> {
@@ -267,7 +271,7 @@ impl Write<'_> {
     async fn attempt(&self, table: &mut Table) -> Result<(), TableError> {
         match self {
             Self::Append { adds, txns } => append(table, adds, txns.clone()).await,
-            Self::Replace { replacement, txn } => replace(table, replacement, txn.clone()).await,
+            Self::Replace { replacement, txns } => replace(table, replacement, txns.clone()).await,
         }
     }
 }
@@ -427,10 +431,10 @@ fn append<'a>(table: &'a mut Table, adds: &'a [Add], txns: Vec<Transaction>) -> 
 fn replace<'a>(
     table: &'a mut Table,
     replacement: &'a Replacement,
-    txn: Transaction,
+    mut txns: Vec<Transaction>,
 ) -> BoxFuture<'a, Result<(), TableError>> {
     Box::pin(async move {
-        let Replacement { adds, only, schema } = replacement;
+        let Replacement { adds, only, schema, .. } = replacement;
         let state = table.delta.snapshot()?;
         let mut actions: Vec<Action> = Vec::new();
         if let Some(schema) = schema {
@@ -439,8 +443,8 @@ fn replace<'a>(
         }
         let is_replaced = |file: &LogicalFileView| match only {
             Some((column, values)) => {
-                let value = file.partition_values_map().remove(*column).flatten();
-                value.is_some_and(|value| values.contains(&value))
+                let value = file.partition_values_map().remove(column).flatten();
+                values.contains(&value)
             }
             None => true,
         };
@@ -448,15 +452,15 @@ fn replace<'a>(
         let files = snapshot.log_data();
         actions.extend(files.iter().filter(is_replaced).map(|file| Action::Remove(file.remove_action(true))));
         actions.extend(adds.iter().cloned().map(Action::Add));
-        let rewrite = rewrite::transaction(table);
+        txns.push(rewrite::transaction(table));
         let named = only.as_ref().filter(|(_, values)| !values.is_empty());
         let predicate = named.map(|(column, values)| {
-            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            let values: Vec<&str> = values.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
             format!("{column} IN ({})", values.join(", "))
         });
         let partition_by = Some(state.metadata().partition_columns().to_vec());
         let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by, predicate };
-        commit(table, actions, vec![txn, rewrite], operation).await
+        commit(table, actions, txns, operation).await
     })
 }
 

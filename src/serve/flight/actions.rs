@@ -15,7 +15,11 @@ use arrow_flight::{
     SchemaAsIpc,
 };
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use prost::Message;
+use tokio::sync::mpsc;
 use tonic::{Request, Status};
 
 use super::service::FlightSql;
@@ -34,6 +38,8 @@ const ACTIONS: [(&str, &str); 7] = [
 
 /// How the names of actions begin that change something; the engine carries them out.
 const ADMIN: &str = "millpond.";
+/// What an action tells waits until it is sent, so much of it.
+const TOLD: usize = 16;
 
 /// The actions offered.
 pub(super) fn list() -> impl Iterator<Item = ActionType> {
@@ -44,10 +50,13 @@ pub(super) fn no_transactions() -> Status {
     Status::unimplemented("there are no transactions: every statement sees the newest rows; use autocommit")
 }
 
-/// Runs an action; its results in order.
-pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<Vec<Bytes>, Status> {
+/// Results of an action, in order.
+type Results = BoxStream<'static, Result<Bytes, Status>>;
+
+/// Runs an action.
+pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<Results, Status> {
     let body = request.get_ref().body.clone();
-    match request.get_ref().r#type.as_str() {
+    let results = match request.get_ref().r#type.as_str() {
         "CreatePreparedStatement" => {
             let asked: ActionCreatePreparedStatementRequest = unpack(&body)?;
             if asked.transaction_id.is_some() {
@@ -102,11 +111,28 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
         name if name.starts_with(ADMIN) => {
             let refused = || Status::permission_denied("this server is read-only: it carries out no such action");
             let admin = service.admin().ok_or_else(refused)?;
-            Ok(vec![admin(name.to_owned(), body).await.map_err(status::status)?])
+            let (tell, told) = mpsc::channel(TOLD);
+            return Ok(answers(admin(name.to_owned(), body, tell), told).boxed());
         }
         "CreatePreparedSubstraitPlan" => Err(Status::unimplemented("Substrait plans are not accepted")),
         other => Err(Status::unimplemented(format!("the action {other} is not offered"))),
-    }
+    };
+    Ok(stream::iter(results?.into_iter().map(Ok)).boxed())
+}
+
+/// What `work` tells, then what it answers. It ends when nobody listens.
+fn answers(
+    work: BoxFuture<'static, crate::error::Result<Bytes>>,
+    told: mpsc::Receiver<Bytes>,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+    stream::unfold((Some(work), told), async |(work, mut told)| {
+        let mut work = work?;
+        tokio::select! {
+            biased;
+            Some(body) = told.recv() => Some((Ok(body), (Some(work), told))),
+            done = &mut work => Some((done.map_err(status::status), (None, told))),
+        }
+    })
 }
 
 fn cancel(service: &FlightSql, info: &FlightInfo) -> Result<CancelStatus, Status> {

@@ -29,6 +29,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -53,8 +54,9 @@ pub struct Flight {
     admin: Option<Admin>,
 }
 
-/// Carries out an action that changes something: its name, its body, the answer's body.
-pub type Admin = Arc<dyn Fn(String, Bytes) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
+/// Carries out an action that changes something: its name, its body, the answer's body. What it tells before it is done is
+/// answered, too.
+pub type Admin = Arc<dyn Fn(String, Bytes, mpsc::Sender<Bytes>) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
 
 impl Flight {
     /// Binds `[serve] flight_sql`.
@@ -68,6 +70,12 @@ impl Flight {
     #[must_use]
     pub fn admin(self, admin: Admin) -> Self {
         Self { admin: Some(admin), ..self }
+    }
+
+    /// The same door for whoever serves after this one.
+    pub fn again(&self) -> Result<Self> {
+        let listener = address::again(&self.listener).map_err(broken)?;
+        Ok(Self { listener, address: self.address, admin: None })
     }
 
     /// The address it is bound to.

@@ -393,7 +393,7 @@ impl FlightService for FlightSql {
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
         let bodies = actions::run(self.clone(), request).boxed().await?;
-        Ok(Response::new(stream::iter(bodies.into_iter().map(|body| Ok(ActionResult { body }))).boxed()))
+        Ok(Response::new(bodies.map_ok(|body| ActionResult { body }).boxed()))
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Answer<Self::ListActionsStream> {

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use super::traffic::Traffic;
 use super::{TABLE, assert_exact, project, random, versions};
 use crate::rig::{Kafka, Lake, Millpond, Minio};
-use crate::{beside, care};
+use crate::{beside, care, import, table_queries};
 
 /// Every fail point of the source, and which hit of it. A window with dead letters commits twice: the second hit of
 /// a point around the commit is the table's own.
@@ -95,13 +95,23 @@ async fn drill(name: &str, kills: usize, records: u64) {
 
 #[test]
 fn every_fail_point_of_the_source_is_tried() {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lake");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
     let mut named = std::collections::BTreeSet::new();
-    for file in ["flush.rs", "commit/mod.rs", "care/log.rs", "care/merge.rs", "care/restore.rs", "care/retention.rs"] {
+    for file in [
+        "lake/flush.rs",
+        "lake/commit/mod.rs",
+        "lake/care/log.rs",
+        "lake/care/merge.rs",
+        "lake/care/restore.rs",
+        "lake/care/retention.rs",
+        "engine/import/mod.rs",
+        "engine/table_queries/run.rs",
+    ] {
         let text = std::fs::read_to_string(format!("{source}/{file}")).unwrap();
         let calls = text.split("failpoint::hit(\"").skip(1);
         named.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
     }
     let tried = POINTS.iter().chain(&beside::POINTS).chain(&super::care::POINTS).map(|(point, _)| point);
-    assert_eq!(named, tried.chain(&care::POINTS).map(|point| (*point).to_owned()).collect());
+    let tried = tried.chain(&care::POINTS).chain(&import::POINTS).chain(&table_queries::POINTS);
+    assert_eq!(named, tried.map(|point| (*point).to_owned()).collect());
 }

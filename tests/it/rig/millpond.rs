@@ -240,7 +240,16 @@ impl Millpond {
 
     /// Starts `serve` and does not wait: for what is expected to end by itself.
     pub fn start(project: &Project) -> Self {
-        let command = project.command(&["serve", "--project", "."]);
+        Self::start_as(project, &["serve", "--project", "."])
+    }
+
+    /// Starts `serve --standby` and does not wait: it is ready once it has taken over.
+    pub fn stand_by(project: &Project) -> Self {
+        Self::start_as(project, &["serve", "--project", ".", "--standby"])
+    }
+
+    fn start_as(project: &Project, arguments: &[&str]) -> Self {
+        let command = project.command(arguments);
         let process = Process::spawn("millpond serve", &command, &project.dir.join("serve.log"));
         Self { project: project.clone(), process }
     }

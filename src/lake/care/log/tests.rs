@@ -4,6 +4,7 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::lake::care::{Layout, Need, Pace, merge, plan, restore};
+use crate::lake::made::Numbers;
 use crate::lake::positions::Positions;
 use crate::lake::store::testing::stores;
 use crate::lake::table::Table;
@@ -107,7 +108,7 @@ async fn files_that_a_restore_has_brought_back_stay_while_a_version_of_the_histo
     let (mut table, stop) = (merged(&lake).await, Shutdown::new());
     let pause = || tokio::time::sleep(Duration::from_millis(5));
     let past = lake.past(PUBLIC, "cars", Past::Version(7)).await.unwrap().unwrap();
-    let restored = restore(&mut table, &past, None, false, &stop).await.unwrap().unwrap();
+    let restored = restore(&mut table, &past, &Numbers::new(), false, &stop).await.unwrap().unwrap();
     assert_eq!((restored.files_gone, restored.files_back, restored.rows_back), (1, 7, 21));
     // Version 9 is the restore, 10 an append, 11 takes the files away again.
     let mut moments = Vec::new();

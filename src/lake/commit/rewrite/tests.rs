@@ -192,8 +192,8 @@ async fn race(seed: u64) {
                 next += 30;
                 let batch = rows(&ids);
                 let adds = table.stage(std::slice::from_ref(&batch), &batch.schema()).await.unwrap();
-                let only = Some(("_day", BTreeSet::from(["1970-01-02".to_owned()])));
-                let replacement = Replacement { adds, only, schema: None };
+                let only = Some(("_day".to_owned(), BTreeSet::from([Some("1970-01-02".to_owned())])));
+                let replacement = Replacement { adds, only, schema: None, txns: Vec::new() };
                 let start = table.number("replaced").unwrap_or(0);
                 commit_replacement(&mut table, "replaced", &replacement, start, start + 1, &stop).await.unwrap();
                 expected.retain(|id| id % 3 != 1);

@@ -1,0 +1,103 @@
+//! The actions that change something, as the doors hand them in: by name, with a JSON body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::care;
+use super::catalog::EngineCatalog;
+use super::dead_letters::{self, Desk};
+use super::import::{self, Importer, Told};
+use super::latest::{self, Keeper};
+use super::streams::{self, Act};
+use super::table_queries;
+use crate::error::{Error, Kind, Result};
+use crate::query::Service;
+use crate::serve::Admin;
+
+/// Who carries actions out.
+#[derive(Clone)]
+pub struct Actions {
+    /// What SQL sees.
+    pub catalog: Arc<EngineCatalog>,
+    /// Reads.
+    pub service: Service,
+    /// Dead letters.
+    pub desk: Desk,
+    /// Tables with one row per key.
+    pub keeper: Keeper,
+    /// The tables' files.
+    pub care: care::Asks,
+    /// Files that become rows.
+    pub importer: Importer,
+}
+
+impl Actions {
+    /// As the doors see it.
+    pub fn admin(self) -> Admin {
+        Arc::new(move |action, body, tell| {
+            let actions = self.clone();
+            async move { actions.carry_out(&action, &body, &tell).await }.boxed()
+        })
+    }
+
+    async fn carry_out(&self, action: &str, body: &[u8], tell: &mpsc::Sender<Bytes>) -> Result<Bytes> {
+        let catalog = &self.catalog;
+        match action {
+            dead_letters::ACTION => answer(&self.desk.run(&request(body)?).await?),
+            streams::Request::ACTION => {
+                let request: streams::Request = request(body)?;
+                match request.act {
+                    Act::Explain => answer(&streams::explain(catalog, &self.service, &request).await?),
+                    Act::Silence { seconds } => answer(&streams::silence(&catalog.streams, &request, seconds)?),
+                }
+            }
+            care::ACTION => self.care(request(body)?).await,
+            latest::REPLAY => answer(&self.keeper.replay(&request(body)?).await?),
+            table_queries::ACTION => answer(&catalog.table_queries.ask(request(body)?).await?),
+            import::ACTION => {
+                // Who asks is told as fast as it listens.
+                let mut progress = |progress| {
+                    if let Ok(told) = answer(&Told::Progress(progress)) {
+                        let _ = tell.try_send(told);
+                    }
+                };
+                answer(&Told::Done(self.importer.run(&request(body)?, &mut progress).await?))
+            }
+            _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
+        }
+    }
+
+    async fn care(&self, request: care::Request) -> Result<Bytes> {
+        let mut done = care::ask(&self.care, request.clone()).await?;
+        for done in done.iter_mut().filter(|done| done.restored_to.is_some() && !request.dry_run) {
+            // What they took from it before may not be in it any more, or comes again.
+            for table in std::mem::take(&mut done.to_be_made_anew) {
+                match self.keeper.replay(&latest::Replay { table: table.clone() }).await {
+                    Ok(_) => done.made_anew.push(table),
+                    Err(error) => {
+                        warn!(table, error = %error, "not put together anew");
+                        done.to_be_made_anew.push(table);
+                    }
+                }
+            }
+        }
+        answer(&done)
+    }
+}
+
+fn request<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|error| Error::new(Kind::Query, "the action's body cannot be read").because(error))
+}
+
+fn answer(done: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(done)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(Kind::Internal, "the answer cannot be written").because(error))
+}

@@ -1,0 +1,591 @@
+//! Files become rows of tables that are imported into, each file exactly once however often that is asked: that a table has
+//! it is a number of the commit that brought its rows.
+//!
+//! ```text
+//! list ─ leave out what is there ─ read (`rows`) ─ fit (decode::import) ─ data files ─ one commit per file ─ View
+//! ```
+//! The number of `files` counts how often all rows were replaced. A file is there if its own number is the one that holds
+//! then: what was replaced may be imported again.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use self::rows::read;
+use super::catalog::EngineCatalog;
+use super::{Variables, as_writer, committed, s3_options, unreadable, view_of};
+use crate::config::Project;
+use crate::decode::Fitter;
+use crate::error::{Error, Kind, Result};
+use crate::lake::{
+    CommitError, FILE, FILES, Keys, Lake, LiveView, MadeTable, Numbers, Piece, Replaces, S3Options, SourceFile,
+    SourceFiles, Staged, TableError,
+};
+use crate::schema::{ImportMode, Imported};
+use crate::task::{self, Shutdown, failpoint};
+
+/// Name of the admin action of a [`Request`].
+pub const ACTION: &str = "millpond.import";
+/// What was learned of a file fits all of it: once is enough, and the file may have changed in between.
+const MOST_READINGS: usize = 3;
+
+/// Files to take into a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The table: a reference table without a url, or with a mode that keeps what is there.
+    pub table: String,
+    /// Where they are: absolute paths of the server's host, or `s3://bucket/key`, with patterns.
+    pub urls: Vec<String>,
+    /// What they do to the rows that are there; none: what the table declares.
+    pub mode: Option<ImportMode>,
+    /// Goes on behind a file that is broken.
+    pub skip_broken: bool,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+/// What is told while files are taken in, and at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// How far it is.
+    Progress(Progress),
+    /// All is done.
+    Done(Report),
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Files that are done.
+    pub files: u64,
+    /// All that are to be read …
+    pub all_files: u64,
+    /// … and their bytes, as they lie there.
+    pub all_bytes: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Rows that were read.
+    pub rows: u64,
+}
+
+/// What an import did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Files that were taken in …
+    pub files: u64,
+    /// … their bytes, as they lie there …
+    pub bytes: u64,
+    /// … and their rows.
+    pub rows: u64,
+    /// Files that the table had already.
+    pub held: u64,
+    /// Values that did not fit their column, and are in `_rescued`.
+    pub rescued: u64,
+    /// Columns that the table has since.
+    pub new_columns: Vec<String>,
+    /// Files that are broken: each with what is wrong, as it is called.
+    pub broken: Vec<String>,
+}
+
+/// Hears how far it is.
+pub type Tell<'a> = dyn FnMut(Progress) + Send + 'a;
+
+/// Imports files into the tables of a lake.
+#[derive(Clone)]
+pub struct Importer {
+    lake: Lake,
+    catalog: Arc<EngineCatalog>,
+    s3: S3Options,
+    abort: Shutdown,
+    turns: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+/// A file that is to be taken in.
+#[derive(Clone)]
+struct File {
+    source: Arc<SourceFiles>,
+    file: SourceFile,
+    shown: String,
+}
+
+impl File {
+    /// The application id whose number says that a table has it.
+    fn app_id(&self) -> String {
+        let identity = format!("{}\0{}\0{}", self.shown, self.file.bytes, self.file.mark);
+        let hash = Sha256::digest(identity.as_bytes());
+        let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("{FILE}{hex}")
+    }
+}
+
+impl Importer {
+    /// Into the tables of `lake`, which `catalog` shows, until `abort`.
+    pub(super) fn new(lake: &Lake, catalog: &Arc<EngineCatalog>, s3: S3Options, abort: &Shutdown) -> Self {
+        let (lake, catalog, abort) = (lake.clone(), Arc::clone(catalog), abort.clone());
+        Self { lake, catalog, s3, abort, turns: Arc::default() }
+    }
+
+    /// Carries out `request`. What was taken in stays if a later file fails; asked again, it goes on there.
+    pub async fn run(&self, request: &Request, tell: &mut Tell<'_>) -> Result<Report> {
+        let spec = self.declared(&request.table)?;
+        let mode = request.mode.unwrap_or(spec.mode);
+        if mode == ImportMode::Upsert && spec.key.is_empty() {
+            let message = format!("table {} has no key: no row takes the place of another", spec.table);
+            let hint = format!("say in schemas/{}.toml which columns tell rows apart: key = [\"id\"]", spec.table);
+            return Err(Error::new(Kind::Usage, message).hint(hint));
+        }
+        if mode == ImportMode::Replace && request.skip_broken {
+            let message = "files replace all rows together: one that is broken cannot be skipped";
+            return Err(Error::new(Kind::Usage, message));
+        }
+        let files = self.list(&request.urls).await?;
+        if files.is_empty() {
+            return Err(Error::new(Kind::NotFound, format!("there is no file at {}", request.urls.join(", "))));
+        }
+        self.take(&spec, mode, files, request, tell).await
+    }
+
+    fn declared(&self, table: &str) -> Result<Imported> {
+        let known = self.catalog.imported.load();
+        known.iter().find(|spec| spec.table == table).cloned().ok_or_else(|| {
+            let fed = self.catalog.fed();
+            let is_other = fed.tables.contains_key(table) || self.catalog.kept.load().contains_key(table);
+            if is_other && !self.lake_has_made(table) {
+                return Error::new(Kind::Usage, format!("table {table} is not one that files are imported into"))
+                    .hint("a table of its own is: a file in schemas/ with the line kind = \"reference\"");
+            }
+            Error::new(Kind::NotFound, format!("the project declares no table `{table}`"))
+                .hint(format!("make it with a file schemas/{table}.toml that holds the line: kind = \"reference\""))
+        })
+    }
+
+    /// Whether a table is left over that files were imported into.
+    fn lake_has_made(&self, table: &str) -> bool {
+        let fed = self.catalog.fed();
+        !fed.contracts.iter().any(|contract| contract.file == table || contract.table == table)
+            && !self.catalog.kept.load().contains_key(table)
+            && !self.catalog.stream_queries.has_table(table)
+    }
+
+    async fn list(&self, urls: &[String]) -> Result<Vec<File>> {
+        let mut files: Vec<File> = Vec::new();
+        for url in urls {
+            let source = Arc::new(SourceFiles::open(url, &self.s3).await?);
+            for file in source.list().await? {
+                let shown = source.shown(&file);
+                if files.iter().all(|known| known.shown != shown) {
+                    files.push(File { source: Arc::clone(&source), file, shown });
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    async fn take(
+        &self,
+        spec: &Imported,
+        mode: ImportMode,
+        files: Vec<File>,
+        request: &Request,
+        tell: &mut Tell<'_>,
+    ) -> Result<Report> {
+        let turn = Arc::clone(self.turns.lock().entry(spec.table.clone()).or_default());
+        let _turn = turn.lock().await;
+        let mut table = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
+        let mut report = Report::default();
+        let mut progress = Progress::default();
+        let (held, new): (Vec<File>, Vec<File>) = match &table {
+            Some(table) if mode != ImportMode::Replace => {
+                let round = table.number(FILES) + 1;
+                files.into_iter().partition(|file| table.number(&file.app_id()) == round)
+            }
+            _ => (Vec::new(), files),
+        };
+        report.held = held.len() as u64;
+        progress.all_files = new.len() as u64;
+        progress.all_bytes = new.iter().map(|file| file.file.bytes).sum();
+        if request.dry_run {
+            (report.files, report.bytes) = (progress.all_files, progress.all_bytes);
+            return Ok(report);
+        }
+        tell(progress.clone());
+        let pieces: Vec<&[File]> = match mode {
+            ImportMode::Replace => vec![&new[..]],
+            _ => new.chunks(1).collect(),
+        };
+        for files in pieces {
+            let done = Box::pin(self.piece(spec, mode, &mut table, files, &mut progress, tell)).await;
+            match done {
+                Ok(piece) => {
+                    report.files += files.len() as u64;
+                    report.bytes += files.iter().map(|file| file.file.bytes).sum::<u64>();
+                    report.rows += piece.rows;
+                    report.rescued += piece.rescued;
+                    report.new_columns.extend(piece.new_columns);
+                }
+                Err(error) if error.kind() == Kind::Usage && request.skip_broken => {
+                    warn!(table = spec.table, reason = error.to_string(), "broken file left out");
+                    report.broken.push(error.to_string());
+                }
+                Err(error) => {
+                    let done = match report.files {
+                        0 => "nothing was imported".to_owned(),
+                        files => format!("{files} files before it are imported, and will not be again"),
+                    };
+                    let hint = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+                    return Err(error.hint(format!("{hint}{done}")));
+                }
+            }
+            progress.files += files.len() as u64;
+            tell(progress.clone());
+        }
+        Ok(report)
+    }
+
+    /// Takes files in with one commit.
+    async fn piece(
+        &self,
+        spec: &Imported,
+        mode: ImportMode,
+        table: &mut Option<MadeTable>,
+        files: &[File],
+        progress: &mut Progress,
+        tell: &mut Tell<'_>,
+    ) -> Result<Taken> {
+        if let Some(table) = table {
+            table.refresh().await.map_err(unreadable)?;
+        }
+        let known = match table.as_ref().map(|table| table.table().arrow_schema()).transpose().map_err(unreadable)? {
+            // All columns are those of the files.
+            Some(schema) if mode != ImportMode::Replace => Fitter::new(&schema),
+            _ => Fitter::default(),
+        };
+        let before: Vec<String> = known.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let mut reading = Reading { importer: self, spec, mode, fitter: known, progress, tell };
+        let Read { staged, keys } = reading.all(files).await?;
+        let fitter = reading.fitter;
+        for file in files {
+            if !file.source.is_still(&file.file).await? {
+                staged.discard().await;
+                let message = format!("{} changed while it was read", file.shown);
+                return Err(Error::new(Kind::Unavailable, message).hint("import it again"));
+            }
+        }
+        failpoint::hit("import_after_stage");
+        let mut fitter = fitter;
+        let schema = fitter.schema();
+        let taken = Taken {
+            rows: staged.rows,
+            rescued: fitter.take_rescued(),
+            new_columns: schema
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .filter(|name| !before.contains(name) && mode != ImportMode::Replace && !before.is_empty())
+                .collect(),
+        };
+        // From here on it is done to its end, whether somebody waits for it or not.
+        let (importer, name, was) = (self.clone(), spec.table.clone(), table.take());
+        let ids = files.iter().map(File::app_id).collect();
+        let work = async move { importer.commit(&name, was, mode, staged, keys, ids, schema).await };
+        let done = task::spawn_behind("import-commit", work).await;
+        *table = Some(done.map_err(|error| Error::new(Kind::Internal, "a commit failed").because(error))??);
+        let (rows, files) = (taken.rows, files.len());
+        info!(table = spec.table, files, rows, "files imported");
+        Ok(taken)
+    }
+
+    #[allow(clippy::too_many_arguments)] // What a commit is made of.
+    async fn commit(
+        &self,
+        name: &str,
+        table: Option<MadeTable>,
+        mode: ImportMode,
+        staged: Staged,
+        keys: Option<Keys>,
+        ids: Vec<String>,
+        schema: arrow::datatypes::SchemaRef,
+    ) -> Result<MadeTable> {
+        let mut table = match table {
+            Some(table) => table,
+            None => MadeTable::make(&self.lake, name, &schema, &[]).await.map_err(unreadable)?,
+        };
+        let written = async {
+            if mode != ImportMode::Replace {
+                table.widen(&schema).await?;
+            }
+            let replaced = table.number(FILES);
+            let round = replaced + 1;
+            match (mode, &ids[..]) {
+                (ImportMode::Replace, _) => {
+                    let others: Numbers = ids.iter().map(|id| (id.clone(), round + 1)).collect();
+                    let all = Replaces::All(schema);
+                    table.replace(staged, &all, FILES, (replaced, round), &others, &self.abort).await
+                }
+                (mode, [id]) => {
+                    let numbers = (table.number(id), round);
+                    match keys.filter(|_| mode == ImportMode::Upsert) {
+                        Some(keys) => table.upsert(&staged, &keys, id, numbers, &self.abort).await,
+                        None => table.append(&staged, id, numbers, &self.abort).await,
+                    }
+                }
+                _ => Ok(false),
+            }
+        };
+        match written.await {
+            Ok(true) => {}
+            Ok(false) | Err(CommitError::Rival { .. }) => {
+                let message = format!("table {name} was written to by another at that moment");
+                return Err(Error::new(Kind::Unavailable, message).hint("import again: nothing was done"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        failpoint::hit("import_after_commit");
+        self.catalog.show_made(name, &table)?;
+        Ok(table)
+    }
+
+    /// Takes in what comes to a table's place, from time to time, as long as it is declared so.
+    pub async fn follow(self, spec: Imported) {
+        let urls = spec.url.clone().into_iter().collect();
+        let request = Request { table: spec.table.clone(), urls, mode: None, skip_broken: true, dry_run: false };
+        let (mut seen, mut told) = (Vec::new(), None);
+        loop {
+            tokio::time::sleep(spec.poll).await;
+            let looked = async {
+                let files = self.list(&request.urls).await?;
+                let now: Vec<SourceFile> = files.iter().map(|file| file.file.clone()).collect();
+                // Who writes a file is done with it once it is the same twice; what was taken in is not looked up again.
+                let (is_new, is_settled) = (now != seen, seen == now);
+                seen = now;
+                if is_new || !is_settled || files.is_empty() {
+                    return Ok(true);
+                }
+                let report = self.take(&spec, spec.mode, files, &request, &mut |_| {}).await?;
+                Ok(report.files > 0)
+            };
+            let looked: Result<bool> = looked.await;
+            match looked {
+                Ok(_) => told = None,
+                Err(error) => {
+                    let text = error.to_string();
+                    if told.as_ref() != Some(&text) {
+                        warn!(table = spec.table, reason = text, "files not imported, trying again");
+                        told = Some(text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a commit took in.
+struct Taken {
+    rows: u64,
+    rescued: u64,
+    new_columns: Vec<String>,
+}
+
+/// Reads files into data files.
+struct Reading<'a, 'b> {
+    importer: &'a Importer,
+    spec: &'a Imported,
+    mode: ImportMode,
+    fitter: Fitter,
+    progress: &'a mut Progress,
+    tell: &'a mut Tell<'b>,
+}
+
+/// Files, read.
+struct Read {
+    staged: Staged,
+    /// The keys of their rows, if rows are told apart by them.
+    keys: Option<Keys>,
+}
+
+impl Reading<'_, '_> {
+    /// Reads all of `files`, again if what they hold turns out to be wider.
+    async fn all(&mut self, files: &[File]) -> Result<Read> {
+        let before = self.progress.clone();
+        for _ in 0..MOST_READINGS {
+            if let Some(read) = self.once(files).await? {
+                return Ok(read);
+            }
+            (self.progress.bytes, self.progress.rows) = (before.bytes, before.rows);
+        }
+        let shown = files.first().map_or("", |file| &file.shown);
+        Err(Error::new(Kind::Unavailable, format!("{shown} changes while it is read")).hint("import it again"))
+    }
+
+    async fn once(&mut self, files: &[File]) -> Result<Option<Read>> {
+        let mut piece: Option<Piece> = None;
+        let mut keys = None;
+        let mut is_wider = false;
+        self.fitter.take_rescued();
+        for file in files {
+            let mut reader = read(file, self.spec.format);
+            let before = self.progress.bytes;
+            while let Some(rows) = reader.rows.recv().await {
+                let rows = rows?;
+                self.progress.rows += rows.batch.num_rows() as u64;
+                self.progress.bytes = before + reader.bytes();
+                (self.tell)(self.progress.clone());
+                if is_wider || piece.is_none() {
+                    self.fitter.learn(&rows).map_err(broken)?;
+                }
+                if is_wider {
+                    continue;
+                }
+                let Some(fitted) = self.fitter.fit(&rows).map_err(broken)? else {
+                    is_wider = true;
+                    self.fitter.learn(&rows).map_err(broken)?;
+                    continue;
+                };
+                if self.mode == ImportMode::Upsert {
+                    let keys = match &mut keys {
+                        Some(keys) => keys,
+                        none => none.insert(self.keys(&fitted, file)?),
+                    };
+                    self.check_keys(keys, &fitted, file)?;
+                }
+                let piece = match &mut piece {
+                    Some(piece) => piece,
+                    none => {
+                        let (lake, name) = (&self.importer.lake, &self.spec.table);
+                        let schema = self.fitter.schema();
+                        none.insert(Piece::begin(lake, name, &schema, &[], &self.spec.key).map_err(unwritable)?)
+                    }
+                };
+                piece.write(&fitted).await.map_err(unwritable)?;
+            }
+            if let Some(error) = reader.failure().await {
+                return Err(error);
+            }
+            self.progress.bytes = before + file.file.bytes;
+        }
+        let staged = match piece {
+            Some(piece) => piece.finish().await.map_err(unwritable)?,
+            None => {
+                let (lake, name) = (&self.importer.lake, &self.spec.table);
+                let nothing = Piece::begin(lake, name, &self.fitter.schema(), &[], &[]).map_err(unwritable)?;
+                nothing.finish().await.map_err(unwritable)?
+            }
+        };
+        if is_wider {
+            staged.discard().await;
+            return Ok(None);
+        }
+        Ok(Some(Read { staged, keys }))
+    }
+
+    fn keys(&self, rows: &arrow::array::RecordBatch, file: &File) -> Result<Keys> {
+        if let Some(missing) = self.spec.key.iter().find(|name| rows.column_by_name(name).is_none()) {
+            return Err(Error::new(Kind::Usage, format!("{}: it has no column `{missing}`, the key", file.shown)));
+        }
+        Keys::new(&rows.schema(), &self.spec.key).map_err(unwritable)
+    }
+
+    /// Rows have a key, and no two the same: which of them would be the newer one?
+    fn check_keys(&self, keys: &mut Keys, rows: &arrow::array::RecordBatch, file: &File) -> Result<()> {
+        let wrong = |what: String| Error::new(Kind::Usage, format!("{}: {what}", file.shown));
+        for name in &self.spec.key {
+            if rows.column_by_name(name).is_some_and(|column| column.null_count() > 0) {
+                return Err(wrong(format!("a row has no `{name}`, the key")));
+            }
+        }
+        let new = keys.add(rows).map_err(unwritable)?;
+        match new.iter().position(|is_new| is_new == Some(false)) {
+            None => Ok(()),
+            Some(row) => {
+                let shown = |name: &String| {
+                    let column = rows.column_by_name(name)?;
+                    let value = arrow::util::display::array_value_to_string(column, row).ok()?;
+                    Some(format!("{name} = {value}"))
+                };
+                let key: Vec<String> = self.spec.key.iter().filter_map(shown).collect();
+                Err(wrong(format!("two rows have the key {}", key.join(", "))))
+            }
+        }
+    }
+}
+
+fn broken(error: arrow::error::ArrowError) -> Error {
+    Error::new(Kind::Internal, "rows cannot be brought into columns").because(error)
+}
+
+fn unwritable(error: TableError) -> Error {
+    Error::new(Kind::Unavailable, "rows cannot be written").because(error)
+}
+
+impl EngineCatalog {
+    /// Shows what a table has that is written in pieces.
+    pub(super) fn show_made(&self, name: &str, made: &MadeTable) -> Result<()> {
+        if let Some(live) = self.fed().tables.get(name) {
+            return live.remade(made.table()).map_err(unreadable);
+        }
+        let schema = made.table().arrow_schema().map_err(unreadable)?;
+        let view = view_of(name, Some(made.table()), schema, &self.versions)?;
+        self.show(name, &Arc::new(LiveView::new(view)));
+        Ok(())
+    }
+}
+
+/// Follows the places of tables that files come to, each as long as it is declared the same.
+#[derive(Clone)]
+pub struct Follows {
+    importer: Importer,
+    running: Arc<Mutex<Vec<(Imported, AbortOnDropHandle<()>)>>>,
+}
+
+impl Follows {
+    /// Nothing yet.
+    pub fn new(importer: Importer) -> Self {
+        Self { importer, running: Arc::default() }
+    }
+
+    /// These are the tables that files are imported into from now on.
+    pub fn take_over(&self, imported: &[Imported]) {
+        self.importer.catalog.imported.store(Arc::new(imported.to_vec()));
+        let mut running = self.running.lock();
+        running.retain(|(spec, _)| imported.contains(spec));
+        let is_new = |spec: &&Imported| spec.url.is_some() && running.iter().all(|(known, _)| known != *spec);
+        let new: Vec<Imported> = imported.iter().filter(is_new).cloned().collect();
+        for spec in new {
+            info!(table = spec.table, "files are imported as they come");
+            let work = task::spawn_behind("import", self.importer.clone().follow(spec.clone()));
+            running.push((spec, AbortOnDropHandle::new(work)));
+        }
+    }
+
+    /// Imports no more.
+    pub fn stop(&self) {
+        self.running.lock().clear();
+    }
+}
+
+/// Carries out `request` on a lake that no server writes to: as its one writer, for as long as it takes.
+pub async fn without_server(
+    project: &Project,
+    variables: &Variables,
+    request: &Request,
+    tell: &mut Tell<'_>,
+) -> Result<Report> {
+    as_writer(project, variables, async |lake: &Lake, abort: &Shutdown| {
+        let catalog = committed(project, Some(lake)).await?;
+        let s3 = s3_options(&project.config, variables);
+        Importer::new(lake, &catalog, s3, abort).run(request, tell).await
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests;
