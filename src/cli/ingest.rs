@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use chrono::DateTime;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::place::{Place, Where, ask};
 use super::sql::server;
-use super::{Overrides, shell};
+use super::{Overrides, ProjectArgs, shell};
 use crate::engine::latest::{REPLAY, Replay, Replayed};
+use crate::engine::positions::{ACTION, Accepted, Moved, Request, Seek, To, accept_cluster, without_server};
 use crate::error::{Error, Kind, Result};
 
 #[derive(Subcommand, Debug)]
@@ -15,6 +18,77 @@ pub(super) enum IngestCommand {
     Status(StatusArgs),
     /// Put a mirror or latest table together anew, from the tables it comes from
     Replay(ReplayArgs),
+    /// Feed a table no more, until it is resumed; over restarts, too
+    Pause(PauseArgs),
+    /// Feed a table again, from where it is
+    Resume(PauseArgs),
+    /// Lead a table past records, or into a topic that was made anew
+    Seek(SeekArgs),
+    /// Go on with another Kafka cluster
+    AcceptCluster(AcceptArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond ingest pause telemetry\n  \
+    millpond ingest resume telemetry")]
+pub(super) struct PauseArgs {
+    /// The table that a topic feeds
+    table: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond ingest seek telemetry --to earliest --dry-run\n  \
+    millpond ingest seek telemetry --to 2026-11-20T09:00:00+09:00\n  \
+    millpond ingest seek telemetry --topic fleet.telemetry --partition 3 --to 120034\n\n\
+    What is passed over is noted in system.gaps. Backwards: millpond table restore --rewind")]
+pub(super) struct SeekArgs {
+    /// The table that a topic feeds
+    table: String,
+    /// Where it reads on: earliest, latest, a time with its offset from UTC, or an offset
+    #[arg(long, value_name = "PLACE", value_parser = place)]
+    to: To,
+    /// One of its topics
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// One partition
+    #[arg(long, value_name = "N")]
+    partition: Option<i32>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    millpond ingest accept-cluster --dry-run\n  \
+    millpond ingest accept-cluster --keep-positions       a copy of the cluster with the same offsets")]
+pub(super) struct AcceptArgs {
+    /// Go on at the same offsets, instead of at the beginning of each topic
+    #[arg(long)]
+    keep_positions: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    project: ProjectArgs,
+}
+
+fn place(text: &str) -> std::result::Result<To, String> {
+    match text {
+        "earliest" => Ok(To::Earliest),
+        "latest" => Ok(To::Latest),
+        _ => match (text.parse::<i64>(), DateTime::parse_from_rfc3339(text)) {
+            (Ok(offset), _) if offset >= 0 => Ok(To::Offset(offset)),
+            (_, Ok(time)) => Ok(To::Time(time.to_utc())),
+            _ => Err("say earliest, latest, an offset, or a time such as 2026-11-20T09:00:00+09:00".to_owned()),
+        },
+    }
 }
 
 #[derive(Args, Debug)]
@@ -61,7 +135,67 @@ pub(super) async fn run(command: IngestCommand) -> Result<ExitCode> {
     match command {
         IngestCommand::Status(args) => status(args).await,
         IngestCommand::Replay(args) => replay(args).await,
+        IngestCommand::Pause(PauseArgs { table, place }) => {
+            change(Request::Pause(table.clone()), &place).await?;
+            say!("{table} is not fed any more: `millpond ingest resume {table}` feeds it again");
+            Ok(ExitCode::SUCCESS)
+        }
+        IngestCommand::Resume(PauseArgs { table, place }) => {
+            change(Request::Resume(table.clone()), &place).await?;
+            say!("{table} is fed again");
+            Ok(ExitCode::SUCCESS)
+        }
+        IngestCommand::Seek(args) => seek(args).await,
+        IngestCommand::AcceptCluster(args) => accept(args).await,
     }
+}
+
+async fn change(request: Request, place: &Where) -> Result<Vec<Moved>> {
+    match place.find().await? {
+        Place::Server(mut server) => ask(&mut server, ACTION, &request).await,
+        Place::Lake(project, variables) => without_server(&project, &variables, request).await,
+    }
+}
+
+async fn seek(args: SeekArgs) -> Result<ExitCode> {
+    let SeekArgs { table, to, topic, partition, dry_run, place } = args;
+    let moved = change(Request::Seek(Seek { table: table.clone(), topic, partition, to, dry_run }), &place).await?;
+    if moved.is_empty() {
+        say!("{table} is there already");
+    }
+    moved.iter().for_each(|moved| tell(moved, dry_run));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(moved: &Moved, dry_run: bool) {
+    let Moved { table, topic, partition, from, to, life } = moved;
+    let reads = if dry_run { "would read on" } else { "reads on" };
+    let what = match (life, from) {
+        (Some(life), _) => format!(" of the topic as it was made anew (incarnation {life})"),
+        (None, Some(from)) => format!("; {} offsets from {from} are passed over", to - from),
+        (None, None) => String::new(),
+    };
+    say!("{table}: {topic} partition {partition} {reads} at {to}{what}");
+}
+
+async fn accept(args: AcceptArgs) -> Result<ExitCode> {
+    let (project, options) = args.project.load()?;
+    let AcceptArgs { keep_positions, dry_run, .. } = args;
+    let accepted = accept_cluster(&project, &options.vars, keep_positions, dry_run).await?;
+    let Accepted { before, now, moved } = accepted;
+    match &before {
+        Some(before) if *before == now => {
+            say!("the lake is fed from cluster `{now}` already");
+            return Ok(ExitCode::SUCCESS);
+        }
+        before => {
+            let before = before.as_ref().map_or("none so far".to_owned(), |before| format!("before from `{before}`"));
+            let is = if dry_run { "would be" } else { "is" };
+            say!("the lake {is} fed from cluster `{now}` from now on; {before}");
+        }
+    }
+    moved.iter().for_each(|moved| tell(moved, dry_run));
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn connect(url: Option<&String>, overrides: &Overrides) -> Result<shell::Remote> {

@@ -69,8 +69,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Send a file's records to a topic
     Produce(produce::ProduceArgs),
-    /// Positions and lag of what is read from Kafka
-    #[command(subcommand, after_help = "Example:\n  millpond ingest status")]
+    /// What is read from Kafka: positions and lag; paused, resumed, and led elsewhere
+    #[command(subcommand, after_help = "Examples:\n  millpond ingest status\n  millpond ingest pause telemetry")]
     Ingest(ingest::IngestCommand),
     /// What the columns of tables are, were, or would be: what changed, when, and what brought it
     #[command(

@@ -14,6 +14,7 @@ use super::catalog::EngineCatalog;
 use super::dead_letters::{self, Desk};
 use super::import::{self, Importer, Told};
 use super::latest::{self, Keeper};
+use super::positions::{self, Mover};
 use super::streams::{self, Act};
 use super::table_queries;
 use crate::error::{Error, Kind, Result};
@@ -35,6 +36,8 @@ pub struct Actions {
     pub care: care::Asks,
     /// Files that become rows.
     pub importer: Importer,
+    /// Where tables read on.
+    pub mover: Mover,
 }
 
 impl Actions {
@@ -59,6 +62,7 @@ impl Actions {
             }
             care::ACTION => self.care(request(body)?).await,
             latest::REPLAY => answer(&self.keeper.replay(&request(body)?).await?),
+            positions::ACTION => answer(&self.mover.run(request(body)?).await?),
             table_queries::ACTION => answer(&catalog.table_queries.ask(request(body)?).await?),
             import::ACTION => {
                 // Who asks is told as fast as it listens.

@@ -496,7 +496,7 @@ impl Care {
         let snapshot = match (&live, folder, name.as_str()) {
             (Some(live), ..) => live.pin().committed.clone(),
             (None, SYSTEM, DEAD_LETTERS) => catalog.dead_letters.get().map(|letters| letters.snapshot()),
-            (None, SYSTEM, QUERY_RUNS) => catalog.table_queries.runs(),
+            (None, SYSTEM, QUERY_RUNS) => catalog.runs.shown(),
             (None, SYSTEM, ALERTS) => catalog.streams.alerts().and_then(|(snapshot, _)| snapshot),
             _ => None,
         };

@@ -18,7 +18,9 @@ use parking_lot::RwLock;
 use super::care::{self, CareStatus};
 use super::columns;
 use super::latest::KeptTables;
+use super::log_table::LogTable;
 use super::outbound;
+use super::positions::{GAPS, gaps_schema};
 use super::retry::Retries;
 use super::status::{LaneCounters, Statuses, TableCounters};
 use super::stream_queries::StreamQueries;
@@ -68,6 +70,8 @@ pub struct EngineCatalog {
     pub versions: Arc<Versions>,
     /// Set once the table is open.
     pub dead_letters: OnceLock<Arc<DeadLetters>>,
+    /// The tables that are not fed, because somebody said so.
+    pub paused: RwLock<BTreeSet<String>>,
     /// What ingest waits for before it can start; nothing once it runs.
     pub waiting: RwLock<Option<String>>,
     /// Readers' states, by topic.
@@ -88,6 +92,10 @@ pub struct EngineCatalog {
     pub streams: Arc<Streams>,
     /// The stream queries.
     pub stream_queries: Arc<StreamQueries>,
+    /// The runs of queries whose rows are tables.
+    pub runs: LogTable,
+    /// Records that tables were led past.
+    pub gaps: LogTable,
     /// The queries whose rows are tables, made anew now and then.
     pub table_queries: Arc<TableQueries>,
     /// The tables that files are imported into.
@@ -110,6 +118,7 @@ impl EngineCatalog {
             lake: None,
             versions: Arc::default(),
             dead_letters: OnceLock::new(),
+            paused: RwLock::default(),
             waiting: RwLock::default(),
             readers: RwLock::default(),
             retries: RwLock::default(),
@@ -120,6 +129,8 @@ impl EngineCatalog {
             sinks: Sinks::default(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
+            runs: LogTable::new(QUERY_RUNS, runs_schema()),
+            gaps: LogTable::new(GAPS, gaps_schema()),
             table_queries: Arc::default(),
             imported: ArcSwap::default(),
             queries: OnceLock::new(),
@@ -197,8 +208,10 @@ impl EngineCatalog {
             let waiting = self.waiting.read();
             reasons.push(format!("ingest has not started: {}", waiting.as_deref().unwrap_or("connecting to kafka")));
         } else {
-            let fed = self.fed();
-            let topics: BTreeSet<&String> = fed.contracts.iter().flat_map(|contract| &contract.topics).collect();
+            let (fed, paused) = (self.fed(), self.paused.read());
+            let is_read = |contract: &&Arc<Contract>| !paused.contains(&contract.table);
+            let topics: BTreeSet<&String> =
+                fed.contracts.iter().filter(is_read).flat_map(|contract| &contract.topics).collect();
             let unread = topics.into_iter().filter(|topic| !readers.contains_key(*topic));
             reasons.extend(unread.map(|topic| format!("topic {topic}: not read yet")));
         }
@@ -268,8 +281,10 @@ impl Catalog for SharedCatalog {
             _ => ViewTable::committed(None, &schema),
         };
         system.insert("alerts".to_owned(), Arc::new(alerts));
-        let runs = catalog.table_queries.runs();
-        system.insert(QUERY_RUNS.to_owned(), Arc::new(ViewTable::committed(runs, &runs_schema())));
+        for log in [&catalog.runs, &catalog.gaps] {
+            let table = ViewTable::committed(log.shown(), log.schema());
+            system.insert(log.name().to_owned(), Arc::new(table));
+        }
         for (name, schema, rows) in system_tables() {
             let catalog = Arc::clone(catalog);
             let make = Arc::new(move || rows(&catalog));
@@ -463,6 +478,7 @@ type Topics = BTreeMap<String, (u32, TopicStatus)>;
 /// One table's rows of `system.ingest`: partitions, and topics that have none yet.
 fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &View) -> Vec<IngestRow> {
     let counters = catalog.fed().statuses.get(table).map(|status| status.counters()).unwrap_or_default();
+    let is_paused = catalog.paused.read().contains(table);
     let row = |topic: Option<&str>, reader: Option<&ReaderStatus>, without: &str| IngestRow {
         table: table.to_owned(),
         lane: None,
@@ -474,6 +490,7 @@ fn ingest_rows(catalog: &EngineCatalog, topics: &Topics, table: &str, view: &Vie
         position: None,
         error: troubled(&counters).or_else(|| reader.and_then(|reader| reader.error.clone())),
         state: match reader {
+            _ if is_paused => "paused".to_owned(),
             _ if counters.error.is_some() => "stopped".to_owned(),
             _ if counters.waiting.is_some() => WAITING.to_owned(),
             _ if counters.deciding > 0 => DECIDING.to_owned(),

@@ -147,6 +147,9 @@ impl Feed {
             }
             partitions_of.insert(topic, partitions);
         }
+        let paused = self.catalog.paused.read().clone();
+        // Who is paused gets no records, and its task goes on: dead letters can be tried again.
+        let mut idle = Vec::new();
         let mut ingests = JoinSet::new();
         let mut senders: BTreeMap<String, mpsc::Sender<Delivery>> = BTreeMap::new();
         for contract in self.contracts.clone() {
@@ -174,7 +177,10 @@ impl Feed {
             live.committed(&table).map_err(unreadable)?;
             let beside = self.beside(&contract, &committed).await?;
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
-            senders.insert(contract.table.clone(), sender);
+            match paused.contains(&contract.table) {
+                true => idle.push(sender),
+                false => _ = senders.insert(contract.table.clone(), sender),
+            }
             let (sender, retries) = mpsc::channel(1);
             let registry = self.registry.clone().and_then(|registry| registry.of(contract.format));
             let ask = Retries::new(sender, registry.clone());
@@ -222,6 +228,9 @@ impl Feed {
                 })
             });
             let consumers: Vec<Consumer> = consumers.collect();
+            if consumers.is_empty() {
+                continue;
+            }
             // Nobody can be stopped by who reads alone.
             let held = match partitions_of.remove(&**topic) {
                 Some(partitions) if consumers.len() > 1 && !partitions.is_empty() => {
@@ -237,21 +246,24 @@ impl Feed {
             readers.push(reader);
         }
         let (catalog, stop, abort) = (Arc::clone(&self.catalog), self.stop.clone(), self.abort.clone());
+        let until = stop.clone();
+        task::spawn("paused", async move {
+            until.cancelled().await;
+            drop(idle);
+        });
         Ok(Running { readers, ingests, catalog, stop, abort })
     }
 
     /// The life of `topic` that is read now: the newest any table knows; with the embedded broker the next, unless that
     /// has begun in this process.
     fn incarnation(&self, topic: &str) -> u32 {
-        if let Some(life) = self.lives.get(topic) {
-            return *life;
-        }
         let known = self.open.iter().flat_map(|(name, table)| table.positions_of(name).into_keys());
         let newest = known.filter(|lane| &*lane.topic == topic).map(|lane| lane.incarnation).max();
-        match newest {
-            Some(newest) if self.embedded => newest + 1,
-            Some(newest) => newest,
-            None => 0,
+        match (self.lives.get(topic), newest) {
+            // Somebody may have begun the next one since.
+            (Some(begun), newest) => newest.map_or(*begun, |newest| newest.max(*begun)),
+            (None, Some(newest)) if self.embedded => newest + 1,
+            (None, newest) => newest.unwrap_or(0),
         }
     }
 

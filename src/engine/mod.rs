@@ -22,9 +22,11 @@ pub mod import;
 mod ingest;
 mod lanes;
 pub mod latest;
+mod log_table;
 mod make;
 mod metrics;
 mod outbound;
+pub mod positions;
 mod queries;
 mod reload;
 mod retry;
@@ -66,13 +68,15 @@ use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
 use self::import::{Follows, Importer};
 use self::latest::{Keeper, Writing};
+use self::log_table::LogTable;
+use self::positions::{GAPS, Mover, gaps_schema};
 use self::reload::{Contracts, Reload};
 pub use self::rule_tests::test_rules;
 pub use self::standby::{Claimed, Standby};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
 use self::stream_queries::StreamRunner;
 use self::streams::Runner;
-use self::table_queries::TableRunner;
+use self::table_queries::{QUERY_RUNS, TableRunner, runs_schema};
 use self::versions::Versions;
 use self::watch::Watch;
 use self::without_server::{as_writer, committed, existing};
@@ -83,7 +87,7 @@ use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     Claim, Encoding, Format, Holder, INTERNAL_URL, Lake, Location, S3Keys, S3Options, SYSTEM, SchemaVersions, Stores,
-    Table, View, probe,
+    Table, View, paused, probe,
 };
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
@@ -213,6 +217,7 @@ impl Engine {
             lake: Some(lake.clone()),
             versions,
             dead_letters: OnceLock::new(),
+            paused: RwLock::new(paused(lake.stores()).await?),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             retries: RwLock::default(),
@@ -223,6 +228,8 @@ impl Engine {
             sinks: sinks.clone(),
             streams: Arc::default(),
             stream_queries: Arc::default(),
+            runs: LogTable::new(QUERY_RUNS, runs_schema()),
+            gaps: LogTable::new(GAPS, gaps_schema()),
             table_queries: Arc::default(),
             imported: ArcSwap::default(),
             queries: OnceLock::new(),
@@ -283,6 +290,7 @@ impl Engine {
                 keeper: keeper.clone(),
                 care: asks,
                 importer: importer.clone(),
+                mover: Mover::new(&feeder.lake, &catalog, feeder.kafka.clone(), &abort).beside(orders.clone()),
             };
             let work = flight.admin(actions.admin()).run(service.clone(), stop_servers.clone());
             servers.push(("flight sql", task::spawn("flight-sql", work)));
@@ -316,6 +324,7 @@ impl Engine {
         };
         let stop_queries = Shutdown::new();
         let stream_queries = task::spawn("stream-queries", queries.run(stop_queries.clone()));
+        catalog.gaps.open(&feeder.lake).await;
         catalog.table_queries.take_over(project.made.clone());
         let tables = TableRunner {
             lake: feeder.lake.clone(),

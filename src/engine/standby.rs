@@ -16,7 +16,6 @@ use super::catalog::EngineCatalog;
 use super::feed::DEAD_LETTERS;
 use super::latest::{self, Keeper};
 use super::streams::ALERTS;
-use super::table_queries::RunLog;
 use super::without_server::{committed, existing};
 use super::{Variables, bind, metrics, s3_options, service, unreadable, view_of};
 use crate::config::{Brokers, Project};
@@ -144,7 +143,6 @@ struct Follow {
     catalog: Arc<EngineCatalog>,
     tables: BTreeMap<String, Table>,
     alerts: Option<Table>,
-    runs: RunLog,
     /// It could not be read the last time.
     is_away: bool,
 }
@@ -152,8 +150,7 @@ struct Follow {
 impl Follow {
     fn new(lake: &Lake, catalog: &Arc<EngineCatalog>) -> Self {
         let (lake, catalog) = (lake.clone(), Arc::clone(catalog));
-        let runs = RunLog::new(&lake, &catalog.table_queries, &Shutdown::new());
-        Self { lake, catalog, tables: BTreeMap::new(), alerts: None, runs, is_away: false }
+        Self { lake, catalog, tables: BTreeMap::new(), alerts: None, is_away: false }
     }
 
     async fn run(mut self) {
@@ -212,7 +209,8 @@ impl Follow {
         if let Some(table) = &self.alerts {
             self.catalog.streams.show(table.snapshot().map_err(unreadable)?);
         }
-        self.runs.open().await;
+        self.catalog.runs.open(&self.lake).await;
+        self.catalog.gaps.open(&self.lake).await;
         Ok(())
     }
 }

@@ -98,8 +98,22 @@ pub async fn check_kafka_cluster(stores: &Stores, cluster_id: &str, now: DateTim
         known.cluster_id,
         known.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
     );
-    Err(Error::new(Kind::Refused, message)
-        .hint("correct `[kafka] brokers`, or give the other cluster a lake of its own with `[lake] url`"))
+    Err(Error::new(Kind::Refused, message).hint(
+        "correct `[kafka] brokers`, give the other cluster a lake of its own with `[lake] url`, or go on with it: \
+             `millpond ingest accept-cluster`",
+    ))
+}
+
+/// The cluster that the lake is fed from; `None` before the first contact.
+pub async fn kafka_cluster(stores: &Stores) -> Result<Option<String>> {
+    Ok(read_cluster(stores).await?.map(|known| known.cluster_id))
+}
+
+/// The lake is fed from `cluster_id` from now on.
+pub async fn accept_kafka_cluster(stores: &Stores, cluster_id: &str, now: DateTime<Utc>) -> Result<()> {
+    let text = to_json(&cluster(cluster_id, now))?;
+    let written = stores.data().put(&Path::from(CLUSTER), text.into()).await;
+    written.map(drop).map_err(|error| stores.explain(&format!("write `{CLUSTER}`"), error))
 }
 
 fn cluster(cluster_id: &str, now: DateTime<Utc>) -> Cluster {

@@ -25,6 +25,7 @@ mod format;
 mod identity;
 mod latest;
 mod made;
+mod paused;
 mod positions;
 mod probe;
 mod retry;
@@ -49,16 +50,17 @@ use url::Url;
 pub use alerts::{AlertFiles, AlertLog, FoundAlerts};
 pub use claim::{Claim, Holder, Liveness};
 pub use commit::machine::Outcome;
-pub use commit::{CommitError, create};
+pub use commit::{CommitError, commit_main, create};
 pub use dead_letters::{DEAD_LETTERS_VERSION, DeadLetters};
 pub use files::{SourceFile, SourceFiles, rows_of_parquet, upload};
 pub use flush::{Encoding, Window, append_rows, evolve, flush};
-pub use format::{Format, LAYOUT, check_kafka_cluster};
+pub use format::{Format, LAYOUT, accept_kafka_cluster, check_kafka_cluster, kafka_cluster};
 pub use identity::{RecordId, record_ids};
 pub use latest::{
     FILES, FLUSH, Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places,
 };
 pub use made::{FILE, Keys, MadeTable, Numbers, Piece, Replaces, SOURCE, Staged, TEXT};
+pub use paused::{pause, paused};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
 pub use retry::retry;

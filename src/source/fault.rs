@@ -4,8 +4,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Watermarks;
 
-/// What a person can do. No command moves a position yet.
-const WAY_OUT: &str = "nothing is skipped; put the topic right, or read it into a table of another name";
+/// What a person can do.
+const WAY_OUT: &str = "nothing is skipped; put the topic right, or say where to go on: `millpond ingest seek`";
 
 /// Why no more records of a topic may be handed out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

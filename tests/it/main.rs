@@ -24,6 +24,7 @@ mod mirror;
 mod nexmark;
 mod nexmark_bench;
 mod pipe;
+mod positions;
 mod project_folder;
 mod public_json;
 mod readers;

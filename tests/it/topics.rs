@@ -29,7 +29,7 @@ async fn until_told(millpond: &Millpond, reason: &str) {
     .await;
 }
 
-const WAY_OUT: &str = "nothing is skipped; put the topic right, or read it into a table of another name";
+const WAY_OUT: &str = "nothing is skipped; put the topic right, or say where to go on: `millpond ingest seek`";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_come_later_are_read_from_their_beginning() {

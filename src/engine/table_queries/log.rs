@@ -6,31 +6,15 @@ use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
-use tokio::sync::Mutex;
-use tracing::warn;
 
+use super::Why;
 use super::run::Made;
-use super::{TableQueries, Why};
 use crate::engine::catalog::{micros, numbers, schema, texts, timestamps};
-use crate::engine::make::{Wanted, make};
 use crate::error::{Error, Result};
-use crate::lake::{Lake, Positions, SYSTEM, Table, append_rows};
 use crate::stream::TableQuery;
-use crate::task::Shutdown;
 
 /// The table's name.
 pub const QUERY_RUNS: &str = "query_runs";
-/// The number of its last row.
-const NUMBER: &str = "query_runs";
-
-/// Writes down what runs did.
-pub struct RunLog {
-    lake: Lake,
-    queries: Arc<TableQueries>,
-    table: Mutex<Option<(Table, u64)>>,
-    abort: Shutdown,
-}
-
 /// The columns of `system.query_runs`.
 pub fn runs_schema() -> SchemaRef {
     schema(&[
@@ -53,64 +37,8 @@ pub fn runs_schema() -> SchemaRef {
     ])
 }
 
-impl RunLog {
-    /// Of the tables of `lake`; what it has is shown by `queries`.
-    pub fn new(lake: &Lake, queries: &Arc<TableQueries>, abort: &Shutdown) -> Self {
-        Self { lake: lake.clone(), queries: Arc::clone(queries), table: Mutex::new(None), abort: abort.clone() }
-    }
-
-    /// Shows what there is, if there is any.
-    pub async fn open(&self) {
-        match self.lake.open(SYSTEM, QUERY_RUNS).await {
-            Ok(Some(table)) => {
-                self.show(&table);
-                let version = table.version();
-                *self.table.lock().await = Some((table, version));
-            }
-            Ok(None) => {}
-            Err(error) => warn!(error = %error, "the log of runs cannot be read"),
-        }
-    }
-
-    fn show(&self, table: &Table) {
-        if let Ok(snapshot) = table.snapshot() {
-            *self.queries.runs.lock() = Some(snapshot);
-        }
-    }
-
-    /// Writes down a run, however long the store is away.
-    pub async fn add(
-        &self,
-        query: &TableQuery,
-        why: &Why,
-        (began, attempt): (DateTime<Utc>, usize),
-        made: &Result<Made>,
-    ) {
-        let Ok(row) = row(query, why, (began, attempt), made) else { return };
-        let mut table = self.table.lock().await;
-        if table.is_none() {
-            let (schema, positions) = (runs_schema(), Positions::new());
-            let wanted = Wanted { schema: &schema, schema_version: 1, partition_by: &[], positions: &positions };
-            let told =
-                |error: &crate::lake::TableError| warn!(error = %error, "the log of runs not made, trying again");
-            match make(&self.lake, SYSTEM, QUERY_RUNS, wanted, told).await {
-                Ok(made) => *table = Some((made, 0)),
-                Err(error) => warn!(error = %error, "a run is not written down"),
-            }
-        }
-        let Some((table, checkpoint)) = &mut *table else { return };
-        let before = table.number(NUMBER).unwrap_or(0);
-        match append_rows(table, NUMBER, &row, (before, before + 1), &self.abort).await {
-            Ok(_) => {
-                table.checkpoint_when_due(checkpoint).await;
-                self.show(table);
-            }
-            Err(error) => warn!(query = query.name, error = %error, "a run is not written down"),
-        }
-    }
-}
-
-fn row(
+/// The row of a run.
+pub fn row(
     query: &TableQuery,
     why: &Why,
     (began, attempt): (DateTime<Utc>, usize),
@@ -124,7 +52,8 @@ fn row(
     let parts = found.and_then(|made| made.parts.as_ref());
     let number = |of: fn(&Made) -> Option<i64>| numbers([found.and_then(of)]);
     let attempt = i32::try_from(attempt).unwrap_or(i32::MAX);
-    let error = made.as_ref().err().map(Error::to_string);
+    let hint = |error: &Error| error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let error = made.as_ref().err().map(|error| format!("{}{}", error.headline(), hint(error)));
     RecordBatch::try_new(
         runs_schema(),
         vec![

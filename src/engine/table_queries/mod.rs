@@ -25,14 +25,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-pub use self::log::{QUERY_RUNS, RunLog, runs_schema};
+pub use self::log::{QUERY_RUNS, runs_schema};
 use self::run::{Made, Run};
 use super::catalog::EngineCatalog;
 use super::latest::Keeper;
 use super::{Variables, as_writer, committed, s3_options, service};
 use crate::config::Project;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Lake, Snapshot};
+use crate::lake::Lake;
 use crate::news::{Event, News, Trouble, TroubleWith};
 use crate::query::Service;
 use crate::stream::TableQuery;
@@ -98,8 +98,6 @@ pub struct Report {
 pub struct TableQueries {
     wanted: watch::Sender<Vec<TableQuery>>,
     status: Mutex<BTreeMap<String, Status>>,
-    /// What the log of runs has.
-    runs: Mutex<Option<Arc<Snapshot>>>,
 }
 
 /// How a query gets on.
@@ -133,11 +131,6 @@ impl TableQueries {
     /// The query whose rows `table` has.
     pub fn of(&self, table: &str) -> Option<TableQuery> {
         self.wanted.borrow().iter().find(|query| query.name == table).cloned()
-    }
-
-    /// What the log of runs has; `None` before the first.
-    pub fn runs(&self) -> Option<Arc<Snapshot>> {
-        self.runs.lock().clone()
     }
 
     /// Each query and how it gets on, by name.
@@ -194,8 +187,7 @@ impl TableRunner {
     pub async fn run(self, stop: Shutdown) {
         let queries = Arc::clone(&self.catalog.table_queries);
         let mut wanted = queries.wanted.subscribe();
-        let log = Arc::new(RunLog::new(&self.lake, &queries, &self.abort));
-        if stop.run_until_cancelled(log.open()).await.is_none() {
+        if stop.run_until_cancelled(self.catalog.runs.open(&self.lake)).await.is_none() {
             return;
         }
         let mut running: BTreeMap<String, (TableQuery, AbortOnDropHandle<()>)> = BTreeMap::new();
@@ -221,7 +213,7 @@ impl TableRunner {
                 };
                 status.insert(query.name.clone(), new);
                 drop(status);
-                let worker = Worker { runner: self.clone(), query: query.clone(), log: Arc::clone(&log) };
+                let worker = Worker { runner: self.clone(), query: query.clone() };
                 let work = task::spawn_behind("table-query", worker.run(asked));
                 running.insert(query.name.clone(), (query, AbortOnDropHandle::new(work)));
             }
@@ -237,7 +229,6 @@ impl TableRunner {
 struct Worker {
     runner: TableRunner,
     query: TableQuery,
-    log: Arc<RunLog>,
 }
 
 /// Why a query runs.
@@ -331,7 +322,9 @@ impl Worker {
             }
         });
         let took_ms = (Utc::now() - began).num_milliseconds().unsigned_abs();
-        self.log.add(&self.query, why, (began, attempt), &made).await;
+        if let Ok(row) = log::row(&self.query, why, (began, attempt), &made) {
+            runner.catalog.runs.add(&runner.lake, &row, &runner.abort).await;
+        }
         let made = made?;
         let Made { run, rows, bytes, table_version, .. } = made;
         let mode = made.mode().to_owned();
@@ -379,11 +372,10 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         let service = service(Some(lake), &catalog, &project.config)?;
         let s3 = s3_options(&project.config, variables);
         Keeper { catalog: Arc::clone(&catalog), service: service.clone(), s3, writing: None }.load().await?;
-        let log = Arc::new(RunLog::new(lake, &catalog.table_queries, abort));
-        log.open().await;
+        catalog.runs.open(lake).await;
         let (lake, news, abort) = (lake.clone(), News::default(), abort.clone());
         let runner = TableRunner { lake, catalog, service, news, abort, pauses: PAUSES };
-        let worker = Worker { runner, query, log };
+        let worker = Worker { runner, query };
         worker.attempt(&Why::Asked(request.parts.clone()), 1).await
     })
     .await

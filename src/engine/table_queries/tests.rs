@@ -18,7 +18,6 @@ struct World {
     _dir: tempfile::TempDir,
     project: Project,
     runner: TableRunner,
-    log: Arc<RunLog>,
     trips: MadeTable,
     pieces: i64,
 }
@@ -51,8 +50,7 @@ impl World {
         let service = service(Some(&lake), &catalog, &project.config).unwrap();
         let (news, abort, pauses) = (News::default(), Shutdown::new(), [Duration::from_millis(20); 2]);
         let runner = TableRunner { lake, catalog, service, news, abort, pauses };
-        let log = Arc::new(RunLog::new(&runner.lake, &runner.catalog.table_queries, &runner.abort));
-        Self { _dir: dir, project, runner, log, trips, pieces: 0 }
+        Self { _dir: dir, project, runner, trips, pieces: 0 }
     }
 
     async fn staged(&self, trips: &[(Option<i32>, &str, i64)]) -> crate::lake::Staged {
@@ -93,7 +91,7 @@ impl World {
         let status =
             Status { query: query.clone(), running_since: None, error: None, failing_since: None, rows: 0, asks: None };
         self.runner.catalog.table_queries.status.lock().entry(query.name.clone()).or_insert(status);
-        Worker { runner: self.runner.clone(), query: query.clone(), log: Arc::clone(&self.log) }
+        Worker { runner: self.runner.clone(), query: query.clone() }
     }
 
     async fn run(&self, query: &TableQuery) -> Report {
@@ -245,7 +243,7 @@ async fn a_run_that_fails_three_times_is_news_and_the_rows_before_stay() {
     // What cannot be a table is said in words.
     for (sql, reason) in [
         ("SELECT car FROM trips", "partition_by: the query selects no column `day`"),
-        ("SELECT day, car, km AS car FROM trips", "two columns"),
+        ("SELECT a.day, a.car, b.car FROM trips a JOIN trips b ON a.day = b.day", "two columns `car`"),
         ("SELECT day FROM daily", "daily would read its own rows"),
         ("SELECT nothing FROM trips", "nothing"),
     ] {
