@@ -91,7 +91,7 @@ async fn files_are_imported_once_whatever_is_killed_in_between() {
     let again = said(&project, &["import", "trips", "exports"]).await;
     assert_eq!(again, "trips: nothing to import; 6 files had been imported before\n");
     let all = json!({"n": 6_000, "trips": 6_000, "last": 5_999, "seven": 1});
-    assert_eq!(read(&project).await, [all.clone()]);
+    assert_eq!(read(&project).await, [all]);
     assert_eq!(millpond.number("SELECT count(*) FROM trips").await, Some(6_000));
 
     // Merged beside imports, replaced, and as it was.

@@ -539,11 +539,14 @@ impl EngineCatalog {
     }
 }
 
+/// A table whose place is followed, and who does it.
+type Followed = (Imported, AbortOnDropHandle<()>);
+
 /// Follows the places of tables that files come to, each as long as it is declared the same.
 #[derive(Clone)]
 pub struct Follows {
     importer: Importer,
-    running: Arc<Mutex<Vec<(Imported, AbortOnDropHandle<()>)>>>,
+    running: Arc<Mutex<Vec<Followed>>>,
 }
 
 impl Follows {
