@@ -6,6 +6,7 @@
 #                                                 the certificate DIR/tls/client.pem and .key; DIR/tls/ca.pem signs all
 #   component.sh topics BROKERS NAME:PARTITIONS…  makes missing topics
 #   component.sh minio DIR PORT                   an S3 server on 127.0.0.1:PORT; a folder in DIR is a bucket
+#   component.sh versitygw DIR PORT               another one
 #   component.sh registry DIR PORT [https]        a schema registry on http://127.0.0.1:PORT/apis/ccompat/v7, or https
 #                                                 with the certificate DIR/ca.pem
 #   component.sh postgres DIR PORT [stay]         PostgreSQL on 127.0.0.1:PORT for user postgres, with logical decoding;
@@ -87,6 +88,12 @@ minio)
     export MINIO_BROWSER=off MINIO_UPDATE=off
     mkdir -p "$1"
     exec "$MINIO_HOME/minio" server --quiet --address "127.0.0.1:$2" "$1"
+    ;;
+versitygw)
+    [ -x "$VERSITYGW_HOME/versitygw" ] || absent "Versity Gateway"
+    mkdir -p "$1"
+    # What S3 knows of an object beside its bytes is in attributes of its file.
+    exec "$VERSITYGW_HOME/versitygw" --port "127.0.0.1:$2" --region us-east-1 --quiet posix "$1"
     ;;
 registry)
     [ -d "$REGISTRY_HOME" ] || absent "Apicurio Registry"

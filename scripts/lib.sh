@@ -8,6 +8,7 @@ checksum() { cat "$@" | cksum | cut -d' ' -f1; }
 # Each folder's name changes with what is in it, so an upgrade never meets a half-old installation.
 KAFKA_HOME=$CACHE/kafka-$KAFKA_VERSION-$(checksum "$SCRIPTS/kafka/libs.sha256")
 MINIO_HOME=$CACHE/minio-$MINIO_VERSION
+VERSITYGW_HOME=$CACHE/versitygw-$VERSITYGW_VERSION
 CONNECT_HOME=$CACHE/connect-$KAFKA_VERSION-$(checksum "$SCRIPTS/connect/libs.sha256" "$SCRIPTS/versions.env")
 REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 SPARK_HOME=$CACHE/spark-$SPARK_VERSION-$(checksum "$SCRIPTS/spark/libs.sha256" "$SCRIPTS/spark/requirements.txt")

@@ -133,6 +133,15 @@ minio() {
     publish "$made" "$MINIO_HOME"
 }
 
+# Another S3 server, so that nothing of MinIO's is taken for S3.
+versitygw() {
+    local made=$VERSITYGW_HOME.part
+    rm -rf "$made"
+    GOBIN=$made CGO_ENABLED=0 GOFLAGS= go install -trimpath -ldflags "-s -w" \
+        "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION" || return 1
+    publish "$made" "$VERSITYGW_HOME"
+}
+
 # Apicurio: a schema registry that speaks Confluent's API.
 registry() {
     local made=$REGISTRY_HOME.part
@@ -178,7 +187,8 @@ build_tools
 
 more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && [ -d "$FLINK_HOME" ] && have redis-server; }; }
 
-if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$REGISTRY_HOME" ] &&
+if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$VERSITYGW_HOME" ] &&
+    [ -d "$REGISTRY_HOME" ] &&
     [ -e "$PYTHON_HOME/ready" ] && databases && have java && have setpriv && have openssl; then
     exit 0
 fi
@@ -198,6 +208,10 @@ if have flock; then flock 9; fi
 if [ ! -d "$MINIO_HOME" ]; then
     have go || die "missing: Go 1.21 or later, to build MinIO. Get it from https://go.dev/dl (Debian 12's own is too old)."
     step "MinIO $MINIO_VERSION (built from source: a few minutes)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" minio
+fi
+if [ ! -d "$VERSITYGW_HOME" ]; then
+    have go || die "missing: Go 1.21 or later, to build Versity Gateway. Get it from https://go.dev/dl (Debian 12's own is too old)."
+    step "Versity Gateway $VERSITYGW_VERSION (built from source: a minute)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" versitygw
 fi
 [ -e "$PYTHON_HOME/ready" ] ||
     step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients

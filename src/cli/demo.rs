@@ -61,6 +61,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         embedded: Some(inside(&broker)),
         variables: options.vars.clone(),
         reload: Some(options.clone()),
+        muted: false,
         claimed: None,
     };
     let engine = Engine::start(&project, start).await?;

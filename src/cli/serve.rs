@@ -29,6 +29,9 @@ pub(super) struct ServeArgs {
     /// Wait for the process that writes to the lake to be gone, answer queries meanwhile, and take over then
     #[arg(long)]
     standby: bool,
+    /// Send nothing to sinks: for a copy of a lake
+    #[arg(long)]
+    muted: bool,
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
@@ -49,9 +52,18 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     }
     let broker = embedded(&project)?;
     let variables = options.vars.clone();
-    let start = EngineOptions { embedded: broker.as_ref().map(inside), variables, reload: Some(options), claimed };
+    let start = EngineOptions {
+        embedded: broker.as_ref().map(inside),
+        variables,
+        reload: Some(options),
+        muted: args.muted,
+        claimed,
+    };
     let engine = Engine::start(&project, start).await?;
     say_doors(&project, engine.flight_sql(), engine.http());
+    if args.muted {
+        say!("muted       nothing is sent to sinks");
+    }
     if let Some(broker) = &broker {
         say!("kafka       {}  (embedded)", broker.brokers());
     }

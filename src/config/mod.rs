@@ -124,6 +124,17 @@ impl Project {
         })
     }
 
+    /// The same, with nobody who is told: no sinks, no news, rules and stream queries that send nothing.
+    #[must_use]
+    pub fn muted(mut self) -> Self {
+        self.config.sinks.clear();
+        self.config.notify.clear();
+        self.alerts.iter_mut().for_each(|rule| rule.to.clear());
+        self.streams.retain(|query| query.keeps);
+        self.streams.iter_mut().for_each(|query| query.to.clear());
+        self
+    }
+
     /// The rule `name` as another file has it, or says everything that is wrong with that.
     pub fn rule(&self, name: &str, file: &Path) -> Result<Rule, Problems> {
         load::rule(name, file, &self.config)

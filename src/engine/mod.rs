@@ -128,6 +128,8 @@ pub struct EngineOptions {
     pub variables: Variables,
     /// How to load the project again when its files are edited; `None` takes no edits over.
     pub reload: Option<LoadOptions>,
+    /// Sends nothing to anybody: for a copy of a lake.
+    pub muted: bool,
     /// The writer claim, of a process that stood by for it; else it is taken, or the start says who has it.
     pub claimed: Option<Claimed>,
 }
@@ -171,6 +173,8 @@ impl Engine {
     /// Starts the project's servers and, in the background, its ingest.
     pub async fn start(project: &Project, options: EngineOptions) -> Result<Self> {
         let began = SystemTime::now();
+        let muted = options.muted.then(|| project.clone().muted());
+        let project = muted.as_ref().unwrap_or(project);
         let config = &project.config;
         let share = |percent| share(config, percent);
         let (stop_feed, abort, stop_servers) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
@@ -308,7 +312,8 @@ impl Engine {
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
             let (keeper, follows) = (keeper.clone(), follows.clone());
-            let reload = Reload { dir, options, contracts, orders, catalog, keeper, follows };
+            let muted = muted.is_some();
+            let reload = Reload { dir, options, muted, contracts, orders, catalog, keeper, follows };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         catalog.stream_queries.take_over(project.streams.clone());

@@ -30,6 +30,8 @@ pub struct Reload {
     pub dir: PathBuf,
     /// What overrides its files.
     pub options: LoadOptions,
+    /// Nobody is told of anything.
+    pub muted: bool,
     /// The contracts of the tables that are fed.
     pub contracts: Contracts,
     /// What is to be fed from now on.
@@ -97,8 +99,9 @@ impl Reload {
     }
 
     async fn load(&self) -> Result<Result<Project, Problems>, JoinError> {
-        let (dir, options) = (self.dir.clone(), self.options.clone());
-        tokio::task::spawn_blocking(move || Project::load(&dir, &options)).await
+        let (dir, options, muted) = (self.dir.clone(), self.options.clone(), self.muted);
+        let load = move || Project::load(&dir, &options).map(|project| if muted { project.muted() } else { project });
+        tokio::task::spawn_blocking(load).await
     }
 
     async fn take(&mut self, project: Project) {

@@ -47,7 +47,13 @@ async fn until(service: &Service, sql: &str, wanted: &[i64]) {
 
 async fn start(project: &Project, broker: &Broker) -> Engine {
     let inside = Embedded { brokers: broker.brokers(), make_topic: Arc::new(broker.topic_maker(1)) };
-    let options = EngineOptions { embedded: Some(inside), variables: Variables::new(), reload: None, claimed: None };
+    let options = EngineOptions {
+        embedded: Some(inside),
+        variables: Variables::new(),
+        reload: None,
+        muted: false,
+        claimed: None,
+    };
     Engine::start(project, options).await.unwrap()
 }
 

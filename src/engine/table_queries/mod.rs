@@ -29,6 +29,7 @@ pub use self::log::{QUERY_RUNS, runs_schema};
 use self::run::{Made, Run};
 use super::catalog::EngineCatalog;
 use super::latest::Keeper;
+use super::streams;
 use super::{Variables, as_writer, committed, s3_options, service};
 use crate::config::Project;
 use crate::error::{Error, Kind, Result};
@@ -246,9 +247,9 @@ impl Worker {
         loop {
             let due = match (&self.query.schedule, last) {
                 (Some(schedule), Some(last)) => schedule.due(last, Utc::now()),
-                // A table that is not there yet is not waited for.
-                (Some(_), None) => Some(Utc::now()),
-                (None, _) => None,
+                // A table that is not there yet is not waited for, only what it is made of.
+                (Some(_), None) if self.has_columns().await => Some(Utc::now()),
+                (Some(_), None) | (None, _) => None,
             };
             if let Some(due) = due {
                 let done = self.attempt_thrice(due).await;
@@ -270,6 +271,18 @@ impl Worker {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Whether all that the query reads is known: before the first record of a table its columns are not.
+    async fn has_columns(&self) -> bool {
+        let catalog = &self.runner.catalog;
+        let waiting = match columns(&self.query, &self.runner.service).await {
+            Err(error) if streams::waits_for_columns(&error, catalog) => Some(error.headline().to_owned()),
+            _ => None,
+        };
+        let has = waiting.is_none();
+        catalog.table_queries.update(&self.query.name, |status| status.error = waiting);
+        has
     }
 
     /// When the rows that the table has were due; none if there is no table.

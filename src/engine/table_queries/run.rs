@@ -162,6 +162,13 @@ impl Run<'_> {
             }
             (Parts::Between { from, to }, Some(table)) => {
                 self.has_same_parts(table, schema)?;
+                let is_text = |field: &Field| matches!(field.data_type(), DataType::Date32 | DataType::Utf8);
+                let column = self.query.partition_by.as_ref();
+                // Others have another order as they are written.
+                if !column.is_some_and(|column| schema.field_with_name(column).is_ok_and(is_text)) {
+                    let message = format!("the parts of table {} are neither days nor texts", self.query.name);
+                    return Err(Error::new(Kind::Usage, message).hint("--full makes all of them anew"));
+                }
                 Ok(What::Between(from.clone(), to.clone()))
             }
             (Parts::All, _) | (Parts::Changed, None) => self.whole(table),

@@ -248,6 +248,11 @@ impl Millpond {
         Self::start_as(project, &["serve", "--project", ".", "--standby"])
     }
 
+    /// Starts `serve` with more arguments.
+    pub fn start_with(project: &Project, more: &[&str]) -> Self {
+        Self::start_as(project, &[&["serve", "--project", "."], more].concat())
+    }
+
     fn start_as(project: &Project, arguments: &[&str]) -> Self {
         let command = project.command(arguments);
         let process = Process::spawn("millpond serve", &command, &project.dir.join("serve.log"));

@@ -1,4 +1,4 @@
-//! A real MinIO on loopback.
+//! A real MinIO on loopback, and another S3 server.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,6 +21,7 @@ pub const SECRET_KEY: &str = "millpond-secret";
 
 /// An S3 server and its data folder; killed on drop.
 pub struct Minio {
+    server: &'static str,
     port: u16,
     dir: PathBuf,
     process: Mutex<Option<Process>>,
@@ -35,7 +36,16 @@ impl Minio {
 
     /// A server of the test's own, to stop, restart and freeze.
     pub async fn start() -> Self {
-        let minio = Self { port: free_port(), dir: folder("minio"), process: Mutex::new(None) };
+        Self::start_server("minio").await
+    }
+
+    /// Versity Gateway instead: the same keys, buckets are folders, too.
+    pub async fn other() -> Self {
+        Self::start_server("versitygw").await
+    }
+
+    async fn start_server(server: &'static str) -> Self {
+        let minio = Self { server, port: free_port(), dir: folder(server), process: Mutex::new(None) };
         minio.restart().await;
         minio
     }
@@ -59,9 +69,10 @@ impl Minio {
     pub async fn restart(&self) {
         self.stop();
         let data = self.dir.join("data");
-        let mut command = component(&["minio", data.to_str().unwrap(), &self.port.to_string()]);
+        let mut command = component(&[self.server, data.to_str().unwrap(), &self.port.to_string()]);
         command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
-        let process = Process::spawn("minio", &command, &self.dir.join("minio.log"));
+        command.env("ROOT_ACCESS_KEY", ACCESS_KEY).env("ROOT_SECRET_KEY", SECRET_KEY);
+        let process = Process::spawn(self.server, &command, &self.dir.join("server.log"));
         // `/minio/health/ready` says yes before keys and buckets are known: the proof is an object written.
         self.bucket("ready");
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
