@@ -440,7 +440,10 @@ fn ingest(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
         catalog.readers.read().iter().map(|(topic, (life, status))| (topic.clone(), (*life, status()))).collect();
     // Tables beside others are fed with them, and own no position.
     let fed = catalog.fed();
-    let tables = fed.tables.iter().filter(|(name, _)| matches!(kind(name), EVENTS | CHANGES));
+    let imported = catalog.imported.load();
+    let is_made =
+        |name: &str| catalog.table_queries.of(name).is_some() || imported.iter().any(|spec| spec.table == name);
+    let tables = fed.tables.iter().filter(|(name, _)| matches!(kind(name), EVENTS | CHANGES) && !is_made(name));
     let rows: Vec<IngestRow> =
         tables.flat_map(|(name, live)| ingest_rows(catalog, &topics, name, &live.pin())).collect();
     let lag = |row: &IngestRow| Some((row.high_watermark? - row.position?).max(0));

@@ -125,8 +125,9 @@ impl Watch {
         let intervals = fed.contracts.iter().filter_map(|contract| contract.commit_interval);
         let interval = intervals.max().unwrap_or_default().max(self.commit_interval);
         for (name, live) in &fed.tables {
-            let commits = fed.statuses.get(name).map_or(0, |status| status.counters().commits);
-            let hot_rows = live.pin().hot_rows();
+            // Stream queries count no commits, but their tables get versions like all others.
+            let view = live.pin();
+            let (commits, hot_rows) = (view.table_version().unwrap_or(0), view.hot_rows());
             let (at, since) = *waiting.entry(name.clone()).or_insert((commits, now));
             if hot_rows == 0 || at != commits {
                 waiting.insert(name.clone(), (commits, now));

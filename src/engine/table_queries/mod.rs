@@ -276,9 +276,17 @@ impl Worker {
     /// Whether all that the query reads is known: before the first record of a table its columns are not.
     async fn has_columns(&self) -> bool {
         let catalog = &self.runner.catalog;
-        let waiting = match columns(&self.query, &self.runner.service).await {
+        let waiting = match self.runner.service.session().query(&self.query.sql).await {
             Err(error) if streams::waits_for_columns(&error, catalog) => Some(error.headline().to_owned()),
-            _ => None,
+            Err(_) => None,
+            Ok(planned) => {
+                let fed = catalog.fed();
+                let is_young = |name: &String| {
+                    fed.contracts.iter().any(|contract| contract.table == *name)
+                        && fed.tables.get(name).is_some_and(|live| live.pin().schema_version == 0)
+                };
+                planned.tables().into_iter().find(is_young).map(|name| format!("table {name} has no rows yet"))
+            }
         };
         let has = waiting.is_none();
         catalog.table_queries.update(&self.query.name, |status| status.error = waiting);
