@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::place::{Place, Where};
+use super::place::{Place, Where, ask_telling};
 use crate::config::Project;
 use crate::engine::import::{ACTION, Progress, Report, Request, Told, without_server};
 use crate::error::{Error, Kind, Result};
@@ -74,18 +74,15 @@ pub(super) async fn run(args: ImportArgs) -> Result<ExitCode> {
     };
     let done = match args.place.find().await? {
         Place::Server(mut server) => {
-            let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
-            let body = serde_json::to_vec(&request).map_err(unreadable)?;
-            let told = |told: &bytes::Bytes| {
-                if let Ok(Told::Progress(progress)) = serde_json::from_slice(told) {
-                    show(progress);
-                }
-            };
-            let last = server.act_telling(ACTION, body.into(), told).await;
-            last.and_then(|last| match serde_json::from_slice(&last).map_err(unreadable)? {
-                Told::Done(report) => Ok(report),
-                Told::Progress(_) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
-            })
+            let done = ask_telling(&mut server, ACTION, &request, |told| match told {
+                Told::Progress(progress) => show(progress),
+                Told::Done(_) => {}
+            });
+            match done.await {
+                Ok(Told::Done(report)) => Ok(report),
+                Ok(Told::Progress(_)) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
+                Err(error) => Err(error),
+            }
         }
         Place::Lake(project, variables) => without_server(&project, &variables, &request, &mut show).await,
     };

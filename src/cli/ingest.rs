@@ -1,22 +1,24 @@
 //! `millpond ingest`: what is read, how far, and how far behind.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::DateTime;
 use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use super::place::{Place, Where, ask};
+use super::place::{Place, Where, ask, ask_telling};
 use super::sql::server;
 use super::{Overrides, ProjectArgs, shell};
-use crate::engine::latest::{REPLAY, Replay, Replayed};
 use crate::engine::positions::{ACTION, Accepted, Moved, Request, Seek, To, accept_cluster, without_server};
+use crate::engine::replay::{self, Progress, Report, Told};
 use crate::error::{Error, Kind, Result};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum IngestCommand {
     /// Positions, lag and state per table and partition
     Status(StatusArgs),
-    /// Put a mirror or latest table together anew, from the tables it comes from
+    /// Put a table together anew: from the tables it comes from, from its records as they came, or from Kafka
     Replay(ReplayArgs),
     /// Feed a table no more, until it is resumed; over restarts, too
     Pause(PauseArgs),
@@ -94,23 +96,39 @@ fn place(text: &str) -> std::result::Result<To, String> {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     millpond ingest replay car_state --from tables\n  \
-    millpond ingest replay carinfo --from tables --url grpc://127.0.0.1:32010")]
+    millpond ingest replay telemetry --from raw\n  \
+    millpond ingest replay telemetry --from kafka --url grpc://127.0.0.1:32010\n\n\
+    A table that a topic feeds is decoded again with its file in schemas/ as it is now. Its stream goes on meanwhile.\n\
+    What Kafka or the raw table do not hold any more keeps its rows, and so does what can be no row any more.\n\
+    `millpond table restore --keep-positions` takes it back.")]
 pub(super) struct ReplayArgs {
     /// The table; its rows are shown as they are until the new ones are there
     table: String,
-    /// What it is put together from: the tables of the lake that feed it
+    /// What it is put together from
     #[arg(long, value_enum)]
     from: From,
-    /// The server to ask [default: the one the project's configuration names]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
     #[command(flatten)]
-    overrides: Overrides,
+    place: Where,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum From {
+    /// The tables of the lake that feed it: a mirror or latest table
     Tables,
+    /// The records as they came, which `raw = true` keeps
+    Raw,
+    /// The records that Kafka holds
+    Kafka,
+}
+
+impl From {
+    fn of_engine(self) -> replay::Origin {
+        match self {
+            Self::Tables => replay::Origin::Tables,
+            Self::Raw => replay::Origin::Raw,
+            Self::Kafka => replay::Origin::Kafka,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -219,14 +237,56 @@ pub(super) async fn show(
 }
 
 async fn replay(args: ReplayArgs) -> Result<ExitCode> {
-    let From::Tables = args.from;
-    let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
-    let mut server = connect(args.url.as_ref(), &args.overrides).await?;
-    let body = serde_json::to_vec(&Replay { table: args.table.clone() }).map_err(unreadable)?;
-    let answer = server.act(REPLAY, body.into()).await?;
-    let Replayed { rows } = serde_json::from_slice(&answer).map_err(unreadable)?;
-    say!("{} has {rows} rows", args.table);
+    let request = replay::Request { table: args.table, from: args.from.of_engine() };
+    let bar = ProgressBar::no_length();
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} records  {per_sec}  {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let mut show = |progress: Progress| {
+        bar.set_length(progress.all);
+        bar.set_position(progress.read);
+    };
+    let done = match args.place.find().await? {
+        Place::Server(mut server) => {
+            let done = ask_telling(&mut server, replay::ACTION, &request, |told| match told {
+                Told::Progress(progress) => show(progress),
+                Told::Done(_) => {}
+            });
+            match done.await {
+                Ok(Told::Done(report)) => Ok(report),
+                Ok(Told::Progress(_)) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
+                Err(error) => Err(error),
+            }
+        }
+        Place::Lake(project, variables) => replay::without_server(&project, &variables, &request, &mut show).await,
+    };
+    bar.finish_and_clear();
+    tell_replayed(args.from, &done?);
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_replayed(from: From, report: &Report) {
+    let Report { table, records, rows, gone, kept, dead, retried, made_anew, to_be_made_anew } = report;
+    if from == From::Tables {
+        say!("{table} has {rows} rows");
+        return;
+    }
+    say!("{table}: {records} records read, {rows} rows in the place of {gone}");
+    if *kept > 0 {
+        say!("  {kept} records can be no rows any more, and keep those they had");
+    }
+    if *dead > 0 {
+        say!("  {dead} records are dead letters now: millpond dead-letters list {table}");
+    }
+    if *retried > 0 {
+        say!("  {retried} dead letters are rows now");
+    }
+    if !made_anew.is_empty() {
+        say!("  put together anew: {}", made_anew.join(", "));
+    }
+    if !to_be_made_anew.is_empty() {
+        say!("  `millpond ingest replay --from tables` is to put together anew: {}", to_be_made_anew.join(", "));
+    }
 }
 
 async fn status(args: StatusArgs) -> Result<ExitCode> {

@@ -88,6 +88,23 @@ impl Where {
     }
 }
 
+/// The same, of an action that tells what it does meanwhile; the last that it tells is the answer.
+pub(super) async fn ask_telling<T: DeserializeOwned>(
+    server: &mut Remote,
+    action: &str,
+    request: &impl Serialize,
+    mut show: impl FnMut(T) + Send,
+) -> Result<T> {
+    let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
+    let body = serde_json::to_vec(request).map_err(unreadable)?;
+    let told = |told: &bytes::Bytes| {
+        if let Ok(told) = serde_json::from_slice(told) {
+            show(told);
+        }
+    };
+    serde_json::from_slice(&server.act_telling(action, body.into(), told).await?).map_err(unreadable)
+}
+
 /// Has the server carry out an admin action.
 pub(super) async fn ask<T: DeserializeOwned>(server: &mut Remote, action: &str, request: &impl Serialize) -> Result<T> {
     let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);

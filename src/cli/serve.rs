@@ -14,6 +14,7 @@ use crate::demo::{Broker, TOPICS};
 use crate::engine::{Embedded, Engine, EngineOptions, Standby};
 use crate::error::{Error, Kind, Result};
 use crate::task::failpoint;
+use tracing::warn;
 
 /// Partitions of an embedded topic that the demo fleet does not know.
 const EMBEDDED_PARTITIONS: i32 = 3;
@@ -35,7 +36,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
-    let (project, options) = args.project.load()?;
+    let (mut project, options) = args.project.load()?;
     if let Some(spec) = options.vars.get("MILLPOND_FAILPOINT") {
         failpoint::arm(spec)?;
     }
@@ -49,6 +50,11 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         }
         say!("taking over");
+        // The one before has taken edits over since.
+        match args.project.load() {
+            Ok((now, _)) => project = now,
+            Err(error) => warn!(%error, "the project cannot be read any more: what it was at the start goes on"),
+        }
     }
     let broker = embedded(&project)?;
     let variables = options.vars.clone();

@@ -10,6 +10,7 @@ use chrono_tz::Tz;
 use super::{
     names,
     problem::{Complaint, Problems},
+    reference,
     section::Section,
     settings::{commit_interval, timezone as timezone_name},
     tree::{Place, Table, Value},
@@ -17,10 +18,11 @@ use super::{
     words::{Words, events, mirror},
 };
 use crate::{
-    decode::{check_time_format, is_value},
+    decode::{Packing, check_time_format, is_value},
     schema::{
-        ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
-        Match, OnNewField, OnTypeConflict, Path, PathError, Start, TimeFormat, derive_name,
+        ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime,
+        FileFormat, Format, FullLoad, Match, OnNewField, OnTypeConflict, Path, PathError, Start, TimeFormat,
+        derive_name,
     },
 };
 
@@ -29,6 +31,8 @@ const EVENT_FORMATS: [(&str, Format); 3] =
     [("json", Format::Json), ("avro", Format::Avro), ("protobuf", Format::Protobuf)];
 const CHANGE_FORMATS: [(&str, Format); 3] =
     [("debezium-json", Format::DebeziumJson), ("debezium-avro", Format::DebeziumAvro), ("dms-json", Format::DmsJson)];
+/// How often it is looked for new files of a full load.
+const LOAD_POLL: Duration = Duration::from_secs(10);
 const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 
 /// The type of a column that a word of contracts means.
@@ -67,12 +71,13 @@ enum Kind {
 
 const KINDS: [(&str, Kind); 2] = [("events", Kind::Events), ("mirror", Kind::Mirror)];
 
-/// Reads the contract of table `table`, defaults below it already; `registry` tells whether there is one to ask for
+/// Reads the contract of table `table` of the project in `dir`, defaults below it already; `registry` tells whether there is one to ask for
 /// schemas. `None` only if problems were reported.
 pub(super) fn read(
     tree: &Table,
     table: &str,
     file: &str,
+    dir: &std::path::Path,
     timezone: Tz,
     registry: bool,
     problems: &RefCell<Problems>,
@@ -114,6 +119,8 @@ pub(super) fn read(
     let on_type_conflict = root.choice("on_type_conflict", &conflict, &[]);
     let commit_interval = root.read("commit_interval", commit_interval);
     let retention = is_events.then(|| root.read("retention", retention)).flatten();
+    let load =
+        if is_events { None } else { root.section("load", &mirror::LOAD).and_then(|section| load(&section, dir)) };
     let matches = matches(&root);
     let (columns, dropped) = columns(&root, column_words, timezone);
     let arrays = if is_events { arrays(&root) } else { Vec::new() };
@@ -141,6 +148,7 @@ pub(super) fn read(
         first_of: Vec::new(),
         infer_timestamps: root.boolean("infer_timestamps").unwrap_or(false),
         raw: root.boolean("raw").unwrap_or(false),
+        load,
         commit_interval,
         retention,
         allowed_lateness: allowed_lateness.unwrap_or(ALLOWED_LATENESS),
@@ -149,6 +157,20 @@ pub(super) fn read(
     let contract = if is_events { contract } else { contract.into_changes() };
     tables_of_its_own(&root, &contract);
     Some(contract)
+}
+
+/// `[load]`.
+fn load(section: &Section, dir: &std::path::Path) -> Option<FullLoad> {
+    section.require("url", "where the files are, such as \"s3://exports/carinfo/*.parquet\"");
+    let url = section.read("url", |text| reference::url(text, dir))?;
+    let format = section.has("format").then(|| section.choice("format", &reference::FORMATS, &[])).flatten();
+    if !section.has("format") && FileFormat::of_name(Packing::of_name(&url).1).is_none() {
+        let complaint = Complaint::new("does not say what is in the files");
+        section.complain("url", complaint.hint("add format = \"csv\" (or \"json\", \"parquet\")"));
+        return None;
+    }
+    let poll = if section.has("poll") { section.read("poll", reference::poll)? } else { LOAD_POLL };
+    Some(FullLoad { url, format, poll })
 }
 
 /// `format`: events have others than changes.

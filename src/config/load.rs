@@ -81,7 +81,7 @@ pub(super) fn events(table: &str) -> Result<Contract, Problems> {
     let text = format!("kind = \"events\"\ntopic = \"{table}\"\n");
     let mut tree = defaults(EVENTS_DEFAULTS, &problems);
     tree.overlay(Table::parse(table, &text, None, &mut problems.borrow_mut()).unwrap_or_default());
-    let contract = contract::read(&tree, table, table, Tz::UTC, false, &problems);
+    let contract = contract::read(&tree, table, table, Path::new("."), Tz::UTC, false, &problems);
     contract.ok_or_else(|| problems.into_inner())
 }
 
@@ -212,7 +212,15 @@ impl Loader<'_> {
                     None => {}
                 }
             } else {
-                tables.contracts.extend(contract::read(&tree, &name, &file, timezone, registry, &self.problems));
+                tables.contracts.extend(contract::read(
+                    &tree,
+                    &name,
+                    &file,
+                    self.absolute,
+                    timezone,
+                    registry,
+                    &self.problems,
+                ));
             }
         }
         contract::share_topics(&mut tables.contracts);

@@ -17,6 +17,9 @@ use crate::decode::Packing;
 use crate::schema::{FileFormat, ImportMode, Imported, Reference};
 
 const SHORTEST: Duration = Duration::from_secs(1);
+/// `format` of files.
+pub(super) const FORMATS: [(&str, FileFormat); 3] =
+    [("csv", FileFormat::Csv), ("json", FileFormat::Json), ("parquet", FileFormat::Parquet)];
 
 /// What a file declares.
 pub(super) enum Declared {
@@ -36,15 +39,11 @@ pub(super) fn read(
     let root = Section::root(tree, file, &reference::ROOT, problems);
     let has_url = root.has("url");
     let url = has_url.then(|| root.read("url", |text| url(text, dir))).flatten();
-    let formats = [("csv", FileFormat::Csv), ("json", FileFormat::Json), ("parquet", FileFormat::Parquet)];
-    let format = root.has("format").then(|| root.choice("format", &formats, &[])).flatten();
+    let format = root.has("format").then(|| root.choice("format", &FORMATS, &[])).flatten();
     let modes = [("replace", ImportMode::Replace), ("append", ImportMode::Append), ("upsert", ImportMode::Upsert)];
     let by_default = if has_url { ImportMode::Replace } else { ImportMode::Append };
     let mode = if root.has("mode") { root.choice("mode", &modes, &[]) } else { Some(by_default) };
-    let poll = root.read("poll", |text| match text.parse::<Interval>()?.duration() {
-        poll if poll < SHORTEST => Err(Complaint::new("is too short").hint("at least \"1s\"")),
-        poll => Ok(poll),
-    });
+    let poll = root.read("poll", poll);
     let key = if root.has("key") { latest::key(&root) } else { Vec::new() };
     let mode = mode?;
     if mode == ImportMode::Upsert && key.is_empty() {
@@ -68,6 +67,14 @@ pub(super) fn read(
         ImportMode::Replace => Declared::Reference(Reference { table, url, format, key, poll: poll? }),
         _ => Declared::Imported(Imported { table, url: Some(url), format, key, mode, poll: poll? }),
     })
+}
+
+/// How often it is looked for new files.
+pub(super) fn poll(text: &str) -> Result<Duration, Complaint> {
+    match text.parse::<Interval>()?.duration() {
+        poll if poll < SHORTEST => Err(Complaint::new("is too short").hint("at least \"1s\"")),
+        poll => Ok(poll),
+    }
 }
 
 /// A path is taken from the folder `dir`.

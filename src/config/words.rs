@@ -119,6 +119,7 @@ pub(super) mod mirror {
             "commit_interval",
             "raw",
             "match",
+            "load",
             "columns",
         ],
         later: &["topic_pattern", "history", "retention", "description"],
@@ -128,9 +129,11 @@ pub(super) mod mirror {
         later: &[],
     };
 
+    pub const LOAD: Words = Words { keys: &["url", "format", "poll"], later: &[] };
+
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
-    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("columns.<name>", &COLUMN)];
+    pub const ALL: &[(&str, &Words)] = &[("", &ROOT), ("load", &LOAD), ("columns.<name>", &COLUMN)];
 }
 
 /// `schemas/<table>.toml` of `kind = "latest"`.

@@ -254,7 +254,7 @@ impl Decoder {
         if record.payload.is_none() && self.changes.is_none() {
             return Fate::Skipped(Skip::Tombstone);
         }
-        let wanted = self.plan.selection.wants_record(record, records, &self.key_row);
+        let wanted = records.are_loaded() || self.plan.selection.wants_record(record, records, &self.key_row);
         let owner = self.owns_unreadable(records);
         if !wanted && !owner {
             return Fate::Skipped(Skip::NotMatched);
@@ -296,6 +296,11 @@ impl Decoder {
         records: &'s Records,
         texts: &'t mut Texts,
     ) -> Result<(&'t str, Option<&'s Shape>, Option<Skip>), Fault> {
+        if records.are_loaded() && self.changes.is_some() {
+            let text = std::str::from_utf8(record.payload.unwrap_or_default());
+            let not_text = |error| Fault { reason: Reason::NotJson, message: format!("the row is no text: {error}") };
+            return Ok((text.map_err(not_text)?, None, None));
+        }
         let Texts { json, key, change } = texts;
         let read = match record.payload {
             Some(payload) => Some(writer::read(self.plan.format, payload, records.schemas(), json)?),
@@ -448,9 +453,11 @@ impl Decoder {
     /// Reports the values at unknown paths, and those that did not fit.
     fn report(&mut self, text: &str, record: &Record<'_>, records: &Records) {
         let plan = &self.plan;
+        // Of files the types are known: what reads as a time is one.
+        let infer_timestamps = plan.infer_timestamps || records.are_loaded();
         for (path, slot) in &self.draft.unknown {
             self.finds.add(path, records, (record.offset, slot.start()), |find| {
-                find.see(observe(*slot, text, plan.infer_timestamps, plan.zone), || sample(slot.raw(text)));
+                find.see(observe(*slot, text, infer_timestamps, plan.zone), || sample(slot.raw(text)));
             });
         }
         for (at, slot) in &self.draft.misfits {

@@ -50,7 +50,7 @@ pub use file::{FileError, rows_of_csv, rows_of_json};
 pub use fit::is_value;
 pub use import::{FileReader, FileRows, Fitter, Packing};
 pub use raw::raw_schema;
-pub use records::{Header, Record, Records, RecordsBuilder};
+pub use records::{FULL_LOAD, Header, Record, Records, RecordsBuilder};
 pub use split::{Objects, objects};
 pub use time::check_time_format;
 pub use writer::{SchemaText, WriterSchema, WriterSchemas, schema_id};

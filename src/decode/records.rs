@@ -9,6 +9,9 @@ use bytes::Bytes;
 use super::writer::{WriterSchemas, schema_id};
 use crate::schema::{Format, Path};
 
+/// The partition of records that are rows of a full load: each payload is a change in the form of [`super::change`].
+pub const FULL_LOAD: i32 = -1;
+
 /// A Kafka header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -95,6 +98,11 @@ impl Records {
     /// Number of records.
     pub fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// True if they are rows of a full load.
+    pub fn are_loaded(&self) -> bool {
+        self.partition == FULL_LOAD
     }
 
     /// True if no record is held (the batch may still move the position).

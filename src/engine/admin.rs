@@ -13,8 +13,9 @@ use super::care;
 use super::catalog::EngineCatalog;
 use super::dead_letters::{self, Desk};
 use super::import::{self, Importer, Told};
-use super::latest::{self, Keeper};
+use super::latest::Keeper;
 use super::positions::{self, Mover};
+use super::replay::{self, Replayer};
 use super::streams::{self, Act};
 use super::table_queries;
 use crate::error::{Error, Kind, Result};
@@ -38,6 +39,8 @@ pub struct Actions {
     pub importer: Importer,
     /// Where tables read on.
     pub mover: Mover,
+    /// Tables put together anew.
+    pub replayer: Replayer,
 }
 
 impl Actions {
@@ -61,28 +64,31 @@ impl Actions {
                 }
             }
             care::ACTION => self.care(request(body)?).await,
-            latest::REPLAY => answer(&self.keeper.replay(&request(body)?).await?),
             positions::ACTION => answer(&self.mover.run(request(body)?).await?),
             table_queries::ACTION => answer(&catalog.table_queries.ask(request(body)?).await?),
             import::ACTION => {
-                // Who asks is told as fast as it listens.
-                let mut progress = |progress| {
-                    if let Ok(told) = answer(&Told::Progress(progress)) {
-                        let _ = tell.try_send(told);
-                    }
-                };
+                let mut progress = |progress| say(tell, &Told::Progress(progress));
                 answer(&Told::Done(self.importer.run(&request(body)?, &mut progress).await?))
+            }
+            replay::ACTION => {
+                let mut progress = |progress| say(tell, &replay::Told::Progress(progress));
+                answer(&replay::Told::Done(self.replayer.run(&request(body)?, &mut progress).await?))
             }
             _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
         }
     }
 
     async fn care(&self, request: care::Request) -> Result<Bytes> {
+        // A file that is read meanwhile counts its rows by numbers that a restore takes back.
+        let _turn = match (&request.what, &request.table) {
+            (care::What::Restore { .. }, Some(table)) => Some(self.importer.turn(table).await),
+            _ => None,
+        };
         let mut done = care::ask(&self.care, request.clone()).await?;
         for done in done.iter_mut().filter(|done| done.restored_to.is_some() && !request.dry_run) {
             // What they took from it before may not be in it any more, or comes again.
             for table in std::mem::take(&mut done.to_be_made_anew) {
-                match self.keeper.replay(&latest::Replay { table: table.clone() }).await {
+                match self.keeper.replay(&table).await {
                     Ok(_) => done.made_anew.push(table),
                     Err(error) => {
                         warn!(table, error = %error, "not put together anew");
@@ -98,6 +104,13 @@ impl Actions {
 fn request<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body)
         .map_err(|error| Error::new(Kind::Query, "the action's body cannot be read").because(error))
+}
+
+/// Tells who asks, as fast as it listens.
+fn say(tell: &mpsc::Sender<Bytes>, told: &impl Serialize) {
+    if let Ok(told) = answer(told) {
+        let _ = tell.try_send(told);
+    }
 }
 
 fn answer(done: &impl Serialize) -> Result<Bytes> {

@@ -11,22 +11,18 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
 
 use super::catalog::EngineCatalog;
-use super::ingest::{Beside, Ingest};
-use super::retry::{Retried, Retries, not_fed};
-use super::status::{TableStatus, now_us};
-use super::{
-    ENCODING_PERCENT, INGEST_PERCENT, Variables, as_writer, committed, joined, open_table, registry, service, share,
-};
+use super::idle::Idle;
+use super::retry::{Retried, not_fed};
+use super::status::now_us;
+use super::{Variables, as_writer, committed, service};
 use crate::config::Project;
 use crate::decode::{Event, events_batch};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{DeadLetters, Encoding, Lake, PUBLIC};
-use crate::news::News;
+use crate::lake::Lake;
 use crate::query::Service;
-use crate::task::{self, Budget, Shutdown};
+use crate::task::Shutdown;
 
 /// Name of the admin action of a [`Request`].
 pub const ACTION: &str = "millpond.dead_letters";
@@ -209,51 +205,19 @@ pub async fn without_server(project: &Project, variables: &Variables, request: &
         let catalog = committed(project, Some(lake)).await?;
         let service = service(Some(lake), &catalog, &project.config)?;
         let desk = Desk::new(service, Arc::clone(&catalog), abort.clone());
-        let Some(dead_letters) = catalog.dead_letters.get() else {
+        if catalog.dead_letters.get().is_none() {
             return Ok(Done::default());
-        };
-        let contract = project.tables.iter().find(|contract| contract.table == request.table);
-        let table = open_table(lake, PUBLIC, &request.table).await?;
-        let fed = catalog.fed();
-        let (Some(contract), Some(table), Some(live)) = (contract, table, fed.tables.get(&request.table)) else {
-            return desk.run(request).await;
-        };
-        let (nothing_to_read, deliveries) = mpsc::channel(1);
-        let (retries, asked) = mpsc::channel(1);
-        let registry = registry(&project.config)?.and_then(|registry| registry.of(contract.format));
-        catalog.retries.write().insert(request.table.clone(), Retries::new(retries, registry));
-        let contract = Arc::new(contract.clone());
-        let mut beside = Vec::new();
-        for (name, _) in super::beside(&contract) {
-            let (Some(table), Some(live)) = (open_table(lake, PUBLIC, &name).await?, fed.tables.get(&name)) else {
-                return Err(Error::new(Kind::Unavailable, format!("table {name} is not there yet"))
-                    .hint("`millpond serve` makes it"));
-            };
-            beside.push(Beside { live: Arc::clone(live), table });
         }
-        let (_unedited, edits) = watch::channel(Arc::clone(&contract));
-        let ingest = Ingest {
-            contract,
-            live: Arc::clone(live),
-            table,
-            beside,
-            dead_letters: Arc::<DeadLetters>::clone(dead_letters),
-            versions: Arc::clone(&catalog.versions),
-            edits,
-            deliveries,
-            retries: asked,
-            budget: Budget::new(share(&project.config, INGEST_PERCENT)),
-            encoding: Arc::new(Encoding::new(share(&project.config, ENCODING_PERCENT))),
-            commit_interval: project.config.lake.commit_interval,
-            status: Arc::new(TableStatus::default()),
-            news: News::default(),
-            stop: Shutdown::new(),
-            abort: abort.clone(),
+        let contract = project.tables.iter().find(|contract| contract.table == request.table);
+        let idle = match contract {
+            Some(contract) => Idle::start(project, lake, &catalog, contract, abort).await?,
+            None => None,
         };
-        let ingest = task::spawn("retry-ingest", async move { ingest.run().await.map_err(Error::from) });
         let done = desk.run(request).await;
-        drop(nothing_to_read);
-        joined(ingest.await).and(done)
+        match idle {
+            Some(idle) => idle.end().await.and(done),
+            None => done,
+        }
     })
     .await
 }

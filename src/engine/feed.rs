@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -10,16 +11,18 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
+use super::import::Load;
 use super::ingest::{Beside, Ingest};
 use super::make::{Wanted, make};
+use super::recover;
 use super::retry::Retries;
 use super::schemas;
 use super::versions::Versions;
 use crate::decode::dead_letters_schema;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
-    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, SYSTEM, SchemaVersions, Table,
-    TableError, TopicPartition,
+    self, DEAD_LETTERS_VERSION, DeadLetters, Encoding, Lake, PUBLIC, Positions, S3Options, SYSTEM, SchemaVersions,
+    Table, TableError, TopicPartition,
 };
 use crate::news::News;
 use crate::schema::{Contract, SchemaVersion, Start, VersionRecord, fixed};
@@ -54,6 +57,8 @@ pub struct Feed {
     pub kafka: Kafka,
     /// Where schemas are, for the tables whose format needs them.
     pub registry: Option<Registry>,
+    /// How buckets with files of full loads are reached.
+    pub s3: S3Options,
     /// The embedded broker forgets: with each start of the process a new life of its topics begins.
     pub embedded: bool,
     /// The lives that have begun in this process, by topic.
@@ -147,9 +152,13 @@ impl Feed {
             }
             partitions_of.insert(topic, partitions);
         }
+        let mut held: BTreeMap<String, BTreeMap<i32, Watermarks>> = BTreeMap::new();
+        for (topic, partitions) in partitions_of.iter().filter(|(_, partitions)| !partitions.is_empty()) {
+            held.insert((*topic).to_owned(), self.held(topic, partitions.clone()).await?);
+        }
         let paused = self.catalog.paused.read().clone();
         // Who is paused gets no records, and its task goes on: dead letters can be tried again.
-        let mut idle = Vec::new();
+        let (mut idle, mut recovering) = (Vec::new(), Vec::new());
         let mut ingests = JoinSet::new();
         let mut senders: BTreeMap<String, mpsc::Sender<Delivery>> = BTreeMap::new();
         for contract in self.contracts.clone() {
@@ -177,13 +186,32 @@ impl Feed {
             live.committed(&table).map_err(unreadable)?;
             let beside = self.beside(&contract, &committed).await?;
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
+            let spans = match paused.contains(&contract.table) {
+                true => Vec::new(),
+                false => recover::missing(&self.lake, &contract, &self.contracts, positions, &held).await?,
+            };
+            if contract.load.is_some() && !paused.contains(&contract.table) {
+                let (versions, name) = (Arc::clone(&versions), contract.table.clone());
+                let load = Load {
+                    contract: Arc::clone(&contract),
+                    live: Arc::clone(&live),
+                    version: Box::new(move || versions.newest(&name).map(|newest| Arc::clone(&newest.version))),
+                    sender: sender.clone(),
+                    s3: self.s3.clone(),
+                    budget: self.budget.at_most(self.budget.limit_bytes() / 2),
+                    stop: self.stop.clone(),
+                };
+                task::spawn_behind("full-load", load.run());
+            }
             match paused.contains(&contract.table) {
                 true => idle.push(sender),
+                false if !spans.is_empty() => recovering.push((contract.table.clone(), spans, sender)),
                 false => _ = senders.insert(contract.table.clone(), sender),
             }
             let (sender, retries) = mpsc::channel(1);
+            let (again, agains) = mpsc::channel(1);
             let registry = self.registry.clone().and_then(|registry| registry.of(contract.format));
-            let ask = Retries::new(sender, registry.clone());
+            let ask = Retries::new(sender, again, registry.clone());
             self.catalog.retries.write().insert(contract.table.clone(), ask);
             let name = contract.table.clone();
             if let Some(registry) = registry {
@@ -203,6 +231,7 @@ impl Feed {
                 edits,
                 deliveries,
                 retries,
+                agains,
                 budget: self.budget.clone(),
                 encoding: Arc::clone(&self.encoding),
                 status,
@@ -232,12 +261,7 @@ impl Feed {
                 continue;
             }
             // Nobody can be stopped by who reads alone.
-            let held = match partitions_of.remove(&**topic) {
-                Some(partitions) if consumers.len() > 1 && !partitions.is_empty() => {
-                    self.held(topic, partitions).await?
-                }
-                _ => BTreeMap::new(),
-            };
+            let held = held.remove(topic).filter(|_| consumers.len() > 1).unwrap_or_default();
             let (budget, stop) = (self.budget.clone(), &self.stop);
             let reader = Reader::start(&self.kafka, topic, incarnation, consumers, &held, budget, stop)?;
             let reader = Arc::new(reader);
@@ -251,7 +275,21 @@ impl Feed {
             until.cancelled().await;
             drop(idle);
         });
-        Ok(Running { readers, ingests, catalog, stop, abort })
+        let (budget, next) = (self.budget.clone(), Arc::new(AtomicBool::new(false)));
+        if !recovering.is_empty() {
+            let (stop, next) = (stop.clone(), Arc::clone(&next));
+            task::spawn_behind("recover", async move {
+                for (table, spans, sender) in recovering {
+                    if !recover::hand_out(&table, spans, sender, &budget, &stop).await {
+                        return;
+                    }
+                }
+                // From where they stand then, they are read from Kafka like all others.
+                next.store(true, Ordering::Release);
+                stop.cancel();
+            });
+        }
+        Ok(Running { readers, ingests, catalog, stop, abort, next })
     }
 
     /// The life of `topic` that is read now: the newest any table knows; with the embedded broker the next, unless that
@@ -388,11 +426,13 @@ pub struct Running {
     catalog: Arc<EngineCatalog>,
     stop: Shutdown,
     abort: Shutdown,
+    /// It stopped so that another feed begins with the same plan.
+    next: Arc<AtomicBool>,
 }
 
 impl Running {
-    /// Runs until stopped and everything is committed; an error ends the process.
-    pub async fn run(mut self) -> Result<()> {
+    /// Runs until stopped and everything is committed; an error ends the process. True if the same is to be fed anew.
+    pub async fn run(mut self) -> Result<bool> {
         let mut result = Ok(());
         while let Some(ended) = self.ingests.join_next().await {
             let (table, outcome) = match ended {
@@ -413,7 +453,7 @@ impl Running {
         }
         let readers = self.readers;
         tokio::task::spawn_blocking(move || drop(readers)).await.ok();
-        result
+        result.map(|()| self.next.load(Ordering::Acquire))
     }
 }
 

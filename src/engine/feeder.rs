@@ -14,7 +14,7 @@ use super::feed::{Feed, RETRY};
 use super::versions::Versions;
 use super::{joined, open_table, suits, tables_of, unreadable, view_of};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Encoding, Lake, LiveView, PUBLIC, Table};
+use crate::lake::{Encoding, Lake, LiveView, PUBLIC, S3Options, Table};
 use crate::news::News;
 use crate::schema::Contract;
 use crate::source::{Kafka, KafkaOptions, Registry};
@@ -66,6 +66,8 @@ pub struct Feeder {
     pub kafka: KafkaOptions,
     /// Where schemas are, for the tables whose format needs them.
     pub registry: Option<Registry>,
+    /// How buckets with files of full loads are reached.
+    pub s3: S3Options,
     /// Makes topics of the embedded broker, if that is the cluster.
     pub embedded: Option<TopicMaker>,
     /// `[lake] commit_interval`.
@@ -148,9 +150,11 @@ impl Feeder {
         let mut running = task::spawn("feed-run", running.run());
         tokio::select! {
             ended = &mut running => {
-                let ended = joined(ended);
-                if ended.is_err() || self.stop.is_cancelled() {
-                    return End::Last(ended);
+                match joined(ended) {
+                    Err(error) => return End::Last(Err(error)),
+                    Ok(_) if self.stop.is_cancelled() => return End::Last(Ok(())),
+                    Ok(true) => return End::Next(plan.clone()),
+                    Ok(false) => {}
                 }
                 // There is nothing to feed.
                 tokio::select! {
@@ -161,7 +165,7 @@ impl Feeder {
             Some(order) = orders.recv() => {
                 stop.cancel();
                 match joined(running.await) {
-                    Ok(()) => order.carry_out(plan).await,
+                    Ok(_) => order.carry_out(plan).await,
                     Err(error) => End::Last(Err(error)),
                 }
             }
@@ -182,6 +186,7 @@ impl Feeder {
             catalog: Arc::clone(&self.catalog),
             kafka: Kafka::new(KafkaOptions { queued_bytes, ..self.kafka.clone() })?,
             registry: self.registry.clone(),
+            s3: self.s3.clone(),
             embedded: self.embedded.is_some(),
             lives: self.lives.clone(),
             commit_interval: self.commit_interval,

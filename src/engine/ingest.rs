@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::facts;
 use super::family::Family;
+use super::replay::Again;
 use super::retry::{Answer, Retry, plan};
 use super::status::TableStatus;
 use super::versions::Versions;
@@ -56,6 +57,8 @@ pub struct Ingest {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Dead letters to be tried again.
     pub retries: mpsc::Receiver<Retry>,
+    /// Records to be decoded once more.
+    pub agains: mpsc::Receiver<Again>,
     /// What hot rows are charged to.
     pub budget: Budget,
     /// What commits take for their files, shared by all tables.
@@ -157,6 +160,7 @@ impl Ingest {
                     }
                 }
                 Some(retry) = state.ingest.retries.recv(), if state.flushing.is_none() => state.start_retry(retry),
+                Some(again) = state.ingest.agains.recv() => state.decode_again(again)?,
                 () = until(deadline) => state.decide()?,
                 () = edited(&mut state.ingest.edits) => {
                     state.edit();
@@ -234,6 +238,12 @@ impl State {
         self.ingest.live.push(hot(decoded.rows, dead, beside));
         drop(charge);
         Ok(())
+    }
+
+    /// Says what records are by now that became rows long ago, or did not.
+    fn decode_again(&mut self, again: Again) -> Result<(), CommitError> {
+        let decoded = tokio::task::block_in_place(|| self.family.decode(&again.records))?;
+        again.answer(self.family.contract(), self.family.schema_versions(), decoded)
     }
 
     /// Decodes dead letters again and commits what becomes of them; for a moment when no commit is under way.

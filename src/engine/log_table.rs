@@ -54,6 +54,19 @@ impl LogTable {
         }
     }
 
+    /// Shows what somebody else has added to it since.
+    pub async fn follow(&self, lake: &Lake) {
+        let mut table = self.table.lock().await;
+        let Some((table, _)) = &mut *table else {
+            drop(table);
+            return self.open(lake).await;
+        };
+        match table.refresh().await {
+            Ok(()) => self.show(table),
+            Err(error) => warn!(table = self.name, error = %error, "log cannot be read"),
+        }
+    }
+
     fn show(&self, table: &Table) {
         if let Ok(snapshot) = table.snapshot() {
             *self.shown.lock() = Some(snapshot);

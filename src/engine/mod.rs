@@ -18,6 +18,7 @@ mod facts;
 mod family;
 mod feed;
 mod feeder;
+mod idle;
 pub mod import;
 mod ingest;
 mod lanes;
@@ -28,7 +29,9 @@ mod metrics;
 mod outbound;
 pub mod positions;
 mod queries;
+mod recover;
 mod reload;
+pub mod replay;
 mod retry;
 mod rows;
 mod rule_tests;
@@ -71,6 +74,7 @@ use self::latest::{Keeper, Writing};
 use self::log_table::LogTable;
 use self::positions::{GAPS, Mover, gaps_schema};
 use self::reload::{Contracts, Reload};
+use self::replay::Replayer;
 pub use self::rule_tests::test_rules;
 pub use self::standby::{Claimed, Standby};
 pub use self::status::{LaneCounters, TableCounters, TableStatus, now_us};
@@ -272,6 +276,7 @@ impl Engine {
                 ..KafkaOptions::default()
             },
             registry: registry(config)?,
+            s3: s3_options(config, &options.variables),
             embedded: options.embedded.map(|broker| broker.make_topic),
             commit_interval: config.lake.commit_interval,
             budget,
@@ -287,10 +292,13 @@ impl Engine {
         let care = task::spawn_behind("care", care.run(asked, stop_feed.clone()));
         let mut servers = Vec::new();
         if let Some(flight) = flight {
+            let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
             let actions = Actions {
+                replayer: Replayer::new(&feeder.lake, &catalog, desk.clone(), feeder.kafka.clone(), &abort)
+                    .beside(keeper.clone()),
                 catalog: Arc::clone(&catalog),
                 service: service.clone(),
-                desk: Desk::new(service.clone(), Arc::clone(&catalog), abort.clone()),
+                desk,
                 keeper: keeper.clone(),
                 care: asks,
                 importer: importer.clone(),
@@ -728,7 +736,7 @@ async fn in_time(work: &mut (impl Future + Unpin), abort: &Shutdown, late: &'sta
     }
 }
 
-fn joined(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+fn joined<T>(ended: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     ended.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "a background task failed").because(error)))
 }
 

@@ -322,20 +322,25 @@ impl Mover {
         Ok(())
     }
 
-    /// Makes positions durable, and notes what they were led past.
+    /// Notes what positions are led past, and makes them durable: better noted twice than not at all.
     async fn commit(&self, table: &mut Table, moves: Moves) -> Result<()> {
         let name = table.name().to_string();
-        commit_main(table, &[], moves.clone(), &self.abort).await?;
-        info!(table = name, partitions = moves.len(), "positions moved");
-        if let Some(live) = self.catalog.fed().tables.get(&name) {
-            live.committed(table).map_err(unreadable)?;
-        }
-        let gaps: Vec<(String, TopicPartition, Move)> =
-            moves.into_iter().filter(|(_, step)| !step.young).map(|(lane, step)| (name.clone(), lane, step)).collect();
+        let gaps: Vec<(String, TopicPartition, Move)> = moves
+            .clone()
+            .into_iter()
+            .filter(|(_, step)| !step.young)
+            .map(|(lane, step)| (name.clone(), lane, step))
+            .collect();
         if !gaps.is_empty()
             && let Ok(rows) = gap_rows(&gaps)
         {
             self.catalog.gaps.add(&self.lake, &rows, &self.abort).await;
+        }
+        let partitions = moves.len();
+        commit_main(table, &[], moves, &self.abort).await?;
+        info!(table = name, partitions, "positions moved");
+        if let Some(live) = self.catalog.fed().tables.get(&name) {
+            live.committed(table).map_err(unreadable)?;
         }
         Ok(())
     }
@@ -348,7 +353,7 @@ fn begin(place: i64) -> Move {
 }
 
 /// The project's Kafka, for questions.
-fn questions(config: &Config) -> Result<KafkaOptions> {
+pub(super) fn questions(config: &Config) -> Result<KafkaOptions> {
     if config.kafka.brokers == Brokers::Embedded {
         let message = "the embedded broker is inside `millpond serve`, and forgets when that ends";
         return Err(Error::new(Kind::Usage, message).hint("ask while the server runs"));
@@ -405,12 +410,21 @@ pub async fn accept_cluster(
         }
         let catalog = committed(project, Some(lake)).await?;
         let mover = Mover::new(lake, &catalog, options.clone(), abort);
+        // All is asked before anything is written: half of the tables in another cluster would be read twice.
+        let mut all = Vec::new();
         for contract in project.tables.iter().filter(|_| !keep_positions) {
-            let Some(mut table) = open_table(lake, PUBLIC, &contract.table).await? else { continue };
+            let Some(table) = open_table(lake, PUBLIC, &contract.table).await? else { continue };
             let mut moves = Moves::new();
             for topic in &contract.topics {
                 let places = match mover.places(topic, To::Earliest).await {
-                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        let known = table.positions_of(&contract.table);
+                        if known.keys().all(|lane| *lane.topic != **topic) {
+                            continue;
+                        }
+                        let hint = "make the topic there first: its records would be taken for those that were read";
+                        return Err(error.hint(hint));
+                    }
                     places => places?,
                 };
                 // The catalog shows positions as they were: all tables of a topic begin the same life.
@@ -422,11 +436,14 @@ pub async fn accept_cluster(
                     accepted.moved.push(Moved { table, topic, partition, from: None, to: place, life: Some(life) });
                 }
             }
-            if !dry_run && !moves.is_empty() {
-                commit_main(&mut table, &[], moves, abort).await?;
+            if !moves.is_empty() {
+                all.push((table, moves));
             }
         }
         if !dry_run {
+            for (mut table, moves) in all {
+                commit_main(&mut table, &[], moves, abort).await?;
+            }
             accept_kafka_cluster(lake.stores(), &now, Utc::now()).await?;
         }
         Ok(accepted)

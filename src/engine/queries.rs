@@ -128,9 +128,9 @@ async fn table_queries(
         let before = left.len();
         let mut failed = Vec::new();
         for query in std::mem::take(&mut left) {
-            match table_queries::columns(query, service).await {
-                Ok(columns) => {
-                    notes.push(note_of_table(query));
+            match table_queries::columns(query, service, catalog).await {
+                Ok((columns, by_parts)) => {
+                    notes.push(note_of_table(query, by_parts));
                     if !catalog.fed().tables.contains_key(&query.name)
                         && let Ok(view) = super::view_of(&query.name, None, columns, &catalog.versions)
                     {
@@ -154,13 +154,14 @@ async fn table_queries(
 }
 
 /// When a table is made anew, and what of it.
-fn note_of_table(query: &TableQuery) -> String {
+fn note_of_table(query: &TableQuery, by_parts: bool) -> String {
     let when = match &query.schedule {
         Some(schedule) => format!("made anew {schedule}"),
         None => "made anew when somebody asks".to_owned(),
     };
     let what = match &query.partition_by {
-        Some(column) => format!("by {column}, what changed"),
+        Some(column) if by_parts => format!("by {column}, what changed"),
+        Some(column) => format!("as a whole: `{column}` is no column that parts its sources"),
         None => "as a whole".to_owned(),
     };
     format!("table {}: {when}, {what}", query.name)

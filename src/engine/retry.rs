@@ -8,6 +8,7 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::replay::{Again, Decided};
 use super::status::now_us;
 use crate::decode::{Decoded, Event, Records, events_batch, records_of};
 use crate::error::{Error, Kind, Result};
@@ -27,10 +28,11 @@ pub struct Retried {
     pub later: u64,
 }
 
-/// How the ingest task of a table is asked to try its dead letters again.
+/// How the ingest task of a table is asked to decode records again.
 #[derive(Clone)]
 pub struct Retries {
     tasks: mpsc::Sender<Retry>,
+    agains: mpsc::Sender<Again>,
     registry: Option<(Registry, Format)>,
 }
 
@@ -48,22 +50,32 @@ pub struct Answer {
 }
 
 impl Retries {
-    /// Asks the task at the other end of `tasks`; the payloads' schemas come from `registry`, if they name any.
-    pub fn new(tasks: mpsc::Sender<Retry>, registry: Option<(Registry, Format)>) -> Self {
-        Self { tasks, registry }
+    /// Asks the task at the other ends; the payloads' schemas come from `registry`, if they name any.
+    pub fn new(tasks: mpsc::Sender<Retry>, agains: mpsc::Sender<Again>, registry: Option<(Registry, Format)>) -> Self {
+        Self { tasks, agains, registry }
+    }
+
+    /// What `records` of `table` are by now.
+    pub async fn decode(&self, table: &str, records: Records) -> Result<Decided> {
+        let records = self.with_schemas(records).await?;
+        let (again, answer) = Again::new(records);
+        self.agains.send(again).await.map_err(|_| not_fed(table))?;
+        answer.await.map_err(|_| Error::new(Kind::Unavailable, format!("table {table} is not fed any more")))?
+    }
+
+    async fn with_schemas(&self, records: Records) -> Result<Records> {
+        let Some((registry, format)) = &self.registry else { return Ok(records) };
+        registry.with_schemas(records, *format).await.map_err(|(_, trouble)| {
+            Error::new(Kind::Unavailable, "the schemas of the records cannot be had").because(trouble)
+        })
     }
 
     /// Has `letters`, rows of the dead letters of `table`, tried again.
     pub async fn retry(&self, table: &str, letters: RecordBatch) -> Result<Retried> {
         let unreadable = |error| Error::new(Kind::Internal, "dead letters cannot be read").because(error);
         let mut records = records_of(&letters).map_err(unreadable)?;
-        if let Some((registry, format)) = &self.registry {
-            for batch in &mut records {
-                let known = registry.with_schemas(batch.clone(), *format).await.map_err(|(_, trouble)| {
-                    Error::new(Kind::Unavailable, "the schemas of the dead letters cannot be had").because(trouble)
-                })?;
-                *batch = known;
-            }
+        for batch in &mut records {
+            *batch = self.with_schemas(batch.clone()).await?;
         }
         let (reply, answer) = oneshot::channel();
         self.tasks.send(Retry { letters, records, reply }).await.map_err(|_| not_fed(table))?;
@@ -74,9 +86,9 @@ impl Retries {
     }
 }
 
-/// Says that nobody is there to try dead letters of `table` again.
+/// Says that nobody is there to decode records of `table` again.
 pub fn not_fed(table: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("table {table} is not fed, so its dead letters cannot be retried"))
+    Error::new(Kind::Unavailable, format!("table {table} is not fed, so its records cannot be decoded again"))
         .hint("its contract in schemas/ is what they are decoded with; /readyz says what ingest waits for")
 }
 

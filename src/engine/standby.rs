@@ -32,6 +32,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A process that waits to become the lake's writer.
 pub struct Standby {
     lake: Lake,
+    catalog: Arc<EngineCatalog>,
     flight_sql: Option<SocketAddr>,
     http: Option<SocketAddr>,
     /// The same doors, for the writer that this process becomes.
@@ -81,7 +82,7 @@ impl Standby {
         task::spawn("follow", async move {
             stopped.run_until_cancelled(follows.run()).await;
         });
-        Ok(Self { lake, flight_sql, http: http_address, doors, servers, stop, claim_stop: Shutdown::new() })
+        Ok(Self { lake, catalog, flight_sql, http: http_address, doors, servers, stop, claim_stop: Shutdown::new() })
     }
 
     /// Where Flight SQL is served.
@@ -98,11 +99,13 @@ impl Standby {
     pub async fn claimed(self) -> Claimed {
         let claim = self.claim().await;
         self.stop.cancel();
-        let servers = self.servers;
+        let (servers, catalog) = (self.servers, self.catalog);
         task::spawn("doors", async move {
             for server in servers {
                 let _ = server.await;
             }
+            // The writer keeps rows of its own.
+            catalog.kept.store(Arc::default());
         });
         Claimed { claim, stop: self.claim_stop, doors: self.doors }
     }
@@ -171,31 +174,39 @@ impl Follow {
         }
     }
 
-    async fn look(&mut self) -> Result<()> {
-        for name in self.lake.table_names(PUBLIC).await.map_err(unreadable)? {
-            let table = match self.tables.remove(&name) {
-                Some(mut table) => {
-                    let before = table.version();
-                    table.refresh().await.map_err(unreadable)?;
-                    if table.version() == before {
-                        self.tables.insert(name, table);
-                        continue;
-                    }
-                    table
+    async fn look_at(&mut self, name: String) -> Result<()> {
+        let table = match self.tables.remove(&name) {
+            Some(mut table) => {
+                let before = table.version();
+                table.refresh().await.map_err(unreadable)?;
+                if table.version() == before {
+                    self.tables.insert(name, table);
+                    return Ok(());
                 }
-                None => match self.lake.open(PUBLIC, &name).await.map_err(unreadable)? {
-                    Some(table) => table,
-                    None => continue,
-                },
-            };
-            let schema = table.arrow_schema().map_err(unreadable)?;
-            let view = view_of(&name, Some(&table), schema, &self.catalog.versions)?;
-            match self.catalog.fed().tables.get(&name) {
-                Some(live) => live.show(view),
-                None => self.catalog.show(&name, &Arc::new(LiveView::new(view))),
+                table
             }
-            self.tables.insert(name, table);
+            None => match self.lake.open(PUBLIC, &name).await.map_err(unreadable)? {
+                Some(table) => table,
+                None => return Ok(()),
+            },
+        };
+        let schema = table.arrow_schema().map_err(unreadable)?;
+        let view = view_of(&name, Some(&table), schema, &self.catalog.versions)?;
+        match self.catalog.fed().tables.get(&name) {
+            Some(live) => live.show(view),
+            None => self.catalog.show(&name, &Arc::new(LiveView::new(view))),
         }
+        self.tables.insert(name, table);
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let mut failed = Ok(());
+        for name in self.lake.table_names(PUBLIC).await.map_err(unreadable)? {
+            // One that cannot be read holds none of the others up.
+            failed = failed.and(self.look_at(name).await);
+        }
+        failed?;
         if let Some(letters) = self.catalog.dead_letters.get() {
             letters.refresh().await.map_err(unreadable)?;
         } else if let Some(table) = self.lake.open(SYSTEM, DEAD_LETTERS).await.map_err(unreadable)? {
@@ -209,8 +220,8 @@ impl Follow {
         if let Some(table) = &self.alerts {
             self.catalog.streams.show(table.snapshot().map_err(unreadable)?);
         }
-        self.catalog.runs.open(&self.lake).await;
-        self.catalog.gaps.open(&self.lake).await;
+        self.catalog.runs.follow(&self.lake).await;
+        self.catalog.gaps.follow(&self.lake).await;
         Ok(())
     }
 }

@@ -14,8 +14,8 @@ use super::stream_queries;
 use super::streams::{ALERTS, Streams};
 use super::table_queries::TableQueries;
 use super::{
-    LATEST_PERCENT, Variables, cluster, location, open_table, queries, s3_options, service, share, tables_of,
-    unreadable, versions, view_of, views,
+    INGEST_PERCENT, LATEST_PERCENT, Variables, cluster, location, open_table, queries, s3_options, service, share,
+    tables_of, unreadable, versions, view_of, views,
 };
 use crate::config::{Problems, Project};
 use crate::decode::dead_letters_schema;
@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lake::{Claim, DeadLetters, Format, Holder, Lake, LiveView, PUBLIC, SYSTEM, Stores, probe};
 use crate::query::Service;
 use crate::schema::Contract;
-use crate::task::Shutdown;
+use crate::task::{Budget, Shutdown};
 
 /// What is wrong with the project's queries, as far as can be known without a server, and how those that are right run:
 /// see [`queries::check`].
@@ -123,6 +123,7 @@ pub(super) async fn committed(project: &Project, lake: Option<&Lake>) -> Result<
     Ok(Arc::new(EngineCatalog {
         kept: ArcSwap::from_pointee(kept),
         latest_bytes: share(&project.config, LATEST_PERCENT),
+        ingest_budget: Budget::new(share(&project.config, INGEST_PERCENT)),
         views: RwLock::new(views(project)),
         lake: lake.cloned(),
         table_queries: Arc::new(table_queries),

@@ -49,7 +49,7 @@ enum Place {
 }
 
 /// A file, as it was at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourceFile {
     /// Its path, or its key in the bucket.
     pub path: String,
@@ -57,6 +57,9 @@ pub struct SourceFile {
     pub bytes: u64,
     /// What changes with it: the time it was written, or its etag.
     pub mark: String,
+    /// When it was written, in seconds since 1970.
+    #[serde(default)]
+    pub modified_s: i64,
 }
 
 impl SourceFiles {
@@ -123,7 +126,11 @@ impl SourceFiles {
     pub async fn parquet(&self, file: &SourceFile) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let (store, location) = self.object(file)?;
         let shown = self.shown(file);
-        let fault = move |error: ParquetError| Error::new(Kind::Usage, format!("{shown}: {error}"));
+        // What the store says is no fault of the file.
+        let fault = move |error: ParquetError| {
+            let kind = if matches!(error, ParquetError::External(_)) { Kind::Unavailable } else { Kind::Usage };
+            Error::new(kind, format!("{shown}: {error}"))
+        };
         let (size, last_modified) = (file.bytes, chrono::DateTime::UNIX_EPOCH);
         let meta = ObjectMeta { location, last_modified, size, e_tag: None, version: None };
         let builder = ParquetRecordBatchStreamBuilder::new(BufReader::new(store, &meta)).await.map_err(&fault)?;
@@ -209,20 +216,27 @@ fn of_bucket(found: ObjectMeta) -> SourceFile {
         path: found.location.to_string(),
         bytes: found.size,
         mark: found.e_tag.unwrap_or_else(|| found.last_modified.to_rfc3339()),
+        modified_s: found.last_modified.timestamp(),
     }
 }
 
-/// A folder is no file; nor is what was deleted a moment ago.
+/// A folder is no file; nor is what was deleted a moment ago. However it is reached, a file has one name.
 fn file(path: &Path) -> Result<Option<SourceFile>> {
     let shown = path.display().to_string();
-    let found = match std::fs::metadata(path) {
+    let found = match std::fs::canonicalize(path).and_then(|path| Ok((std::fs::metadata(&path)?, path))) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(&shown, error)),
     };
+    let (found, path) = found;
     let modified = found.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     let mark = format!("{}.{:09}", modified.as_secs(), modified.subsec_nanos());
-    Ok(found.is_file().then_some(SourceFile { path: shown, bytes: found.len(), mark }))
+    Ok(found.is_file().then(|| SourceFile {
+        path: path.display().to_string(),
+        bytes: found.len(),
+        mark,
+        modified_s: modified.as_secs().cast_signed(),
+    }))
 }
 
 fn unread(shown: &str, error: object_store::Error) -> Error {

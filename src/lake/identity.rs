@@ -112,6 +112,13 @@ fn files(snapshot: &EagerSnapshot, offsets: &[i64]) -> Vec<(String, u64)> {
 }
 
 fn may_hold(stats: Option<&str>, offsets: &[i64]) -> bool {
+    let Some((least, greatest)) = bounds(stats) else { return true };
+    let first = offsets.partition_point(|offset| *offset < least);
+    offsets.get(first).is_some_and(|offset| *offset <= greatest)
+}
+
+/// The least and the greatest offset of a file, if its statistics tell.
+pub(super) fn bounds(stats: Option<&str>) -> Option<(i64, i64)> {
     #[derive(Deserialize)]
     struct Bound {
         #[serde(rename = "_offset")]
@@ -123,13 +130,8 @@ fn may_hold(stats: Option<&str>, offsets: &[i64]) -> bool {
         min_values: Bound,
         max_values: Bound,
     }
-    match stats.map(serde_json::from_str::<Stats>) {
-        Some(Ok(stats)) => {
-            let first = offsets.partition_point(|offset| *offset < stats.min_values.offset);
-            offsets.get(first).is_some_and(|offset| *offset <= stats.max_values.offset)
-        }
-        _ => true,
-    }
+    let stats: Stats = serde_json::from_str(stats?).ok()?;
+    Some((stats.min_values.offset, stats.max_values.offset))
 }
 
 #[cfg(test)]

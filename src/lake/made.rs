@@ -37,6 +37,8 @@ use crate::task::Shutdown;
 const FILE_BYTES: u64 = 128 << 20;
 /// Rows of a row group.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// What an allocation takes beside its bytes, and a place in a set.
+const ALLOCATED: usize = 32;
 /// Rows of a file that are read at once.
 const BATCH_ROWS: usize = 8 * 1024;
 
@@ -44,6 +46,8 @@ const BATCH_ROWS: usize = 8 * 1024;
 pub const FILE: &str = "file/";
 /// How the application id of a source begins: its number is one more than the table version that rows were made from.
 pub const SOURCE: &str = "source/";
+/// The number of the newest run of the query that makes the rows.
+pub const RUN: &str = "run";
 /// The text of the query that made the rows: a number made of its hash.
 pub const TEXT: &str = "query";
 
@@ -84,6 +88,10 @@ impl Staged {
     pub fn append(&mut self, mut other: Self) {
         self.adds.append(&mut other.adds);
         self.rows += other.rows;
+    }
+
+    pub(super) fn into_adds(self) -> Vec<Add> {
+        self.adds
     }
 
     /// Deletes its files: it is not committed, and will not be.
@@ -135,6 +143,14 @@ impl MadeTable {
         self.table.number(app_id).unwrap_or(0)
     }
 
+    /// True if all that it has came from files: something else made a table that is in buckets or days, or has rows without a
+    /// number of a file.
+    pub fn is_of_files(&self) -> bool {
+        let is_parted = self.table.snapshot().is_ok_and(|table| !table.metadata().partition_columns().is_empty());
+        let has_files = self.table.txns.keys().any(|id| id == FILES || id.starts_with(FILE));
+        !is_parted && (has_files || self.table.files() == 0)
+    }
+
     /// Reads what was committed since.
     pub async fn refresh(&mut self) -> Result<(), TableError> {
         self.table.refresh().await
@@ -184,7 +200,8 @@ impl MadeTable {
     }
 
     /// Appends a piece and takes away the rows that have one of its `keys`: files that hold some are written anew without.
-    /// Numbers are moved as by [`MadeTable::append`].
+    /// Numbers are moved as by [`MadeTable::append`]. Whoever upserts a table does it alone: of two that race, neither looks for
+    /// keys in the rows of the other.
     pub async fn upsert(
         &mut self,
         staged: &Staged,
@@ -270,7 +287,13 @@ impl Piece {
         Ok(Self::new(&data, schema, partition_by, key))
     }
 
-    fn new(data: &Arc<dyn ObjectStore>, schema: &SchemaRef, partition_by: &[String], key: &[String]) -> Self {
+    /// The same, in `data`.
+    pub(super) fn new(
+        data: &Arc<dyn ObjectStore>,
+        schema: &SchemaRef,
+        partition_by: &[String],
+        key: &[String],
+    ) -> Self {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
@@ -299,6 +322,13 @@ impl Piece {
         Ok(())
     }
 
+    /// Gives them up.
+    pub async fn abort(self) {
+        if let Err(error) = self.writer.abort().await {
+            debug!(%error, "files not deleted");
+        }
+    }
+
     /// All rows are there.
     pub async fn finish(self) -> Result<Staged, TableError> {
         Ok(Staged { adds: self.writer.close().await?, data: self.data, rows: self.rows })
@@ -311,6 +341,7 @@ pub struct Keys {
     columns: Vec<String>,
     rows: RowConverter,
     found: HashSet<OwnedRow>,
+    bytes: usize,
 }
 
 impl Keys {
@@ -318,7 +349,7 @@ impl Keys {
     pub fn new(schema: &SchemaRef, columns: &[String]) -> Result<Self, TableError> {
         let field = |name: &String| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone()));
         let fields = columns.iter().map(field).collect::<Result<_, arrow::error::ArrowError>>()?;
-        Ok(Self { columns: columns.to_vec(), rows: RowConverter::new(fields)?, found: HashSet::new() })
+        Ok(Self { columns: columns.to_vec(), rows: RowConverter::new(fields)?, found: HashSet::new(), bytes: 0 })
     }
 
     fn of(&self, batch: &RecordBatch) -> Result<arrow::row::Rows, TableError> {
@@ -330,9 +361,15 @@ impl Keys {
         Ok(self.rows.convert_columns(&columns)?)
     }
 
+    /// About what they take in memory.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds those of rows; which of them are new.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<BooleanArray, TableError> {
         let rows = self.of(batch)?;
+        self.bytes += rows.iter().map(|row| row.as_ref().len() + size_of::<OwnedRow>() + ALLOCATED).sum::<usize>();
         Ok(rows.iter().map(|row| Some(self.found.insert(row.owned()))).collect())
     }
 

@@ -5,6 +5,7 @@
 //! * `table`, `txns`, `commit`: a Delta table, all its positions in one pass, and **the only commit**.
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
 //! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
+//! * `replay`: rows of records that were decoded again, in the place of those that they had.
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
@@ -28,6 +29,7 @@ mod made;
 mod paused;
 mod positions;
 mod probe;
+mod replay;
 mod retry;
 mod schema_versions;
 mod side;
@@ -59,10 +61,11 @@ pub use identity::{RecordId, record_ids};
 pub use latest::{
     FILES, FLUSH, Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places,
 };
-pub use made::{FILE, Keys, MadeTable, Numbers, Piece, Replaces, SOURCE, Staged, TEXT};
+pub use made::{FILE, Keys, MadeTable, Numbers, Piece, RUN, Replaces, SOURCE, Staged, TEXT};
 pub use paused::{pause, paused};
 pub use positions::{Move, Moves, Positions, TopicPartition};
 pub use probe::probe;
+pub use replay::{RecordSet, Shadow, Switched, all_rows, rows_between};
 pub use retry::retry;
 pub use schema_versions::SchemaVersions;
 pub use side::SideRows;

@@ -149,6 +149,12 @@ impl Table {
         self.delta.snapshot().map_or(0, |state| state.log_data().num_files())
     }
 
+    /// Number of its rows, as far as its files say.
+    pub fn rows(&self) -> Result<u64, TableError> {
+        let snapshot = self.snapshot()?;
+        Ok(snapshot.log_data().iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum())
+    }
+
     /// The table's positions at [`Table::version`], of topics that feed the table `fed` (its own name, or for
     /// side tables the name of the table the window belongs to).
     pub fn positions_of(&self, fed: &str) -> Positions {

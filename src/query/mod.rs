@@ -26,6 +26,7 @@ mod fetched_table;
 mod geo;
 mod latest;
 mod logical;
+mod origin;
 mod parse;
 mod past;
 mod rows;

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::allow::{self, Ask};
 use super::continuous::{Continuous, Found, Shared};
 use super::direct::Direct;
+use super::origin;
 use super::rows::{self, Rows};
 use super::session::{Planned, Session};
 use super::{PUBLIC, error, parse, wire};
@@ -218,6 +219,13 @@ impl Query {
     /// Wire schema of its rows.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    /// The columns of tables that its column `name` passes on as they are, if it has no other values.
+    pub fn origins(&self, name: &str) -> Option<Vec<(String, String)>> {
+        let What::Plan { plan, .. } = &self.what else { return None };
+        let at = plan.schema().fields().iter().position(|field| field.name() == name)?;
+        origin::origins(plan, at)
     }
 
     /// The tables of schema `public` that it reads, those behind views too.

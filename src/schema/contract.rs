@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use super::{change, names::derive};
+use super::{FileFormat, change, names::derive};
 
 /// Everything a person declared about one events table.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct Contract {
     pub infer_timestamps: bool,
     /// True if every record is also kept as it came, in a table of its own.
     pub raw: bool,
+    /// Files of a full load that a mirror begins with.
+    pub load: Option<FullLoad>,
     /// Overrides `[lake] commit_interval`.
     pub commit_interval: Option<Duration>,
     /// Rows of days that ended longer ago go; `None` keeps all.
@@ -52,6 +54,17 @@ pub struct Contract {
     pub allowed_lateness: Duration,
     /// The project's zone: days of `_day`, and timestamps without a zone.
     pub timezone: Tz,
+}
+
+/// `[load]`: what a database held when its stream of changes began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullLoad {
+    /// Where its files are: an absolute path or `s3://bucket/key`, with patterns.
+    pub url: String,
+    /// What is in them; what their names say if `None`.
+    pub format: Option<FileFormat>,
+    /// How often it is looked for new ones.
+    pub poll: Duration,
 }
 
 impl ArrayShape {
@@ -114,6 +127,7 @@ impl Contract {
             first_of: Vec::new(),
             infer_timestamps: false,
             raw: false,
+            load: None,
             commit_interval: None,
             retention: None,
             allowed_lateness: ALLOWED_LATENESS,

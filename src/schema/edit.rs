@@ -88,7 +88,8 @@ impl Contract {
         }
         let reading = |contract: &Contract| (contract.topics.clone(), contract.format, contract.matches.clone());
         let tables = |contract: &Contract| {
-            (contract.key.clone(), contract.raw, contract.arrays.clone(), contract.allowed_lateness)
+            let Contract { key, raw, arrays, allowed_lateness, load, .. } = contract.clone();
+            (key, raw, arrays, allowed_lateness, load)
         };
         let times = |contract: &Contract| {
             let columns = contract.columns.iter().filter(|column| self.column(&column.name).is_some());

@@ -31,7 +31,7 @@ pub(crate) use arrow::element_field;
 pub use arrow::{DESCRIPTION_KEY, EXACT_KEY, PATH_KEY, SchemaError, TYPE_KEY, WIDENS_KEY, plain_type, type_name};
 pub use contract::{
     ALLOWED_LATENESS, ArrayContract, ArrayShape, ColumnContract, ColumnType, Contract, Element, EventTime, Format,
-    Match, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
+    FullLoad, Match, OnNewField, OnTypeConflict, Path, Start, TimeFormat,
 };
 pub use edit::{Edit, Refusal};
 pub use found::{Found, Observed};

@@ -189,3 +189,46 @@ async fn a_lake_goes_on_with_another_cluster_once_somebody_says_so() {
     assert_eq!(millpond.sql(lives).await, [json!({"life": 0, "n": 10}), json!({"life": 1, "n": 5})]);
     assert_eq!(millpond.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_has_lost_is_read_from_the_lake_if_all_of_it_is_there() {
+    let kafka = Kafka::shared().await;
+    let (kept, torn) = (kafka.topic("kept", 1).await, kafka.topic("torn", 1).await);
+    let project = Project::new(kafka.brokers(), Lake::Local)
+        .commit_interval("100ms")
+        .events("slow", &kept, "key = [\"n\"]")
+        .events("keeps", &kept, "key = [\"n\"]\nraw = true")
+        .events("lost", &torn, "key = [\"n\"]")
+        .events("keeps_some", &torn, "key = [\"n\"]\nraw = true\n[match]\n\"$header.none\" = \"x\"");
+    let millpond = Millpond::serve(&project).await;
+    for (table, topic) in [("slow", &kept), ("lost", &torn)] {
+        send(kafka, topic, 0..10);
+        until_rows(&millpond, table, 10).await;
+        said(&project, &["ingest", "pause", table]).await;
+        send(kafka, topic, 10..60);
+    }
+    until_rows(&millpond, "keeps__raw", 60).await;
+    wait_until("it is committed", SOON, async || {
+        let hot = "SELECT count(*) FROM system.ingest WHERE hot_rows > 0";
+        (millpond.number(hot).await == Some(0)).then_some(())
+    })
+    .await;
+    for topic in [&kept, &torn] {
+        kafka.forget_below(topic, 0, 40).await;
+    }
+    // What was kept as it came is handed to the other table of the topic, whose stream goes on behind it.
+    said(&project, &["ingest", "resume", "slow"]).await;
+    until_rows(&millpond, "slow", 60).await;
+    send(kafka, &kept, 60..70);
+    until_rows(&millpond, "slow", 70).await;
+    until_rows(&millpond, "keeps", 70).await;
+    let each = "SELECT count(*) AS rows, count(DISTINCT n) AS numbers, count(DISTINCT _offset) AS records FROM slow";
+    assert_eq!(millpond.sql(each).await, [json!({"rows": 70, "numbers": 70, "records": 70})]);
+    // Nobody has all of what the other one missed, so it stops and says what to do.
+    said(&project, &["ingest", "resume", "lost"]).await;
+    let stopped = "SELECT count(*) AS n FROM system.ingest WHERE error LIKE '%millpond ingest seek%'";
+    wait_until("it is stopped", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 1)).await;
+    until_rows(&millpond, "lost", 10).await;
+    assert_eq!(millpond.number("SELECT count(*) FROM system.gaps").await, Some(0));
+    assert_eq!(millpond.stop().await, Some(0));
+}

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, and_not, can_cast_types, cast_with_options, is_not_null, nullif, or};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, Float32Type, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use chrono::{DateTime, NaiveDate};
@@ -140,6 +140,23 @@ pub fn fit(column: &ArrayRef, is_written: bool, to: &DataType) -> Result<ArrayRe
     let there = cast_with_options(column, to, &options)?;
     if to.is_nested() || !can_cast_types(to, column.data_type()) {
         return Ok(there);
+    }
+    match (column.data_type(), to) {
+        // Tables keep microseconds: what is finer is cut off, as everywhere.
+        (DataType::Timestamp(..), DataType::Timestamp(..)) => return Ok(there),
+        // A float column was never meant to hold all digits of a double; but it has to be one of its numbers.
+        (DataType::Float64 | DataType::Utf8, DataType::Float32) => {
+            let same = there.as_primitive::<Float32Type>().iter().map(|value| value.map(f32::is_finite));
+            let numbers: BooleanArray = same.collect();
+            return nullif(&there, &arrow::compute::not(&numbers)?);
+        }
+        // `5` is 5.00, however it is written.
+        (DataType::Utf8, DataType::Decimal128(..)) => {
+            let exact = |column: &ArrayRef| cast_with_options(column, &DataType::Decimal256(76, 30), &options);
+            let same = not_distinct(&exact(&there)?, &exact(column)?)?;
+            return nullif(&there, &arrow::compute::not(&same)?);
+        }
+        _ => {}
     }
     // A cast cuts off what does not fit; what does fit comes back as it was.
     let back = cast_with_options(&there, column.data_type(), &options)?;

@@ -19,6 +19,8 @@ use crate::schema::FileFormat;
 const BATCH_ROWS: usize = 8 * 1024;
 /// Bytes of JSON that are parsed at once, or more if a value has more.
 const JSON_BYTES: usize = 4 << 20;
+/// A value of JSON that is longer is refused: an array is parsed as a whole.
+const MOST_JSON_BYTES: usize = 256 << 20;
 /// A file whose header is longer has none.
 const MOST_HEADER_BYTES: usize = 1 << 20;
 /// Room for what is unpacked at once.
@@ -288,6 +290,10 @@ impl JsonRows {
                     return Err((Some(self.lines + error.line() as u64), reason));
                 }
             }
+        }
+        if whole == 0 && self.bytes.len() > MOST_JSON_BYTES {
+            let message = "one value has more than 256 MiB: write each row on a line of its own (NDJSON)".to_owned();
+            return Err((Some(self.lines + 1), message));
         }
         // A value that is not whole is looked at again when there is twice as much of it.
         self.enough = JSON_BYTES.max(if whole == 0 { self.bytes.len() * 2 } else { 0 });

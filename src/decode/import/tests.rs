@@ -57,6 +57,35 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn numbers_fit_columns_that_another_format_made() {
+    let column = |name: &str, kind: DataType| Field::new(name, kind, true);
+    let kinds = [("price", DataType::Decimal128(10, 2)), ("ratio", DataType::Float32)];
+    let schema = Arc::new(Schema::new(kinds.map(|(name, kind)| column(name, kind)).to_vec()));
+    let mut fitter = Fitter::new(&schema);
+    let rows = read(FileFormat::Csv, Packing::None, b"price,ratio\n5,1\n5.10,0.1\n5.123,x\n", 7).unwrap();
+    let wanted = [
+        "price Decimal128(10, 2), ratio Float32, _rescued Utf8",
+        "| 5.00 | 1.0 | |",
+        "| 5.10 | 0.1 | |",
+        "| | | {\"price\":\"5.123\",\"ratio\":\"x\"} |",
+    ];
+    assert_eq!(shown(&import(&mut fitter, &rows)), wanted);
+    let mut fitter = Fitter::new(&schema);
+    let rows = read(FileFormat::Json, Packing::None, b"{\"ratio\": 0.1}\n{\"ratio\": 1e300}\n", 7).unwrap();
+    let fitted = shown(&import(&mut fitter, &rows));
+    assert_eq!(fitted[1..], ["| | 0.1 | |", "| | | {\"ratio\":\"1e300\"} |"]);
+}
+
+#[test]
+fn times_that_are_finer_than_a_table_keeps_them_are_cut_off() {
+    let times: ArrayRef =
+        Arc::new(arrow::array::TimestampNanosecondArray::from(vec![1_999, 2_000]).with_timezone("UTC"));
+    let batch = RecordBatch::try_from_iter([("at", times)]).unwrap();
+    let fitted = import(&mut Fitter::default(), &[FileRows { batch, is_written: false }]);
+    assert_eq!(shown(&fitted)[1..], ["| 1970-01-01T00:00:00.000001Z |", "| 1970-01-01T00:00:00.000002Z |"]);
+}
+
+#[test]
 fn csv_has_the_narrowest_types_however_it_is_packed_and_cut() {
     let text = "\u{feff}Zone Id;name;plate;speed;since;at;open\n\
                 1;\"Gangnam;\nsouth\";0042;50;2026-01-31;2026-01-31T10:00:00+09:00;true\n\

@@ -154,6 +154,7 @@ impl Work {
             let position = |lane: &TopicPartition| then.get(lane).copied().unwrap_or(0);
             numbers.extend(now.into_keys().map(|lane| (lane.app_id(&name), position(&lane))));
         }
+        let columns = table.arrow_schema().map_err(unreadable)?;
         let restored = care::restore(&mut table, &past, &numbers, dry_run, &abort).await?;
         let restored = restored.ok_or_else(|| {
             Error::new(Kind::Unavailable, format!("table {name} was written to by another at that moment"))
@@ -161,7 +162,11 @@ impl Work {
         })?;
         if let Some(live) = live.filter(|_| !dry_run) {
             // Nothing is hot while positions go back. Whoever follows the table from now on must not see them as they were.
-            let shown = if rewind { live.committed(&table) } else { live.rewritten(&table) };
+            let shown = match rewind {
+                true => live.committed(&table),
+                false if table.arrow_schema().map_err(unreadable)? != columns => live.remade(&table),
+                false => live.rewritten(&table),
+            };
             shown.map_err(unreadable)?;
         }
         Ok(restored)

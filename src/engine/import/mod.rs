@@ -7,17 +7,20 @@
 //! The number of `files` counts how often all rows were replaced. A file is there if its own number is the one that holds
 //! then: what was replaced may be imported again.
 
+mod load;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+pub use self::load::Load;
 use self::rows::read;
 use super::catalog::EngineCatalog;
 use super::{Variables, as_writer, committed, s3_options, unreadable, view_of};
@@ -109,6 +112,18 @@ pub struct Importer {
     turns: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
+/// Nobody else imports into the table meanwhile.
+type Turn = Arc<OwnedMutexGuard<()>>;
+
+/// What becomes of files behind one that cannot be taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// They are not taken in, unless it is one that is broken and can be left out.
+    Stop,
+    /// They are taken in.
+    Skip,
+}
+
 /// A file that is to be taken in.
 #[derive(Clone)]
 struct File {
@@ -125,6 +140,21 @@ impl File {
         let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("{FILE}{hex}")
     }
+}
+
+/// The files at `urls`, each once.
+async fn list(urls: &[String], s3: &S3Options) -> Result<Vec<File>> {
+    let mut files: Vec<File> = Vec::new();
+    for url in urls {
+        let source = Arc::new(SourceFiles::open(url, s3).await?);
+        for file in source.list().await? {
+            let shown = source.shown(&file);
+            if files.iter().all(|known| known.shown != shown) {
+                files.push(File { source: Arc::clone(&source), file, shown });
+            }
+        }
+    }
+    Ok(files)
 }
 
 impl Importer {
@@ -147,11 +177,12 @@ impl Importer {
             let message = "files replace all rows together: one that is broken cannot be skipped";
             return Err(Error::new(Kind::Usage, message));
         }
-        let files = self.list(&request.urls).await?;
+        let files = list(&request.urls, &self.s3).await?;
         if files.is_empty() {
             return Err(Error::new(Kind::NotFound, format!("there is no file at {}", request.urls.join(", "))));
         }
-        self.take(&spec, mode, files, request, tell).await
+        let (report, _) = self.take(&spec, mode, files, request, Trouble::Stop, tell).await?;
+        Ok(report)
     }
 
     fn declared(&self, table: &str) -> Result<Imported> {
@@ -159,7 +190,7 @@ impl Importer {
         known.iter().find(|spec| spec.table == table).cloned().ok_or_else(|| {
             let fed = self.catalog.fed();
             let is_other = fed.tables.contains_key(table) || self.catalog.kept.load().contains_key(table);
-            if is_other && !self.lake_has_made(table) {
+            if is_other {
                 return Error::new(Kind::Usage, format!("table {table} is not one that files are imported into"))
                     .hint("a table of its own is: a file in schemas/ with the line kind = \"reference\"");
             }
@@ -168,40 +199,31 @@ impl Importer {
         })
     }
 
-    /// Whether a table is left over that files were imported into.
-    fn lake_has_made(&self, table: &str) -> bool {
-        let fed = self.catalog.fed();
-        !fed.contracts.iter().any(|contract| contract.file == table || contract.table == table)
-            && !self.catalog.kept.load().contains_key(table)
-            && !self.catalog.stream_queries.has_table(table)
+    /// Waits until nobody imports into `table`, and keeps it so.
+    pub async fn turn(&self, table: &str) -> OwnedMutexGuard<()> {
+        let turn = Arc::clone(self.turns.lock().entry(table.to_owned()).or_default());
+        turn.lock_owned().await
     }
 
-    async fn list(&self, urls: &[String]) -> Result<Vec<File>> {
-        let mut files: Vec<File> = Vec::new();
-        for url in urls {
-            let source = Arc::new(SourceFiles::open(url, &self.s3).await?);
-            for file in source.list().await? {
-                let shown = source.shown(&file);
-                if files.iter().all(|known| known.shown != shown) {
-                    files.push(File { source: Arc::clone(&source), file, shown });
-                }
-            }
-        }
-        Ok(files)
-    }
-
+    /// Takes files in, one after the other, and says which are broken.
     async fn take(
         &self,
         spec: &Imported,
         mode: ImportMode,
         files: Vec<File>,
         request: &Request,
+        trouble: Trouble,
         tell: &mut Tell<'_>,
-    ) -> Result<Report> {
-        let turn = Arc::clone(self.turns.lock().entry(spec.table.clone()).or_default());
-        let _turn = turn.lock().await;
+    ) -> Result<(Report, Vec<SourceFile>)> {
+        let turn = Arc::new(self.turn(&spec.table).await);
         let mut table = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
-        let mut report = Report::default();
+        if table.as_ref().is_some_and(|table| !table.is_of_files()) {
+            let message = format!("the lake has a table {} with rows that came from elsewhere", spec.table);
+            return Err(
+                Error::new(Kind::Refused, message).hint("give the new table another name, or move that one away")
+            );
+        }
+        let (mut report, mut skipped) = (Report::default(), Vec::new());
         let mut progress = Progress::default();
         let (held, new): (Vec<File>, Vec<File>) = match &table {
             Some(table) if mode != ImportMode::Replace => {
@@ -215,7 +237,7 @@ impl Importer {
         progress.all_bytes = new.iter().map(|file| file.file.bytes).sum();
         if request.dry_run {
             (report.files, report.bytes) = (progress.all_files, progress.all_bytes);
-            return Ok(report);
+            return Ok((report, skipped));
         }
         tell(progress.clone());
         let pieces: Vec<&[File]> = match mode {
@@ -223,7 +245,7 @@ impl Importer {
             _ => new.chunks(1).collect(),
         };
         for files in pieces {
-            let done = Box::pin(self.piece(spec, mode, &mut table, files, &mut progress, tell)).await;
+            let done = Box::pin(self.piece(spec, mode, &mut table, files, &turn, &mut progress, tell)).await;
             match done {
                 Ok(piece) => {
                     report.files += files.len() as u64;
@@ -232,9 +254,16 @@ impl Importer {
                     report.rescued += piece.rescued;
                     report.new_columns.extend(piece.new_columns);
                 }
-                Err(error) if error.kind() == Kind::Usage && request.skip_broken => {
-                    warn!(table = spec.table, reason = error.to_string(), "broken file left out");
-                    report.broken.push(error.to_string());
+                Err(error) if trouble == Trouble::Skip || (error.kind() == Kind::Usage && request.skip_broken) => {
+                    let reason = error.to_string();
+                    match error.kind() {
+                        Kind::Usage => {
+                            warn!(table = spec.table, reason, "broken file left out");
+                            skipped.extend(files.iter().map(|file| file.file.clone()));
+                        }
+                        _ => warn!(table = spec.table, reason, "file not imported, trying again"),
+                    }
+                    report.broken.push(reason);
                 }
                 Err(error) => {
                     let done = match report.files {
@@ -248,16 +277,18 @@ impl Importer {
             progress.files += files.len() as u64;
             tell(progress.clone());
         }
-        Ok(report)
+        Ok((report, skipped))
     }
 
     /// Takes files in with one commit.
+    #[allow(clippy::too_many_arguments)] // What it is made of, and who hears of it.
     async fn piece(
         &self,
         spec: &Imported,
         mode: ImportMode,
         table: &mut Option<MadeTable>,
         files: &[File],
+        turn: &Turn,
         progress: &mut Progress,
         tell: &mut Tell<'_>,
     ) -> Result<Taken> {
@@ -296,7 +327,11 @@ impl Importer {
         // From here on it is done to its end, whether somebody waits for it or not.
         let (importer, name, was) = (self.clone(), spec.table.clone(), table.take());
         let ids = files.iter().map(File::app_id).collect();
-        let work = async move { importer.commit(&name, was, mode, staged, keys, ids, schema).await };
+        let turn = Arc::clone(turn);
+        let work = async move {
+            let _turn = turn;
+            importer.commit(&name, was, mode, staged, keys, ids, schema).await
+        };
         let done = task::spawn_behind("import-commit", work).await;
         *table = Some(done.map_err(|error| Error::new(Kind::Internal, "a commit failed").because(error))??);
         let (rows, files) = (taken.rows, files.len());
@@ -358,24 +393,34 @@ impl Importer {
     pub async fn follow(self, spec: Imported) {
         let urls = spec.url.clone().into_iter().collect();
         let request = Request { table: spec.table.clone(), urls, mode: None, skip_broken: true, dry_run: false };
-        let (mut seen, mut told) = (Vec::new(), None);
+        let (mut seen, mut broken, mut done) = (HashSet::new(), HashSet::new(), None);
+        let mut told = None;
         loop {
             tokio::time::sleep(spec.poll).await;
             let looked = async {
-                let files = self.list(&request.urls).await?;
-                let now: Vec<SourceFile> = files.iter().map(|file| file.file.clone()).collect();
-                // Who writes a file is done with it once it is the same twice; what was taken in is not looked up again.
-                let (is_new, is_settled) = (now != seen, seen == now);
+                let files = list(&request.urls, &self.s3).await?;
+                let now: HashSet<SourceFile> = files.iter().map(|file| file.file.clone()).collect();
+                // Who writes a file is done with it once it is the same twice.
+                let is_settled = |file: &File| seen.contains(&file.file) && !broken.contains(&file.file);
+                let settled: Vec<File> = files.into_iter().filter(is_settled).collect();
                 seen = now;
-                if is_new || !is_settled || files.is_empty() {
-                    return Ok(true);
+                broken.retain(|file| seen.contains(file));
+                // The same files, and nobody has touched the table since.
+                let look =
+                    (settled.iter().map(|file| file.file.clone()).collect::<Vec<_>>(), self.version(&spec.table));
+                if settled.is_empty() || done.as_ref() == Some(&look) {
+                    return Ok(());
                 }
-                let report = self.take(&spec, spec.mode, files, &request, &mut |_| {}).await?;
-                Ok(report.files > 0)
+                let taken = self.take(&spec, spec.mode, settled, &request, Trouble::Skip, &mut |_| {}).await;
+                let (report, skipped) = taken?;
+                let is_done = report.broken.len() == skipped.len();
+                broken.extend(skipped);
+                done = is_done.then(|| (look.0, self.version(&spec.table)));
+                Ok(())
             };
-            let looked: Result<bool> = looked.await;
+            let looked: Result<()> = looked.await;
             match looked {
-                Ok(_) => told = None,
+                Ok(()) => told = None,
                 Err(error) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
@@ -385,6 +430,10 @@ impl Importer {
                 }
             }
         }
+    }
+
+    fn version(&self, table: &str) -> Option<u64> {
+        self.catalog.fed().tables.get(table).and_then(|live| live.pin().table_version())
     }
 }
 
@@ -412,6 +461,9 @@ struct Read {
     keys: Option<Keys>,
 }
 
+/// Keys of a file may take this part of what ingest may hold.
+const KEYS_PART: usize = 2;
+
 impl Reading<'_, '_> {
     /// Reads all of `files`, again if what they hold turns out to be wider.
     async fn all(&mut self, files: &[File]) -> Result<Read> {
@@ -428,6 +480,30 @@ impl Reading<'_, '_> {
 
     async fn once(&mut self, files: &[File]) -> Result<Option<Read>> {
         let mut piece: Option<Piece> = None;
+        let read = self.read(files, &mut piece).await;
+        match (read, piece) {
+            (Ok(Some(keys)), Some(piece)) => {
+                let staged = piece.finish().await.map_err(unwritable)?;
+                Ok(Some(Read { staged, keys }))
+            }
+            (Ok(Some(keys)), None) => {
+                let (lake, name) = (&self.importer.lake, &self.spec.table);
+                let nothing = Piece::begin(lake, name, &self.fitter.schema(), &[], &[]).map_err(unwritable)?;
+                let staged = nothing.finish().await.map_err(unwritable)?;
+                Ok(Some(Read { staged, keys }))
+            }
+            (not_read, piece) => {
+                if let Some(piece) = piece {
+                    piece.abort().await;
+                }
+                not_read.map(|_| None)
+            }
+        }
+    }
+
+    /// Reads all of `files` into `piece`; the keys of their rows, if rows are told apart by them. `None` if what they hold
+    /// turns out to be wider.
+    async fn read(&mut self, files: &[File], piece: &mut Option<Piece>) -> Result<Option<Option<Keys>>> {
         let mut keys = None;
         let mut is_wider = false;
         self.fitter.take_rescued();
@@ -457,7 +533,7 @@ impl Reading<'_, '_> {
                     };
                     self.check_keys(keys, &fitted, file)?;
                 }
-                let piece = match &mut piece {
+                let piece = match &mut *piece {
                     Some(piece) => piece,
                     none => {
                         let (lake, name) = (&self.importer.lake, &self.spec.table);
@@ -472,19 +548,7 @@ impl Reading<'_, '_> {
             }
             self.progress.bytes = before + file.file.bytes;
         }
-        let staged = match piece {
-            Some(piece) => piece.finish().await.map_err(unwritable)?,
-            None => {
-                let (lake, name) = (&self.importer.lake, &self.spec.table);
-                let nothing = Piece::begin(lake, name, &self.fitter.schema(), &[], &[]).map_err(unwritable)?;
-                nothing.finish().await.map_err(unwritable)?
-            }
-        };
-        if is_wider {
-            staged.discard().await;
-            return Ok(None);
-        }
-        Ok(Some(Read { staged, keys }))
+        Ok((!is_wider).then_some(keys))
     }
 
     fn keys(&self, rows: &arrow::array::RecordBatch, file: &File) -> Result<Keys> {
@@ -503,6 +567,12 @@ impl Reading<'_, '_> {
             }
         }
         let new = keys.add(rows).map_err(unwritable)?;
+        let most = self.importer.catalog.ingest_budget.limit_bytes() / KEYS_PART;
+        if keys.size_bytes() > most {
+            let message = format!("{}: its keys take more than {} MB of memory", file.shown, most >> 20);
+            let hint = "import it in parts, or with more memory ([limits] memory)";
+            return Err(Error::new(Kind::Exhausted, message).hint(hint));
+        }
         match new.iter().position(|is_new| is_new == Some(false)) {
             None => Ok(()),
             Some(row) => {

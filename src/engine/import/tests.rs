@@ -29,7 +29,8 @@ impl World {
         let project = Project::load(dir.path(), &LoadOptions::default()).unwrap();
         let stores = Stores::open_or_create(&location(&project).unwrap(), &S3Options::default()).await.unwrap();
         let lake = Lake::new(stores);
-        let catalog = Arc::new(EngineCatalog { lake: Some(lake.clone()), ..EngineCatalog::of(Fed::default()) });
+        let (lake_of, ingest_budget) = (Some(lake.clone()), crate::task::Budget::new(1 << 20));
+        let catalog = Arc::new(EngineCatalog { lake: lake_of, ingest_budget, ..EngineCatalog::of(Fed::default()) });
         catalog.imported.store(Arc::new(project.imported.clone()));
         let service = service(Some(&lake), &catalog, &project.config).unwrap();
         let importer = Importer::new(&lake, &catalog, S3Options::default(), &Shutdown::new());
@@ -214,6 +215,65 @@ async fn a_restored_table_may_be_given_again_what_came_since() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restored_table_has_the_columns_that_it_had() {
+    let world = World::new("").await;
+    world.write("a.csv", "id,km\n1,10\n");
+    world.write("b.csv", "id,code\nx,7\n");
+    world.import(&["a.csv"]).await;
+    let version = world.importer.lake.open("public", "trips").await.unwrap().unwrap().version();
+    world.replace(&["b.csv"]).await;
+    assert_eq!(world.rows("SELECT * FROM trips").await, ["x | 7"]);
+    let (lake, catalog) = (&world.importer.lake, &world.importer.catalog);
+    let mut care = care::Care::new(lake, catalog, &world.service, &world.project.config, &Shutdown::new());
+    let what = care::What::Restore { at: care::Moment::Version(version), positions: None };
+    care.answer(&care::Request { what, table: Some("trips".to_owned()), dry_run: false }).await.unwrap();
+    assert_eq!(world.rows("SELECT id + 1 AS id, km FROM trips").await, ["2 | 10"]);
+    world.write("c.csv", "id,km\n2,20\n");
+    world.import(&["c.csv"]).await;
+    assert_eq!(world.rows("SELECT * FROM trips ORDER BY id").await, ["1 | 10", "2 | 20"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_one_name_however_it_is_reached() {
+    let world = World::new("").await;
+    world.write("a.csv", "id\n1\n");
+    std::fs::create_dir(world.path("x")).unwrap();
+    std::os::unix::fs::symlink(world.path("a.csv"), world.path("x/link.csv")).unwrap();
+    assert_eq!(world.import(&["x/../a.csv"]).await.rows, 1);
+    for name in ["a.csv", "./a.csv", "x/../*.csv", "x/link.csv"] {
+        assert_eq!(world.import(&[name]).await.held, 1, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_came_from_elsewhere_are_left_alone() {
+    let world = World::new("").await;
+    let column: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["a"]));
+    let rows = arrow::array::RecordBatch::try_from_iter_with_nullable([("id", column, true)]).unwrap();
+    let mut table = MadeTable::make(&world.importer.lake, "trips", &rows.schema(), &[]).await.unwrap();
+    let mut piece = Piece::begin(&world.importer.lake, "trips", &rows.schema(), &[], &[]).unwrap();
+    piece.write(&rows).await.unwrap();
+    let staged = piece.finish().await.unwrap();
+    table.append(&staged, "another/writer", (0, 1), &Shutdown::new()).await.unwrap();
+    world.write("a.csv", "id\n1\n");
+    for mode in [ImportMode::Append, ImportMode::Replace] {
+        let request = Request { mode: Some(mode), ..world.request(&["a.csv"]) };
+        let error = world.run(&request).await.unwrap_err();
+        assert_eq!(error.message(), "the lake has a table trips with rows that came from elsewhere");
+    }
+    assert_eq!(world.stored().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_file_take_no_more_memory_than_there_is() {
+    let world = World::new("mode = \"upsert\"\nkey = [\"id\"]\n").await;
+    let rows: String = (0..20_000).map(|id| format!("{id}\n")).collect();
+    world.write("a.csv", format!("id\n{rows}"));
+    let error = world.run(&world.request(&["a.csv"])).await.unwrap_err();
+    assert!(error.kind() == Kind::Exhausted && error.message().contains("its keys take more than"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn imports_of_the_same_files_at_once_bring_them_once() {
     let world = World::new("").await;
     for at in 0..6 {
@@ -235,6 +295,16 @@ async fn files_that_come_to_a_place_are_taken_in_as_they_come() {
     std::fs::create_dir(world.path("come")).unwrap();
     let follows = Follows::new(world.importer.clone());
     follows.take_over(&world.project.imported);
+    // Somebody else writes all the time, which holds nothing up.
+    let growing = world.path("come/growing.csv");
+    let grow = task::spawn("grow", async move {
+        let mut text = "id\n".to_owned();
+        loop {
+            text.push_str("9\n");
+            std::fs::write(&growing, &text).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    });
     for at in 0..3 {
         world.write(&format!("come/{at}.csv"), format!("id\n{at}\n"));
         world.write("come/broken.csv", "id\n1,2\n");
@@ -250,5 +320,6 @@ async fn files_that_come_to_a_place_are_taken_in_as_they_come() {
         }
     }
     assert_eq!(world.rows("SELECT id FROM trips ORDER BY id").await, ["0", "1", "2"]);
+    grow.abort();
     follows.stop();
 }

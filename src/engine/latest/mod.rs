@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
@@ -41,23 +40,6 @@ use crate::task::Shutdown;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked whether rows are put together.
 const SOON: Duration = Duration::from_millis(50);
-/// Name of the admin action of a [`Replay`].
-pub const REPLAY: &str = "millpond.replay";
-
-/// A table with one row per key that is to be put together anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Replay {
-    /// Its name.
-    pub table: String,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replayed {
-    /// Rows of the table.
-    pub rows: u64,
-}
 
 /// A table with one row per key.
 #[derive(Debug, Clone)]
@@ -342,9 +324,8 @@ impl Keeper {
     }
 
     /// Puts the rows of a table together from the tables they come from, forgetting all that was written down, and then
-    /// shows them instead of those that are kept now.
-    pub async fn replay(&self, replay: &Replay) -> Result<Replayed> {
-        let Replay { table } = replay;
+    /// shows them instead of those that are kept now. How many there are.
+    pub async fn replay(&self, table: &str) -> Result<u64> {
         let known = self.catalog.kept.load().get(table).cloned();
         let Some(before) = known else {
             let message = format!("there is no mirror or latest table `{table}`");
@@ -364,13 +345,13 @@ impl Keeper {
             let mut kept = KeptTables::clone(kept);
             // Its file may have been edited meanwhile.
             if kept.get(table).is_some_and(|kept| kept.is(&before)) {
-                kept.insert(table.clone(), next.clone());
+                kept.insert(table.to_owned(), next.clone());
             }
             kept
         });
         match next.rows.stopped() {
             Some(reason) => Err(Error::new(Kind::Exhausted, reason)),
-            None => Ok(Replayed { rows: rows as u64 }),
+            None => Ok(rows as u64),
         }
     }
 

@@ -124,6 +124,14 @@ impl Timed {
             Some((epoch, bytes)) => (epoch, Some(QueryState::from_bytes(&bytes).map_err(unreadable)?)),
             None => (0, None),
         };
+        // Results that neither has: the lake was put together from copies of different moments.
+        let known = known.filter(|known: &QueryState| {
+            let (first, fits) = (known.first, known.first <= committed);
+            if !fits {
+                warn!(query = query.name, first, committed, "its state is ahead of its table, it begins anew");
+            }
+            fits
+        });
         let name = selection.query().stream();
         // It may read another table by now.
         let of_stream = known.as_ref().filter(|known| known.stream.table == name);

@@ -8,6 +8,8 @@ use crate::engine::catalog::EngineCatalog;
 use crate::engine::unreadable;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Lake, MadeTable, Numbers, PUBLIC, SOURCE, care};
+use crate::query::Query;
+use crate::schema::fixed;
 use crate::stream::TableQuery;
 
 /// The value of a partition column, as Delta writes it.
@@ -24,6 +26,26 @@ pub fn versions(catalog: &EngineCatalog, tables: &BTreeSet<String>) -> Numbers {
     tables.iter().filter(|name| !kept.contains_key(*name)).filter_map(version).collect()
 }
 
+/// The column that parts `table`, if it is in parts.
+fn part_column(catalog: &EngineCatalog, table: &str) -> Option<String> {
+    let fed = catalog.fed();
+    if let Some(committed) = fed.tables.get(table).and_then(|live| live.pin().committed.clone()) {
+        let [column] = &committed.metadata().partition_columns()[..] else { return None };
+        return Some(column.clone());
+    }
+    match catalog.table_queries.of(table) {
+        Some(query) => query.partition_by,
+        None => fed.contracts.iter().any(|contract| contract.table == table).then(|| fixed::DAY.to_owned()),
+    }
+}
+
+/// Whether the parts of its sources say which parts of a table are to be made anew: its part column has the values of theirs.
+pub fn is_by_parts(catalog: &EngineCatalog, query: &TableQuery, planned: &Query) -> bool {
+    let origins = query.partition_by.as_ref().and_then(|column| planned.origins(column));
+    let is_part = |(table, column): &(String, String)| part_column(catalog, table).as_ref() == Some(column);
+    origins.is_some_and(|origins| origins.iter().all(is_part))
+}
+
 /// The parts that changed since the table was made; `None` if that is not known, and all is to be made anew. Tables without
 /// parts of their own change none.
 pub async fn changed(
@@ -38,8 +60,7 @@ pub async fn changed(
         let then = table.number(&format!("{SOURCE}{name}"));
         let committed = catalog.fed().tables.get(name).and_then(|live| live.pin().committed.clone());
         let Some(committed) = committed else { continue };
-        let columns = committed.metadata().partition_columns().to_vec();
-        let [column] = &columns[..] else { continue };
+        let [column] = &committed.metadata().partition_columns()[..] else { continue };
         // A number is one more than the version, so that there is one for the first.
         let Some(then) = then.checked_sub(1).and_then(|then| u64::try_from(then).ok()) else { return Ok(None) };
         let upto = version.unsigned_abs();

@@ -33,7 +33,7 @@ use super::streams;
 use super::{Variables, as_writer, committed, s3_options, service};
 use crate::config::Project;
 use crate::error::{Error, Kind, Result};
-use crate::lake::Lake;
+use crate::lake::{Lake, MadeTable};
 use crate::news::{Event, News, Trouble, TroubleWith};
 use crate::query::Service;
 use crate::stream::TableQuery;
@@ -244,6 +244,7 @@ pub enum Why {
 impl Worker {
     async fn run(self, mut asked: mpsc::Receiver<(Parts, oneshot::Sender<Result<Report>>)>) {
         let mut last = self.last_due().await;
+        self.show().await;
         loop {
             let due = match (&self.query.schedule, last) {
                 (Some(schedule), Some(last)) => schedule.due(last, Utc::now()),
@@ -270,6 +271,16 @@ impl Worker {
                 }
                 () = tokio::time::sleep(LOOK) => {}
             }
+        }
+    }
+
+    /// Shows what the table has: a run that was given up may have landed.
+    async fn show(&self) {
+        let (lake, name) = (&self.runner.lake, &self.query.name);
+        if let Ok(Some(table)) = MadeTable::open(lake, name).await
+            && let Err(error) = self.runner.catalog.show_made(name, &table)
+        {
+            warn!(query = name, error = %error, "table not shown");
         }
     }
 
@@ -378,10 +389,11 @@ impl Worker {
     }
 }
 
-/// The columns of a query's table, or why there can be none.
-pub async fn columns(query: &TableQuery, service: &Service) -> Result<SchemaRef> {
+/// The columns of a query's table, and whether the parts of its sources say which of its parts to make anew; or why there can
+/// be no such table.
+pub async fn columns(query: &TableQuery, service: &Service, catalog: &EngineCatalog) -> Result<(SchemaRef, bool)> {
     let planned = service.session().query(&query.sql).await?;
-    run::check(query, &planned)
+    Ok((run::check(query, &planned)?, changed::is_by_parts(catalog, query, &planned)))
 }
 
 /// Carries out `request` on a lake that no server writes to: as its one writer, for as long as it takes.

@@ -1,6 +1,7 @@
 //! One run: the rows of the SELECT take the place of those that the table has, or of some parts of them.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -10,20 +11,18 @@ use arrow::util::display::array_value_to_string;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 
-use super::changed::{Part, changed, versions};
+use super::changed::{Part, changed, is_by_parts, versions};
 use super::{Parts, Why};
 use crate::engine::catalog::EngineCatalog;
 use crate::engine::dead_letters::literal;
 use crate::engine::unreadable;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{CommitError, Lake, MadeTable, Numbers, Piece, Replaces, SOURCE, Staged, TEXT, TableError};
+use crate::lake::{CommitError, Lake, MadeTable, Numbers, Piece, RUN, Replaces, SOURCE, Staged, TEXT, TableError};
 use crate::query::{Query, Service, statement_text};
 use crate::schema::{plain_type, quoted_name};
 use crate::stream::TableQuery;
 use crate::task::{Shutdown, failpoint};
 
-/// The number of the newest run.
-const RUN: &str = "run";
 /// When the run was due, in microseconds since 1970.
 const DUE: &str = "due";
 
@@ -82,7 +81,7 @@ impl Run<'_> {
         }
         // What is read is at least as new: what comes in between is seen as changed by the next run, too.
         let now = versions(self.catalog, &planned.tables());
-        let what = self.what(table.as_ref(), &schema, why, &now).await?;
+        let what = self.what(table.as_ref(), &planned, &schema, why, &now).await?;
         if let What::Parts(parts) = &what
             && parts.is_empty()
         {
@@ -144,7 +143,14 @@ impl Run<'_> {
         i64::from_str_radix(hex, 16).unwrap_or(0)
     }
 
-    async fn what(&self, table: Option<&MadeTable>, schema: &SchemaRef, why: &Why, now: &Numbers) -> Result<What> {
+    async fn what(
+        &self,
+        table: Option<&MadeTable>,
+        planned: &Query,
+        schema: &SchemaRef,
+        why: &Why,
+        now: &Numbers,
+    ) -> Result<What> {
         let parts = match why {
             Why::Due(_) => &Parts::Changed,
             Why::Asked(parts) => parts,
@@ -174,7 +180,7 @@ impl Run<'_> {
             (Parts::All, _) | (Parts::Changed, None) => self.whole(table),
             (Parts::Changed, Some(table)) => {
                 let is_same = table.number(TEXT) == self.text() && suits(table, schema).map_err(unreadable)?;
-                if !is_parted || !is_same {
+                if !is_same || !is_by_parts(self.catalog, self.query, planned) {
                     return self.whole(Some(table));
                 }
                 self.has_same_parts(table, schema)?;
@@ -284,18 +290,17 @@ impl Run<'_> {
             if batch.num_rows() == 0 {
                 continue;
             }
-            let mut new = BTreeSet::new();
-            for column in &partition {
-                new = values(batch.column_by_name(column))?;
+            // They come in order: where another part begins, the one before is whole.
+            for (part, range) in values(&batch, self.query.partition_by.as_ref())? {
+                if let Some(part) = part
+                    && parts.insert(part)
+                    && piece.rows > 0
+                {
+                    let whole = std::mem::replace(&mut piece, begin()?);
+                    add(whole.finish().await.map_err(unwritable)?);
+                }
+                piece.write(&batch.slice(range.start, range.len())).await.map_err(unwritable)?;
             }
-            // They come in order: what was before is whole.
-            let is_over = !parts.is_empty() && new.iter().all(|part| !parts.contains(part));
-            if is_over {
-                let whole = std::mem::replace(&mut piece, begin()?);
-                add(whole.finish().await.map_err(unwritable)?);
-            }
-            parts.extend(new);
-            piece.write(&batch).await.map_err(unwritable)?;
         }
         let mut whole = piece.finish().await.map_err(unwritable)?;
         if let Some(before) = staged {
@@ -354,21 +359,17 @@ fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(|error| Error::new(Kind::Query, "what the query selects is nothing that a table keeps").because(error))
 }
 
-/// The values of a partition column.
-fn values(column: Option<&ArrayRef>) -> Result<BTreeSet<Part>> {
-    let mut values = BTreeSet::new();
-    let Some(column) = column else { return Ok(values) };
+/// The parts that rows are of, one after the other, and which rows those are; all of them if the table is not in parts.
+fn values(batch: &RecordBatch, column: Option<&String>) -> Result<Vec<(Option<Part>, Range<usize>)>> {
+    let Some(column) = column.and_then(|column| batch.column_by_name(column)) else {
+        return Ok(vec![(None, 0..batch.num_rows())]);
+    };
     let distinct = arrow::compute::partition(std::slice::from_ref(column)).map_err(crate::engine::rows::broken)?;
-    for range in distinct.ranges() {
-        values.insert(match column.is_valid(range.start) {
-            true => {
-                let text = array_value_to_string(column, range.start).map_err(crate::engine::rows::broken)?;
-                Some(text)
-            }
-            false => None,
-        });
-    }
-    Ok(values)
+    let part = |range: Range<usize>| {
+        let text = column.is_valid(range.start).then(|| array_value_to_string(column, range.start)).transpose();
+        Ok((Some(text.map_err(crate::engine::rows::broken)?), range))
+    };
+    distinct.ranges().into_iter().map(part).collect()
 }
 
 fn unwritable(error: TableError) -> Error {

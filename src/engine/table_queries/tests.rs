@@ -188,6 +188,54 @@ async fn days_near_a_change_are_made_anew_too_and_any_on_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_their_source_keeps_no_longer_stay() {
+    let mut world = World::new().await;
+    let query = query(0);
+    world.append(&[(Some(1), "a", 1), (Some(2), "a", 2), (Some(3), "a", 3)]).await;
+    world.run(&query).await;
+    let first = NaiveDate::default() + chrono::TimeDelta::days(20_003);
+    let mut table = world.trips.table().clone();
+    let retained = crate::lake::care::retain(&mut table, "day", first, false, &world.runner.abort).await.unwrap();
+    assert_eq!(retained.rows, 2);
+    world.trips.refresh().await.unwrap();
+    world.append(&[(Some(3), "a", 4)]).await;
+    assert_eq!(world.run(&query).await.parts, [shown(3)]);
+    assert_eq!(world.sql("SELECT day, km FROM daily ORDER BY day").await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_are_not_those_of_the_sources_are_made_anew_as_a_whole() {
+    let mut world = World::new().await;
+    for (at, sql) in [
+        "SELECT CAST(date_trunc('month', day) AS DATE) AS day, car, count(*) AS n, sum(km) AS km FROM trips GROUP BY 1, 2",
+        "SELECT b.day, a.car, 1 AS n, a.km FROM trips a LEFT JOIN trips b ON a.km = b.km + 1",
+        "SELECT DATE '2026-01-01' AS day, car, 1 AS n, km FROM trips",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let query = TableQuery { name: format!("whole{at}"), sql: sql.to_owned(), ..query(0) };
+        for day in [1, 40] {
+            world.append(&[(Some(day), "a", day.into())]).await;
+            assert_eq!(world.run(&query).await.mode, "full", "{sql}");
+            world.is_right(&query).await;
+        }
+        let (_, by_parts) = columns(&query, &world.runner.service, &world.runner.catalog).await.unwrap();
+        assert!(!by_parts, "{sql}");
+    }
+    for sql in [
+        "SELECT day, car, n, km FROM (SELECT DISTINCT t.day, t.car, 1 AS n, t.km FROM trips t) WHERE km > 0 ORDER BY km",
+        "SELECT a.day, a.car, 1 AS n, b.km FROM trips a LEFT JOIN trips b ON a.km = b.km",
+        "SELECT day, car, row_number() OVER (PARTITION BY day) AS n, km FROM trips",
+        "SELECT day, car, 1 AS n, km FROM trips UNION ALL SELECT day, car, 2, km FROM trips",
+    ] {
+        let query = TableQuery { sql: sql.to_owned(), ..query(0) };
+        let (_, by_parts) = columns(&query, &world.runner.service, &world.runner.catalog).await.unwrap();
+        assert!(by_parts, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_the_sources_the_table_is_what_its_query_says() {
     for seed in 0..4 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -248,7 +296,7 @@ async fn a_run_that_fails_three_times_is_news_and_the_rows_before_stay() {
         ("SELECT nothing FROM trips", "nothing"),
     ] {
         worker.query.sql = sql.to_owned();
-        let error = columns(&worker.query, &world.runner.service).await.unwrap_err();
+        let error = columns(&worker.query, &world.runner.service, &world.runner.catalog).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{sql}: {error}");
     }
 }

@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::data_files;
 use super::restore::RESTORED;
+use crate::lake::commit::REWRITE;
 use crate::lake::made::{self, Numbers};
 use crate::lake::positions::Positions;
 use crate::lake::table::positions;
@@ -435,6 +436,10 @@ impl Log {
             if actions.is_empty() {
                 return Ok(None);
             }
+            // What is too old to be kept is no change of what was made of it.
+            if is_retention(&actions) {
+                continue;
+            }
             for file in actions.into_iter().flat_map(|action| [action.add, action.remove]).flatten() {
                 if file.data_change {
                     changed.insert(file.partition_values.and_then(|mut values| values.remove(column)).flatten());
@@ -499,8 +504,22 @@ impl Log {
 #[serde(rename_all = "camelCase")]
 struct Action {
     commit_info: Option<CommitInfo>,
+    txn: Option<Txn>,
     add: Option<File>,
     remove: Option<File>,
+}
+
+/// True of a commit of [`super::retain`]: nothing else of ours is a DELETE, and other engines do not number rewrites.
+fn is_retention(actions: &[Action]) -> bool {
+    let operation = actions.iter().find_map(|action| action.commit_info.as_ref()?.operation.as_deref());
+    operation == Some("DELETE")
+        && actions.iter().any(|action| action.txn.as_ref().is_some_and(|txn| txn.app_id == REWRITE))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Txn {
+    app_id: String,
 }
 
 #[derive(Deserialize)]

@@ -258,7 +258,7 @@ fn cost_bytes(file: &ParquetMetaData, is_sorted: bool) -> usize {
 }
 
 /// Rows of a file, in the columns of its table: those that the file does not have are null, or the partition's.
-fn with_partition(
+pub(in crate::lake) fn with_partition(
     batch: &RecordBatch,
     schema: &SchemaRef,
     values: &std::collections::HashMap<String, Option<String>>,

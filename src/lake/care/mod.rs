@@ -27,6 +27,7 @@ pub use log::{
     Expired, History, LogEntry, Readable, Vacuumed, changed_partitions, checkpoint_if_due, expire, has_files, history,
     numbers_at, positions_at, readable, vacuum, version_at,
 };
+pub(super) use merge::with_partition;
 pub use merge::{Layout, Merged, Pace, merge};
 pub use restore::{Restored, restore};
 pub use retention::{Retained, retain};

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::FieldRef;
 use deltalake_core::kernel::{Add, LogicalFileView, Transaction};
 use deltalake_core::protocol::DeltaOperation;
 
 use super::{DataFile, data_file};
 use crate::lake::commit::{self, CommitError};
-use crate::lake::made::Numbers;
+use crate::lake::made::{Numbers, RUN};
 use crate::lake::table::Table;
 use crate::task::{Shutdown, failpoint};
 
@@ -57,8 +58,16 @@ pub async fn restore(
     let gone: BTreeSet<String> = gone.into_iter().map(|file| file.path).collect();
     let mut txns = vec![Transaction::new(RESTORED, (table.version() + 1).cast_signed())];
     txns.extend(numbers.iter().map(|(id, number)| Transaction::new(id, *number)));
+    // A run that is under way knows the sources as they were, but not that rows go back.
+    txns.extend(table.number(RUN).map(|run| Transaction::new(RUN, run + 1)));
     let operation = DeltaOperation::Restore { version: Some(past.version()), datetime: None };
-    let landed = commit::commit_rewrite(table, &gone, &adds, &operation, txns, stop).await?;
+    // All rows were replaced since, by such with other columns: those of the files come back with them.
+    let columns = past.arrow_schema()?;
+    let now = table.arrow_schema()?;
+    let has =
+        |field: &FieldRef| now.field_with_name(field.name()).is_ok_and(|now| now.data_type() == field.data_type());
+    let columns = (!columns.fields().iter().all(has)).then_some(&columns);
+    let landed = commit::commit_restore(table, &gone, &adds, &operation, txns, columns, stop).await?;
     failpoint::hit("restore_after_commit");
     Ok(landed.then_some(restored))
 }

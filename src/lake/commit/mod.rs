@@ -30,7 +30,8 @@ use object_store::ObjectStore;
 use tracing::info;
 
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
-pub use self::rewrite::commit_rewrite;
+pub(super) use self::rewrite::APP_ID as REWRITE;
+pub use self::rewrite::{commit_restore, commit_rewrite};
 use super::positions::{Move, Moves, Positions, TopicPartition};
 use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
 use super::txns::{self, Txns};

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use deltalake_core::kernel::{Action, Add, Remove, Transaction};
+use arrow::datatypes::SchemaRef;
+use deltalake_core::kernel::{Action, Add, MetadataExt, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
 
 use super::{CommitError, commit};
@@ -17,7 +18,7 @@ use crate::lake::table::{Table, TableError};
 use crate::task::Shutdown;
 
 /// Whoever removes files raises this number by one: of two that race, one fails.
-const APP_ID: &str = "millpond/rewrite";
+pub(in crate::lake) const APP_ID: &str = "millpond/rewrite";
 /// The number of the newest rewrite that may be looked for: drawn by lot.
 const WHOSE: &str = "millpond/rewritten";
 
@@ -46,6 +47,19 @@ pub async fn commit_rewrite(
     txns: Vec<Transaction>,
     stop: &Shutdown,
 ) -> Result<bool, CommitError> {
+    commit_restore(table, gone, adds, operation, txns, None, stop).await
+}
+
+/// The same, with which the table gets the columns of `schema`, and no others.
+pub async fn commit_restore(
+    table: &mut Table,
+    gone: &BTreeSet<String>,
+    adds: &[Add],
+    operation: &DeltaOperation,
+    txns: Vec<Transaction>,
+    schema: Option<&SchemaRef>,
+    stop: &Shutdown,
+) -> Result<bool, CommitError> {
     let changes_rows = operation.changes_data();
     let whose = rand::random_range(1..i64::MAX);
     let numbers = |table: &Table| txns.iter().map(|txn| table.number(&txn.app_id)).collect::<Vec<_>>();
@@ -57,7 +71,12 @@ pub async fn commit_rewrite(
             Stands::Open(_) if numbers(table) != before => return Ok(false),
             Stands::Open(removes) => {
                 let adds = adds.iter().map(|add| Action::Add(Add { data_change: changes_rows, ..add.clone() }));
-                let actions = removes.into_iter().map(Action::Remove).chain(adds).collect();
+                let columns = schema.map(|schema| {
+                    let metadata = table.delta.snapshot()?.metadata().clone();
+                    Ok::<_, TableError>(Action::Metadata(metadata.with_schema(&table.delta_schema(schema)?)?))
+                });
+                let removes = removes.into_iter().map(Action::Remove);
+                let actions = columns.transpose()?.into_iter().chain(removes).chain(adds).collect();
                 let mut txns = txns.clone();
                 txns.extend([transaction(table), Transaction::new(WHOSE, whose)]);
                 match commit(table, actions, txns, operation.clone()).await {
