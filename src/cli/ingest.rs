@@ -285,7 +285,7 @@ fn tell_replayed(from: From, report: &Report) {
         say!("  put together anew: {}", made_anew.join(", "));
     }
     if !to_be_made_anew.is_empty() {
-        say!("  `millpond ingest replay --from tables` is to put together anew: {}", to_be_made_anew.join(", "));
+        say!("  put together anew when the server starts: {}", to_be_made_anew.join(", "));
     }
 }
 

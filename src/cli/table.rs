@@ -227,7 +227,7 @@ fn summary(request: &Request, done: &Done) -> Option<String> {
             }
             if !done.to_be_made_anew.is_empty() && !dry_run {
                 let tables = done.to_be_made_anew.join(", ");
-                line.push_str(&format!("; `millpond ingest replay` is to put together anew: {tables}"));
+                line.push_str(&format!("; put together anew when the server starts: {tables}"));
             }
             Some(line)
         }

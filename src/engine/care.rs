@@ -25,6 +25,7 @@ pub use self::status::{Counted, files, files_schema, history, history_schema};
 use super::catalog::EngineCatalog;
 use super::feed::DEAD_LETTERS;
 use super::feeder::Order;
+use super::positions::questions;
 use super::streams::ALERTS;
 use super::table_queries::QUERY_RUNS;
 use super::{Variables, as_writer, committed, open_table, service};
@@ -34,6 +35,7 @@ use crate::lake::care::{self, Expired, Layout, Need, Pace, Retained, Vacuumed, d
 use crate::lake::{CommitError, Lake, LiveView, PUBLIC, STREAMS, SYSTEM, Snapshot, Table, TableError};
 use crate::query::Service;
 use crate::schema::fixed;
+use crate::source::KafkaOptions;
 use crate::task::Shutdown;
 
 /// Name of the admin action of a [`Request`].
@@ -153,6 +155,8 @@ pub struct Care {
     orders: Option<mpsc::Sender<Order>>,
     /// The broker is inside a server, and forgets.
     forgets: bool,
+    /// The brokers, if they are elsewhere.
+    kafka: Option<KafkaOptions>,
     /// The time on the wall.
     now: fn() -> DateTime<Utc>,
     /// Of tables that needed nothing, or where something failed: their version then, and until when that holds.
@@ -197,6 +201,7 @@ impl Care {
             abort: abort.clone(),
             orders: None,
             forgets: config.kafka.brokers == Brokers::Embedded,
+            kafka: questions(config).ok().filter(|_| !catalog.fed().contracts.is_empty()),
             now: Utc::now,
             rested: BTreeMap::new(),
         }

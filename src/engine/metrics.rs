@@ -178,6 +178,7 @@ mod tests {
             positions: BTreeMap::new(),
             hot: Vec::new(),
             retries: 0,
+            remade: 0,
         };
         let status = TableStatus::default();
         status.committed(7);

@@ -660,12 +660,14 @@ fn view_of(
         positions: BTreeMap::new(),
         hot: Vec::new(),
         retries: 0,
+        remade: 0,
     };
     if let Some(table) = table {
         view.schema = table.arrow_schema().map_err(unreadable)?;
         view.schema_version = table.schema_version();
         view.positions = table.positions_of(name);
         view.retries = table.retries();
+        view.remade = table.remade();
         view.committed = Some(table.snapshot().map_err(unreadable)?);
     }
     if let Some(newest) = versions.newest(name).filter(|newest| newest.number() > view.schema_version) {

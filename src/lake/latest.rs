@@ -79,6 +79,9 @@ pub struct SourceState<S> {
     pub positions: Vec<Place>,
     /// The retries of dead letters that are in it.
     pub retries: u64,
+    /// How often the source's rows had been replaced.
+    #[serde(default)]
+    pub remade: i64,
     /// The sidecars that make it, in the order they were written.
     pub files: Vec<Sidecar>,
     /// What else is known of it.

@@ -29,7 +29,7 @@ use super::flush::evolve;
 use super::identity::{RECORD, RecordId, bounds, record_ids};
 use super::made::Piece;
 use super::positions::{Positions, TopicPartition};
-use super::table::{Table, TableError, retry_app_id};
+use super::table::{REMADE, Table, TableError, retry_app_id};
 use crate::schema::fixed;
 use crate::task::{Charge, Shutdown, failpoint};
 
@@ -213,8 +213,9 @@ impl Shadow {
             // Of a retry of dead letters and this only one lands: the other looks again at what is there.
             let counter = retry_app_id(&name);
             let turn = Transaction::new(&counter, table.number(&counter).unwrap_or(0) + 1);
+            let txns = vec![turn, Transaction::new(REMADE, table.remade() + 1)];
             failpoint::hit("replay_after_stage");
-            if commit::commit_rewrite(table, &gone, &adds, &operation, vec![turn], stop).await? {
+            if commit::commit_rewrite(table, &gone, &adds, &operation, txns, stop).await? {
                 failpoint::hit("replay_after_switch");
                 return Ok(Some((self.table, switched)));
             }

@@ -171,6 +171,11 @@ impl Table {
         self.number(&retry_app_id(&self.name)).and_then(|number| number.try_into().ok()).unwrap_or(0)
     }
 
+    /// How often rows below the positions were replaced: a restore, a replay. Whoever has taken rows from the table begins anew.
+    pub fn remade(&self) -> i64 {
+        self.number(REMADE).unwrap_or(0)
+    }
+
     /// The table's schema.
     pub fn arrow_schema(&self) -> Result<SchemaRef, TableError> {
         let schema: Schema = self
@@ -364,6 +369,9 @@ pub(super) async fn parquet_rows(
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(fault)?.build().map_err(fault)?;
     Ok(Some(reader.collect::<Result<_, _>>()?))
 }
+
+/// The application id whose number [`Table::remade`] tells.
+pub(super) const REMADE: &str = "millpond/remade";
 
 /// The application id whose number each such commit to the table `name` raises.
 pub(super) fn retry_app_id(name: &str) -> String {

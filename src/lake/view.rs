@@ -74,6 +74,8 @@ pub struct View {
     pub hot: Vec<Arc<HotBatch>>,
     /// Commits in it that brought rows from below the positions: dead letters that were tried again.
     pub retries: u64,
+    /// Commits in it that replaced rows below the positions ([`Table::remade`]).
+    pub remade: i64,
 }
 
 impl View {
@@ -177,6 +179,7 @@ impl LiveView {
             if view.is_before(&snapshot) {
                 view.committed = Some(Arc::clone(&snapshot));
                 (view.positions, view.retries) = (positions.clone(), table.retries());
+                view.remade = table.remade();
             }
         });
         Ok(())
@@ -206,6 +209,7 @@ impl LiveView {
                 // Commits of rows may be in it that are not shown yet; those of a table beside another stay hot.
                 view.raise(&own);
                 view.retries = view.retries.max(table.retries());
+                view.remade = table.remade();
             }
         });
         Ok(())

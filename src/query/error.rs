@@ -217,7 +217,7 @@ fn unreadable(error: &std::io::Error) -> Error {
 
 fn from_store(error: &object_store::Error) -> Error {
     match error {
-        object_store::Error::NotFound { path, .. } => internal(&format!("a file of the lake is missing: {path}")),
+        object_store::Error::NotFound { path, .. } => gone(path),
         object_store::Error::PermissionDenied { path, .. } | object_store::Error::Unauthenticated { path, .. } => {
             Error::new(Kind::Unavailable, format!("the object store does not let this process read {path}"))
         }
@@ -228,8 +228,20 @@ fn from_store(error: &object_store::Error) -> Error {
 fn from_parquet(error: ParquetError) -> Error {
     match error {
         ParquetError::External(cause) => from_cause(cause, None, ""),
-        other => internal(&format!("a file of the lake cannot be read: {other}")),
+        other => {
+            let text = other.to_string();
+            // The reader of footers says in words what the store said.
+            match text.split_once("Object at location ").and_then(|(_, rest)| rest.split_once(" not found")) {
+                Some((path, _)) => gone(path),
+                None => internal(&format!("a file of the lake cannot be read: {text}")),
+            }
+        }
     }
+}
+
+fn gone(path: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("a file that the query reads is gone: {path}"))
+        .hint("run it again; files of older table versions are kept for as long as lake.history says")
 }
 
 fn internal(message: &str) -> Error {

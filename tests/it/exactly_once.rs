@@ -6,6 +6,7 @@
 
 mod care;
 mod catch_up;
+mod full_size;
 mod kills;
 mod lost_answers;
 mod rivals;

@@ -124,14 +124,25 @@ async fn a_table_is_made_anew_of_its_records_while_its_stream_runs_and_is_killed
     until(&millpond, legs, &json!({"n": 12_000, "legs": 12_000})).await;
     assert_eq!(millpond.stop().await, Some(0));
     let found = python::duckdb(&project.table_url("trips"), &LEDGER.replace("trips", "t"), &[]).await.unwrap();
-    assert_eq!(found, [all.clone()]);
+    assert_eq!(found, std::slice::from_ref(&all));
 
     // And without a server.
     let said = replay(&project, "raw").await;
-    let line = "  `millpond ingest replay --from tables` is to put together anew: last\n";
+    let line = "  put together anew when the server starts: last\n";
     assert_eq!(said, format!("trips: 6000 records read, 6000 rows in the place of 6000\n{line}"));
     let found = python::duckdb(&project.table_url("trips"), &LEDGER.replace("trips", "t"), &[]).await.unwrap();
     assert_eq!(found, [all]);
+
+    // What is made of a table that went back meanwhile goes back, too.
+    let version = "SELECT min(table_version) AS v FROM system.history WHERE table_name = 'trips' AND readable";
+    let found = project.run(&["sql", "--project", ".", "--format", "csv", "-c", version]).await;
+    let version = found.stdout.lines().nth(1).unwrap().to_owned();
+    let said = project.run(&["table", "restore", "trips", "--version", &version, "--keep-positions"]).await;
+    assert!(said.stdout.ends_with("; put together anew when the server starts: last\n"), "{said:?}");
+    let millpond = Millpond::serve(&project).await;
+    until(&millpond, "SELECT count(*) AS n FROM last", &json!({"n": 0})).await;
+    until(&millpond, "SELECT count(*) AS n FROM trips", &json!({"n": 0})).await;
+    assert_eq!(millpond.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

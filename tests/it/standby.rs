@@ -85,12 +85,18 @@ async fn a_process_that_stands_by_answers_and_takes_over_with_the_same_alerts() 
     stands_by(&third).await;
     elsewhere(&project);
     assert_eq!(third.get("/readyz").await.unwrap().0, 503, "its heartbeat goes on");
-    second.kill();
+    second.process().signal("STOP");
     let since = Instant::now();
     third.ready().await;
     assert!(since.elapsed() < TAKEN_OVER, "{:?}", since.elapsed());
     fleet.signal(3, json!({"lights": false, "speed": 5.0}));
     until(&third, rows, json!([{"n": 4}])).await;
+    // It wakes up, finds that another one writes, and goes; what it had read is not there twice.
+    second.process().signal("CONT");
+    let (code, log) = second.ended(TAKEN_OVER).await;
+    assert!(code == Some(1) && log.contains("another"), "{log}");
+    fleet.signal(4, json!({"lights": false, "speed": 5.0}));
+    until(&third, rows, json!([{"n": 5}])).await;
     assert_eq!(third.stop().await, Some(0));
     assert_eq!(told(&fleet), over, "nothing was told twice");
 }

@@ -171,6 +171,7 @@ fn each_example_of_a_mirror_changes_something() {
             Some(("columns.x", "format" | "zone")) => vec!["columns.x.type = \"timestamp\"".to_owned()],
             Some(("columns.x", "default")) => vec!["columns.x.type = \"bigint\"".to_owned()],
             Some(("columns.x", _)) => vec!["columns.x.type = \"string\"".to_owned()],
+            Some(("load", "format" | "poll")) => vec!["load.url = \"export/*.csv\"".to_owned()],
             _ => Vec::new(),
         });
         let replaced = if key == "topics" { "topic" } else { &key };

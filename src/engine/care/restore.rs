@@ -1,5 +1,6 @@
 //! A table becomes what it was, because somebody asks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,8 @@ use crate::engine::feeder::Order;
 use crate::engine::open_table;
 use crate::error::{Error, Kind, Result};
 use crate::lake::care::{self, Restored};
-use crate::lake::{Lake, LiveView, PUBLIC, Past, TopicPartition};
+use crate::lake::{Lake, LiveView, PUBLIC, Past, Positions, RecordSet, TopicPartition};
+use crate::source::{Kafka, KafkaOptions};
 use crate::task::Shutdown;
 
 /// Which of its versions a table becomes.
@@ -101,6 +103,7 @@ pub(super) async fn restore(
         version,
         rewind,
         dry_run,
+        kafka: care.kafka.clone(),
         abort: care.abort.clone(),
     };
     let restored = match &care.orders {
@@ -129,12 +132,14 @@ struct Work {
     version: u64,
     rewind: bool,
     dry_run: bool,
+    /// Who is asked whether records are still there; `None` if they are, as long as the broker runs.
+    kafka: Option<KafkaOptions>,
     abort: Shutdown,
 }
 
 impl Work {
     async fn run(self) -> Result<Restored> {
-        let Self { lake, name, live, version, rewind, dry_run, abort } = self;
+        let Self { lake, name, live, version, rewind, dry_run, kafka, abort } = self;
         let missing = || Error::new(Kind::NotFound, format!("the lake has no table `{name}`"));
         let mut table = open_table(&lake, PUBLIC, &name).await?.ok_or_else(missing)?;
         let past = lake.past(PUBLIC, &name, Past::Version(version)).await.map_err(unreadable)?.ok_or_else(missing)?;
@@ -152,6 +157,10 @@ impl Work {
             }
             // Partitions that came since are read from their beginning.
             let position = |lane: &TopicPartition| then.get(lane).copied().unwrap_or(0);
+            if let Some(kafka) = kafka {
+                let wanted = now.keys().map(|lane| (lane.clone(), position(lane))).collect();
+                can_be_read(&lake, &name, kafka, wanted).await?;
+            }
             numbers.extend(now.into_keys().map(|lane| (lane.app_id(&name), position(&lane))));
         }
         let columns = table.arrow_schema().map_err(unreadable)?;
@@ -171,6 +180,37 @@ impl Work {
         }
         Ok(restored)
     }
+}
+
+/// An error if Kafka does not hold what lies behind `positions` any more, and the table's raw records neither.
+async fn can_be_read(lake: &Lake, name: &str, kafka: KafkaOptions, positions: Positions) -> Result<()> {
+    let topics: BTreeSet<String> = positions.keys().map(|lane| lane.topic.to_string()).collect();
+    let asked = tokio::task::spawn_blocking(move || {
+        let kafka = Kafka::new(kafka)?;
+        let mut held = BTreeMap::new();
+        for topic in topics {
+            let Some(partitions) = kafka.partitions(&topic)? else { continue };
+            held.insert(topic.clone(), kafka.watermarks(&topic, &partitions)?);
+        }
+        Ok::<_, Error>(held)
+    });
+    let held = asked.await.map_err(|error| Error::new(Kind::Internal, "asking kafka failed").because(error))??;
+    let raw = open_table(lake, PUBLIC, &format!("{name}__raw")).await?;
+    for (lane, from) in positions {
+        let low = held.get(&*lane.topic).and_then(|held| held.get(&lane.partition)).map(|held| held.low);
+        let Some(low) = low.filter(|low| from < *low) else { continue };
+        let kept = match &raw {
+            Some(raw) => RecordSet::has_all(raw, &lane, from..low).await.map_err(unreadable)?,
+            None => false,
+        };
+        if !kept {
+            let message = format!("kafka holds {lane} from {low} on, and {from} to {low} would be lost");
+            let hint = "--keep-positions restores the rows, and leaves out what came since; then, if the table's raw records \
+                        have some of it, `millpond ingest replay --from raw` decodes those again";
+            return Err(Error::new(Kind::Refused, message).hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// The tables with one row per key that are put together from `table`.

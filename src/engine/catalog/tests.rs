@@ -15,6 +15,7 @@ fn live(table: &str, schema: SchemaRef) -> Arc<LiveView> {
         positions: BTreeMap::new(),
         hot: Vec::new(),
         retries: 0,
+        remade: 0,
     };
     Arc::new(LiveView::new(view))
 }

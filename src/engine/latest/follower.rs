@@ -54,6 +54,8 @@ pub struct Seen {
     pub positions: Positions,
     /// The retries of dead letters that are in it.
     pub retries: u64,
+    /// How often rows of the table had been replaced when it was read.
+    pub remade: i64,
 }
 
 /// What was written down of a state.
@@ -158,7 +160,7 @@ impl Follower {
                 }
             }
         }
-        let mut seen = self.seen.clone().unwrap_or_default();
+        let mut seen = self.seen.clone().unwrap_or(Seen { remade: view.remade, ..Seen::default() });
         for hot in &view.hot {
             if !has_seen(&seen.positions, &hot.lane, hot.end) {
                 self.take_in(&hot.rows)?;
@@ -187,7 +189,8 @@ impl Follower {
     /// Takes in what was written down of the state; `None` if that is nothing, or it cannot be used.
     async fn restore(&mut self, view: &View) -> Result<Option<Seen>> {
         let Some(known) = &self.known else { return Ok(None) };
-        let (positions, retries) = (known.source.positions(), known.source.retries);
+        let SourceState { retries, remade, .. } = known.source;
+        let positions = known.source.positions();
         self.table.restore(&known.source.state.sidecars);
         for file in &known.source.files {
             let rows = known.reader.read(file).await.map_err(|error| {
@@ -210,7 +213,7 @@ impl Follower {
             }
         }
         self.known = None;
-        Ok(Some(Seen { positions, retries }))
+        Ok(Some(Seen { positions, retries, remade }))
     }
 
     /// Sweeps what a complete snapshot has left out, once all is read that was in Kafka when it ended: rows of the

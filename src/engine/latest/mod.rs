@@ -373,7 +373,7 @@ impl Keeper {
             let _turn = turn.lock_owned().await;
             let opened = stop.run_until_cancelled(open(&writing.lake, &name)).await;
             let Some((files, manifest)) = opened else { return };
-            let manifest = manifest.filter(|_| !anew);
+            let manifest = manifest.filter(|manifest| !anew && is_current(&keeper.catalog, &name, manifest));
             if !anew {
                 keeper.follow(&states, manifest.as_ref().map(|manifest| (&files, manifest)), &stop);
             }
@@ -415,7 +415,8 @@ impl Keeper {
         for (name, kept) in self.catalog.kept.load_full().iter() {
             let known = read(lake, name).await.map_err(super::unreadable)?;
             for state in &kept.states {
-                let known = known.1.as_ref().and_then(|manifest| state.known(&known.0, manifest));
+                let manifest = known.1.as_ref().filter(|manifest| is_current(&self.catalog, name, manifest));
+                let known = manifest.and_then(|manifest| state.known(&known.0, manifest));
                 Follower::new(state, self, known).look().await?;
             }
         }
@@ -448,6 +449,19 @@ async fn read(lake: &Lake, name: &str) -> std::result::Result<Opened, crate::lak
     let files = LatestFiles::open(lake, name, FLUSH).await?;
     let manifest = files.manifest().await?;
     Ok((files, manifest))
+}
+
+/// False if rows of a source were replaced since a flush: whoever did that may not have lived to see to it.
+fn is_current(catalog: &EngineCatalog, name: &str, manifest: &StatesManifest) -> bool {
+    let fed = catalog.fed();
+    let is_same = |source: &SourceState<StateRecord>| {
+        fed.tables.get(&source.table).is_none_or(|live| live.pin().remade == source.remade)
+    };
+    let is_current = manifest.sources.iter().all(is_same);
+    if !is_current {
+        info!(table = name, "rows that it comes from were replaced, all is read anew");
+    }
+    is_current
 }
 
 /// The files of a table and what its newest flush says, however long the store is away.

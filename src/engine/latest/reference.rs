@@ -265,6 +265,7 @@ impl Writer {
             table: self.spec.url.clone(),
             positions: Vec::new(),
             retries: 0,
+            remade: 0,
             files: Vec::new(),
             state: taken.files.clone(),
         };

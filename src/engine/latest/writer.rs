@@ -202,7 +202,7 @@ impl Writer {
         if self.source.derived.is_some() && !self.source.states.iter().all(|state| state.table.has_key()) {
             return Ok(None);
         }
-        for (state, Seen { positions, retries }) in self.source.states.iter().zip(seen) {
+        for (state, Seen { positions, retries, remade }) in self.source.states.iter().zip(seen) {
             let Some((slots, all, sidecars)) = state.table.take_changed() else {
                 // It has no key yet, so there is nothing to keep of it.
                 continue;
@@ -232,7 +232,7 @@ impl Writer {
                 files.push(sidecar);
             }
             let (table, positions) = (state.source.clone(), places(&positions));
-            sources.push(SourceState { table, positions, retries, files, state: record });
+            sources.push(SourceState { table, positions, retries, remade, files, state: record });
         }
         if sources.is_empty() || !(changed || self.whole) {
             return Ok(None);

@@ -30,7 +30,7 @@ pub fn versions(catalog: &EngineCatalog, tables: &BTreeSet<String>) -> Numbers {
 fn part_column(catalog: &EngineCatalog, table: &str) -> Option<String> {
     let fed = catalog.fed();
     if let Some(committed) = fed.tables.get(table).and_then(|live| live.pin().committed.clone()) {
-        let [column] = &committed.metadata().partition_columns()[..] else { return None };
+        let [column] = committed.metadata().partition_columns() else { return None };
         return Some(column.clone());
     }
     match catalog.table_queries.of(table) {
@@ -60,7 +60,7 @@ pub async fn changed(
         let then = table.number(&format!("{SOURCE}{name}"));
         let committed = catalog.fed().tables.get(name).and_then(|live| live.pin().committed.clone());
         let Some(committed) = committed else { continue };
-        let [column] = &committed.metadata().partition_columns()[..] else { continue };
+        let [column] = committed.metadata().partition_columns() else { continue };
         // A number is one more than the version, so that there is one for the first.
         let Some(then) = then.checked_sub(1).and_then(|then| u64::try_from(then).ok()) else { return Ok(None) };
         let upto = version.unsigned_abs();

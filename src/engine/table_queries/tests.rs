@@ -236,6 +236,41 @@ async fn parts_that_are_not_those_of_the_sources_are_made_anew_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_whose_files_are_deleted_meanwhile_says_so() {
+    let mut world = World::new().await;
+    for day in 0..60 {
+        world.append(&[(Some(day % 7), "a", day.into())]).await;
+    }
+    let version = world.trips.table().version();
+    world.merge().await;
+    for km in [60, 61] {
+        world.append(&[(Some(8), "a", km)]).await;
+    }
+    world.trips.table().checkpoint().await.unwrap();
+    let session = world.runner.service.session();
+    let sql = format!("SELECT * FROM at_version('trips', {version})");
+    let mut rows = session.query(&sql).await.unwrap().run().await.unwrap();
+    let later = Utc::now() + chrono::TimeDelta::hours(2);
+    let hour = Duration::from_secs(3_600);
+    let gone = crate::lake::care::expire(&world.runner.lake, "public", "trips", hour, later, false).await.unwrap();
+    assert!(gone.files > 50, "{gone:?}");
+    let error = loop {
+        match rows.try_next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the files were there"),
+            Err(error) => break error,
+        }
+    };
+    let message = error.message();
+    assert!(
+        message.starts_with("a file that the query reads is gone: ") && message.contains("public/trips/day="),
+        "{error}"
+    );
+    // What is there now can be read all the same.
+    assert_eq!(world.sql("SELECT count(*) FROM trips").await, ["| 62       |"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_the_sources_the_table_is_what_its_query_says() {
     for seed in 0..4 {
         let mut random = StdRng::seed_from_u64(seed);

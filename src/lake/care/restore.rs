@@ -9,7 +9,7 @@ use deltalake_core::protocol::DeltaOperation;
 use super::{DataFile, data_file};
 use crate::lake::commit::{self, CommitError};
 use crate::lake::made::{Numbers, RUN};
-use crate::lake::table::Table;
+use crate::lake::table::{REMADE, Table};
 use crate::task::{Shutdown, failpoint};
 
 /// The application id whose number is a table version that no restore is newer than by much: since then files may be part of
@@ -57,6 +57,7 @@ pub async fn restore(
     let adds: Vec<Add> = back.into_iter().map(add).collect();
     let gone: BTreeSet<String> = gone.into_iter().map(|file| file.path).collect();
     let mut txns = vec![Transaction::new(RESTORED, (table.version() + 1).cast_signed())];
+    txns.push(Transaction::new(REMADE, table.remade() + 1));
     txns.extend(numbers.iter().map(|(id, number)| Transaction::new(id, *number)));
     // A run that is under way knows the sources as they were, but not that rows go back.
     txns.extend(table.number(RUN).map(|run| Transaction::new(RUN, run + 1)));

@@ -127,6 +127,7 @@ async fn sidecars_are_kept_for_two_flushes() {
             table: "t".to_owned(),
             positions: vec![],
             retries: 0,
+            remade: 0,
             files: vec![sidecar],
             state: String::new(),
         };

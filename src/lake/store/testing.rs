@@ -72,6 +72,8 @@ pub(crate) struct Moody {
     pub(crate) down: AtomicBool,
     /// The next PUT-if-absent lands, but is answered as refused (a retry that met its own first try).
     pub(crate) lose_next_answer: AtomicBool,
+    /// Nothing can be written while this is set, as on a full disk.
+    pub(crate) full: AtomicBool,
 }
 
 impl Moody {
@@ -121,6 +123,9 @@ impl Quirk for Moody {
         self.check()
     }
     async fn put(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(Error::Generic { store: "Moody", source: "no space left on device".into() });
+        }
         let create = opts.mode == PutMode::Create;
         let done = self.inner.put_opts(location, payload, opts).await?;
         if create && self.lose_next_answer.swap(false, Ordering::SeqCst) { Err(exists(location)) } else { Ok(done) }

@@ -70,6 +70,7 @@ impl Fed {
             positions: Positions::new(),
             hot: Vec::new(),
             retries: 0,
+            remade: 0,
         });
         Self {
             _dir: dir,

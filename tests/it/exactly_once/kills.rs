@@ -12,7 +12,7 @@ use crate::{beside, care, import, replay, table_queries};
 
 /// Every fail point of the source, and which hit of it. A window with dead letters commits twice: the second hit of
 /// a point around the commit is the table's own.
-const POINTS: [(&str, u32); 7] = [
+pub const POINTS: [(&str, u32); 7] = [
     ("before_stage", 1),
     ("after_stage", 1),
     ("after_dead_letters", 1),

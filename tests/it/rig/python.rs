@@ -54,6 +54,11 @@ pub async fn duckdb(url: &str, sql: &str, env: &[(&str, String)]) -> Result<Vec<
     rows(run("delta_scan.py", &[url, sql], env).await)
 }
 
+/// Rows of a query over the Delta table at `url` as deltalake for Python reads it, called `t`.
+pub async fn deltalake(url: &str, sql: &str) -> Result<Vec<Value>, String> {
+    rows(run("delta_rs_scan.py", &[url, sql], &[]).await)
+}
+
 /// Rows of a query in Spark, where the Delta table at `url` is called `t`.
 pub async fn spark(url: &str, sql: &str) -> Result<Vec<Value>, String> {
     rows(run_in("spark", "spark_scan.py", &[url, sql], &[]).await)

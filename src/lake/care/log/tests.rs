@@ -218,6 +218,25 @@ async fn a_checkpoint_is_due_after_many_versions_or_a_day() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_an_hour_off_deletes_nothing_that_is_needed() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let table = merged(&lake).await;
+    let staged = Path::from("public/cars/part-staged.parquet");
+    lake.stores().data().put(&staged, PutPayload::from("about to be committed")).await.unwrap();
+    let before = objects(&lake).await;
+    let day = HOUR * 24;
+    for off in [-1, 1] {
+        let now = Utc::now() + TimeDelta::hours(off);
+        assert_eq!(expire(&lake, PUBLIC, "cars", day, now, false).await.unwrap(), Expired::default(), "{off}");
+        assert_eq!(vacuum(&lake, PUBLIC, "cars", day, now, false).await.unwrap(), Vacuumed::default(), "{off}");
+        assert!(!checkpoint_if_due(&lake, PUBLIC, "cars", now).await.unwrap() || off > 0);
+    }
+    let left = objects(&lake).await;
+    assert!(before.iter().all(|path| left.contains(path)), "{left:?}");
+    assert_eq!(table.files(), lake.open(PUBLIC, "cars").await.unwrap().unwrap().files());
+}
+
+#[tokio::test]
 async fn files_that_no_commit_names_go_once_they_are_old() {
     let lake = Lake::new(stores(Arc::new(InMemory::new())));
     merged(&lake).await;

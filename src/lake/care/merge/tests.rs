@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use arrow::array::{AsArray, Date32Array, Int64Array};
 use arrow::datatypes::Int64Type;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -8,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::lake::care::data_files;
 use crate::lake::positions::Positions;
-use crate::lake::store::testing::stores;
+use crate::lake::store::testing::{Moody, stores};
 use crate::lake::table::parquet_rows;
 use crate::lake::{Lake, PUBLIC};
 
@@ -96,6 +98,25 @@ async fn rows_without_a_day_stay_without_one_and_a_table_without_order_keeps_tha
     assert_eq!(file.partition, "_day=__HIVE_DEFAULT_PARTITION__");
     assert_eq!(rows["at"].as_primitive::<Int64Type>().values(), &[1, 2, 3, 4]);
     assert!(rows.column_by_name("_day").is_none(), "the partition's value is in the log");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_leaves_the_table_as_it_was_until_there_is_room() {
+    let moody = Arc::new(Moody::default());
+    let lake = Lake::new(stores(moody.clone()));
+    let (mut table, stop) = (create(&lake).await, Shutdown::new());
+    for at in 0..6 {
+        append(&mut table, &batch(&["a", "b"], &[at, at], Some(7))).await;
+    }
+    let (files, version) = (data_files(&table.snapshot().unwrap()), table.version());
+    moody.full.store(true, Ordering::SeqCst);
+    let error = merge(&mut table, &files, &order(), &pool(), Pace::Full, &stop).await.unwrap_err();
+    assert!(format!("{error:?}").contains("no space left on device"), "{error:?}");
+    moody.full.store(false, Ordering::SeqCst);
+    table.refresh().await.unwrap();
+    assert_eq!((table.version(), data_files(&table.snapshot().unwrap())), (version, files.clone()));
+    let merged = merge(&mut table, &files, &order(), &pool(), Pace::Full, &stop).await.unwrap().unwrap();
+    assert_eq!((merged.files, merged.rows), (6, 12));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use chrono::NaiveDate;
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use deltalake_core::kernel::transaction::CommitBuilder;
@@ -164,7 +164,17 @@ async fn race(seed: u64) {
         if rng.random_bool(0.2) {
             moody.lose_next_answer.store(true, Ordering::SeqCst);
         }
-        match rng.random_range(0..10) {
+        match rng.random_range(0..11) {
+            10 => {
+                // A column comes; files without it are read as if it were null.
+                let mut fields = table.arrow_schema().unwrap().fields().to_vec();
+                let name = format!("column {}", fields.len());
+                fields.push(Arc::new(Field::new(name, DataType::Utf8, true)));
+                let schema = Arc::new(Schema::new(fields));
+                let next = table.schema_version() + 1;
+                // Another may have been first.
+                let _ = commit::evolve(&mut table, &schema, next).await;
+            }
             0..6 => {
                 let ids: Vec<i64> = (next..next + rng.random_range(1..20)).collect();
                 next += ids.len() as i64;
