@@ -2,14 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
-use super::place::{Place, Where, ask_telling};
+use super::place::{Place, Where, ask_telling, progress_bar};
 use crate::config::Project;
-use crate::engine::import::{ACTION, Progress, Report, Request, Told, without_server};
+use crate::engine::import::{ACTION, Progress, Report, Request, without_server};
 use crate::error::{Error, Kind, Result};
 use crate::schema::ImportMode;
 
@@ -63,27 +62,14 @@ pub(super) async fn run(args: ImportArgs) -> Result<ExitCode> {
     let urls = args.files.iter().map(|file| absolute(file)).collect::<Result<_>>()?;
     let ImportArgs { table, mode, skip_broken, dry_run, .. } = args;
     let request = Request { table, urls, mode: mode.map(ImportMode::from), skip_broken, dry_run };
-    let bar = ProgressBar::no_length();
-    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = progress_bar("{bar:40} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}");
     let mut show = |progress: Progress| {
         bar.set_length(progress.all_bytes);
         bar.set_position(progress.bytes);
         bar.set_message(format!("file {} of {}", progress.files + 1, progress.all_files));
     };
     let done = match args.place.find().await? {
-        Place::Server(mut server) => {
-            let done = ask_telling(&mut server, ACTION, &request, |told| match told {
-                Told::Progress(progress) => show(progress),
-                Told::Done(_) => {}
-            });
-            match done.await {
-                Ok(Told::Done(report)) => Ok(report),
-                Ok(Told::Progress(_)) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
-                Err(error) => Err(error),
-            }
-        }
+        Place::Server(mut server) => ask_telling(&mut server, ACTION, &request, &mut show).await,
         Place::Lake(project, variables) => without_server(&project, &variables, &request, &mut show).await,
     };
     bar.finish_and_clear();

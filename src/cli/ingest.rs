@@ -1,17 +1,15 @@
 //! `millpond ingest`: what is read, how far, and how far behind.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use chrono::DateTime;
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::place::{Place, Where, ask, ask_telling};
+use super::place::{Place, Where, ask, ask_telling, progress_bar};
 use super::sql::server;
 use super::{Overrides, ProjectArgs, shell};
 use crate::engine::positions::{ACTION, Accepted, Moved, Request, Seek, To, accept_cluster, without_server};
-use crate::engine::replay::{self, Progress, Report, Told};
+use crate::engine::replay::{self, Progress, Report};
 use crate::error::{Error, Kind, Result};
 
 #[derive(Subcommand, Debug)]
@@ -238,26 +236,13 @@ pub(super) async fn show(
 
 async fn replay(args: ReplayArgs) -> Result<ExitCode> {
     let request = replay::Request { table: args.table, from: args.from.of_engine() };
-    let bar = ProgressBar::no_length();
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} records  {per_sec}  {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = progress_bar("{bar:40} {pos} of {len} records  {per_sec}  {eta} left");
     let mut show = |progress: Progress| {
         bar.set_length(progress.all);
         bar.set_position(progress.read);
     };
     let done = match args.place.find().await? {
-        Place::Server(mut server) => {
-            let done = ask_telling(&mut server, replay::ACTION, &request, |told| match told {
-                Told::Progress(progress) => show(progress),
-                Told::Done(_) => {}
-            });
-            match done.await {
-                Ok(Told::Done(report)) => Ok(report),
-                Ok(Told::Progress(_)) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
-                Err(error) => Err(error),
-            }
-        }
+        Place::Server(mut server) => ask_telling(&mut server, replay::ACTION, &request, &mut show).await,
         Place::Lake(project, variables) => replay::without_server(&project, &variables, &request, &mut show).await,
     };
     bar.finish_and_clear();

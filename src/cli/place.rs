@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +15,7 @@ use super::Overrides;
 use super::shell::{self, Format, Local, Remote, SqlArgs, Target};
 use super::sql::server;
 use crate::config::Project;
-use crate::engine::{self, Variables};
+use crate::engine::{self, Told, Variables};
 use crate::error::{Error, Kind, Result};
 use crate::lake::S3Options;
 use crate::task::failpoint;
@@ -88,21 +90,32 @@ impl Where {
     }
 }
 
-/// The same, of an action that tells what it does meanwhile; the last that it tells is the answer.
-pub(super) async fn ask_telling<T: DeserializeOwned>(
+/// Has the server carry out an admin action that takes its time; `show` hears how far it is.
+pub(super) async fn ask_telling<P: DeserializeOwned, R: DeserializeOwned>(
     server: &mut Remote,
     action: &str,
     request: &impl Serialize,
-    mut show: impl FnMut(T) + Send,
-) -> Result<T> {
+    mut show: impl FnMut(P) + Send,
+) -> Result<R> {
     let unreadable = |error| Error::new(Kind::Internal, "the server's answer cannot be read").because(error);
     let body = serde_json::to_vec(request).map_err(unreadable)?;
     let told = |told: &bytes::Bytes| {
-        if let Ok(told) = serde_json::from_slice(told) {
-            show(told);
+        if let Ok(Told::<P, R>::Progress(progress)) = serde_json::from_slice(told) {
+            show(progress);
         }
     };
-    serde_json::from_slice(&server.act_telling(action, body.into(), told).await?).map_err(unreadable)
+    match serde_json::from_slice(&server.act_telling(action, body.into(), told).await?).map_err(unreadable)? {
+        Told::<P, R>::Done(report) => Ok(report),
+        Told::Progress(_) => Err(Error::new(Kind::Unavailable, "the server stopped before it was done")),
+    }
+}
+
+/// A bar that shows how far something is, on a terminal.
+pub(super) fn progress_bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// Has the server carry out an admin action.

@@ -162,18 +162,25 @@ pub(super) fn is_number(text: &str) -> bool {
 /// Values by column.
 #[derive(Default)]
 pub(super) struct Cells {
-    columns: Vec<(String, Vec<Option<Cell>>)>,
+    columns: Vec<Column>,
     rows: usize,
+}
+
+/// The values of a column of a file.
+struct Column {
+    name: String,
+    written: String,
+    cells: Vec<Option<Cell>>,
 }
 
 impl Cells {
     /// The place of a column.
     fn column(&mut self, written: &str) -> usize {
         let name = column_name(written);
-        match self.columns.iter().position(|(known, _)| *known == name) {
+        match self.columns.iter().position(|known| known.name == name) {
             Some(at) => at,
             None => {
-                self.columns.push((name, Vec::new()));
+                self.columns.push(Column { name, written: written.to_owned(), cells: Vec::new() });
                 self.columns.len() - 1
             }
         }
@@ -181,7 +188,7 @@ impl Cells {
 
     /// Puts a value into the row that is being read; false if it has one.
     fn put(&mut self, at: usize, cell: Option<Cell>) -> bool {
-        let column = &mut self.columns[at].1;
+        let column = &mut self.columns[at].cells;
         let is_first = column.len() <= self.rows;
         if is_first {
             column.resize_with(self.rows, || None);
@@ -257,7 +264,7 @@ impl Cells {
         for (name, value) in object {
             let at = self.column(&name);
             if !self.put(at, Cell::of_json(value)) {
-                return Err((None, format!("row {number} names `{}` twice", self.columns[at].0)));
+                return Err((None, format!("row {number} names `{}` twice", self.columns[at].name)));
             }
         }
         self.rows += 1;
@@ -280,9 +287,14 @@ impl Cells {
         self.object(Value::Object(row), before)
     }
 
+    /// What the file calls its columns.
+    pub(super) fn written(&self) -> Vec<String> {
+        self.columns.iter().map(|column| column.written.clone()).collect()
+    }
+
     pub(super) fn into_batch(self) -> Result<RecordBatch, ArrowError> {
         let (mut fields, mut columns) = (Vec::new(), Vec::new());
-        for (name, mut cells) in self.columns {
+        for Column { name, mut cells, .. } in self.columns {
             cells.resize_with(self.rows, || None);
             let column = column(&cells);
             fields.push(Field::new(name, column.data_type().clone(), true));

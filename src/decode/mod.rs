@@ -48,7 +48,7 @@ pub use dead::{DeadLetter, Event, Reason, dead_letters_batch, dead_letters_schem
 pub use decoder::{Child, Decoded, Decoder, Skip};
 pub use file::{FileError, rows_of_csv, rows_of_json};
 pub use fit::is_value;
-pub use import::{FileReader, FileRows, Fitter, Packing};
+pub use import::{FileReader, FileRows, Fitter, Packing, WRITTEN_KEY, as_written};
 pub use raw::raw_schema;
 pub use records::{FULL_LOAD, Header, Record, Records, RecordsBuilder};
 pub use split::{Objects, objects};

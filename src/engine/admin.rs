@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::care;
 use super::catalog::EngineCatalog;
 use super::dead_letters::{self, Desk};
-use super::import::{self, Importer, Told};
+use super::import::{self, Importer};
 use super::latest::Keeper;
 use super::positions::{self, Mover};
 use super::replay::{self, Replayer};
@@ -21,6 +21,16 @@ use super::table_queries;
 use crate::error::{Error, Kind, Result};
 use crate::query::Service;
 use crate::serve::Admin;
+
+/// What an action tells that takes its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told<P, R> {
+    /// How far it is.
+    Progress(P),
+    /// All is done.
+    Done(R),
+}
 
 /// Who carries actions out.
 #[derive(Clone)]
@@ -67,12 +77,12 @@ impl Actions {
             positions::ACTION => answer(&self.mover.run(request(body)?).await?),
             table_queries::ACTION => answer(&catalog.table_queries.ask(request(body)?).await?),
             import::ACTION => {
-                let mut progress = |progress| say(tell, &Told::Progress(progress));
-                answer(&Told::Done(self.importer.run(&request(body)?, &mut progress).await?))
+                let mut progress = |progress| say(tell, &Told::<_, ()>::Progress(progress));
+                answer(&Told::<(), _>::Done(self.importer.run(&request(body)?, &mut progress).await?))
             }
             replay::ACTION => {
-                let mut progress = |progress| say(tell, &replay::Told::Progress(progress));
-                answer(&replay::Told::Done(self.replayer.run(&request(body)?, &mut progress).await?))
+                let mut progress = |progress| say(tell, &Told::<_, ()>::Progress(progress));
+                answer(&Told::<(), _>::Done(self.replayer.run(&request(body)?, &mut progress).await?))
             }
             _ => Err(Error::new(Kind::NotFound, format!("there is no action `{action}`"))),
         }

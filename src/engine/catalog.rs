@@ -72,6 +72,8 @@ pub struct EngineCatalog {
     pub dead_letters: OnceLock<Arc<DeadLetters>>,
     /// The tables that are not fed, because somebody said so.
     pub paused: RwLock<BTreeSet<String>>,
+    /// Tables that miss records which neither Kafka nor the lake has.
+    pub torn: RwLock<BTreeSet<String>>,
     /// What ingest waits for before it can start; nothing once it runs.
     pub waiting: RwLock<Option<String>>,
     /// Readers' states, by topic.
@@ -119,6 +121,7 @@ impl EngineCatalog {
             versions: Arc::default(),
             dead_letters: OnceLock::new(),
             paused: RwLock::default(),
+            torn: RwLock::default(),
             waiting: RwLock::default(),
             readers: RwLock::default(),
             retries: RwLock::default(),

@@ -153,7 +153,12 @@ impl Feed {
             partitions_of.insert(topic, partitions);
         }
         let mut held: BTreeMap<String, BTreeMap<i32, Watermarks>> = BTreeMap::new();
-        for (topic, partitions) in partitions_of.iter().filter(|(_, partitions)| !partitions.is_empty()) {
+        // Who reads a topic alone stops nobody, and what Kafka has lost only a raw table has.
+        let is_asked = |(topic, partitions): &(&&str, &Vec<i32>)| {
+            let readers = topics.get(**topic).map_or(&[][..], Vec::as_slice);
+            !partitions.is_empty() && (readers.len() > 1 || readers.iter().any(|contract| contract.raw))
+        };
+        for (topic, partitions) in partitions_of.iter().filter(is_asked) {
             held.insert((*topic).to_owned(), self.held(topic, partitions.clone()).await?);
         }
         let paused = self.catalog.paused.read().clone();
@@ -186,10 +191,6 @@ impl Feed {
             live.committed(&table).map_err(unreadable)?;
             let beside = self.beside(&contract, &committed).await?;
             let (sender, mut deliveries) = mpsc::channel(DELIVERIES);
-            let spans = match paused.contains(&contract.table) {
-                true => Vec::new(),
-                false => recover::missing(&self.lake, &contract, &self.contracts, positions, &held).await?,
-            };
             if contract.load.is_some() && !paused.contains(&contract.table) {
                 let (versions, name) = (Arc::clone(&versions), contract.table.clone());
                 let load = Load {
@@ -203,10 +204,14 @@ impl Feed {
                 };
                 task::spawn_behind("full-load", load.run());
             }
+            let is_torn = self.catalog.torn.read().contains(&contract.table);
             match paused.contains(&contract.table) {
                 true => idle.push(sender),
-                false if !spans.is_empty() => recovering.push((contract.table.clone(), spans, sender)),
-                false => _ = senders.insert(contract.table.clone(), sender),
+                false if is_torn => _ = senders.insert(contract.table.clone(), sender),
+                false => match recover::missing(&contract, &self.contracts, positions, &held, sender) {
+                    Ok(missing) => recovering.push(missing),
+                    Err(sender) => _ = senders.insert(contract.table.clone(), sender),
+                },
             }
             let (sender, retries) = mpsc::channel(1);
             let (again, agains) = mpsc::channel(1);
@@ -278,10 +283,15 @@ impl Feed {
         let (budget, next) = (self.budget.clone(), Arc::new(AtomicBool::new(false)));
         if !recovering.is_empty() {
             let (stop, next) = (stop.clone(), Arc::clone(&next));
+            let (lake, catalog) = (self.lake.clone(), Arc::clone(&catalog));
             task::spawn_behind("recover", async move {
-                for (table, spans, sender) in recovering {
-                    if !recover::hand_out(&table, spans, sender, &budget, &stop).await {
-                        return;
+                for missing in recovering {
+                    let table = missing.table.clone();
+                    match missing.hand_out(&lake, &budget, &stop).await {
+                        recover::End::Done => {}
+                        // Its reader says what there is to do.
+                        recover::End::Torn => _ = catalog.torn.write().insert(table),
+                        recover::End::Stopped => return,
                     }
                 }
                 // From where they stand then, they are read from Kafka like all others.

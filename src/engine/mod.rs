@@ -60,6 +60,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::admin::Actions;
+pub use self::admin::Told;
 pub use self::back_test::{
     BackTest, Differences, Different, Live, OfCondition, OfRule, Progress, Raised, Wanted, back_test,
 };
@@ -226,6 +227,7 @@ impl Engine {
             versions,
             dead_letters: OnceLock::new(),
             paused: RwLock::new(paused(lake.stores()).await?),
+            torn: RwLock::default(),
             waiting: RwLock::default(),
             readers: RwLock::new(BTreeMap::new()),
             retries: RwLock::default(),

@@ -10,115 +10,151 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use futures::TryStreamExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::open_table;
 use crate::decode::{raw_schema, records_of};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::lake::{Lake, PUBLIC, Positions, RecordSet, Table, TopicPartition, rows_between};
 use crate::schema::{Contract, conform};
 use crate::source::{Delivery, Watermarks};
 use crate::task::{Budget, Shutdown};
 
-/// Offsets that are read at once.
-const AT_ONCE: i64 = 20_000;
+/// So many offsets are read at first …
+const FIRST: i64 = 256;
+/// … and then as many as are about so many bytes.
+const BYTES: i64 = 8 << 20;
 /// Pause while there is no room, and before the lake is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Records of one partition that Kafka does not hold, and the table that does.
+/// Records of one partition that Kafka does not hold.
+#[derive(Debug, Clone)]
 pub struct Span {
-    raw: Table,
     lane: TopicPartition,
     from: i64,
     to: i64,
 }
 
-/// What a table that stands at `positions` misses of what Kafka holds, if the lake has all of that; nothing if it misses
-/// nothing, or not all of it is there.
-pub async fn missing(
-    lake: &Lake,
+/// A table that misses records which Kafka does not hold any more.
+pub struct Missing {
+    /// Its name.
+    pub table: String,
+    spans: Vec<Span>,
+    /// Raw tables that may have them.
+    raw: Vec<String>,
+    sender: mpsc::Sender<Delivery>,
+}
+
+/// What a table that stands at `positions` misses of what Kafka holds, and who may have it; the sender back if it misses nothing,
+/// or nobody may.
+pub fn missing(
     contract: &Contract,
     contracts: &[Arc<Contract>],
     positions: &Positions,
     held: &BTreeMap<String, BTreeMap<i32, Watermarks>>,
-) -> Result<Vec<Span>> {
-    let mut spans = Vec::new();
-    for (lane, from) in positions {
-        let low = held.get(&*lane.topic).and_then(|held| held.get(&lane.partition)).map(|held| held.low);
-        let Some(to) = low.filter(|low| from < low) else { continue };
-        let Some(raw) = raw_with(lake, contract, contracts, lane, (*from, to)).await? else { return Ok(Vec::new()) };
-        spans.push(Span { raw, lane: lane.clone(), from: *from, to });
+    sender: mpsc::Sender<Delivery>,
+) -> Result<Missing, mpsc::Sender<Delivery>> {
+    let low = |lane: &TopicPartition| Some(held.get(&*lane.topic)?.get(&lane.partition)?.low);
+    let span = |(lane, from): (&TopicPartition, &i64)| {
+        let to = low(lane).filter(|low| from < low)?;
+        Some(Span { lane: lane.clone(), from: *from, to })
+    };
+    let spans: Vec<Span> = positions.iter().filter_map(span).collect();
+    let shares =
+        |other: &&Arc<Contract>| spans.iter().any(|span| other.topics.iter().any(|topic| **topic == *span.lane.topic));
+    // One that takes only some of the topic's records keeps only those.
+    let usable =
+        contracts.iter().filter(shares).filter(|other| other.table == contract.table || other.matches.is_empty());
+    let raw: Vec<String> = usable.filter_map(|other| other.raw_table()).collect();
+    match spans.is_empty() || raw.is_empty() {
+        true => Err(sender),
+        false => Ok(Missing { table: contract.table.clone(), spans, raw, sender }),
     }
-    Ok(spans)
 }
 
-/// A raw table that has all records of a partition between two offsets.
-async fn raw_with(
-    lake: &Lake,
-    contract: &Contract,
-    contracts: &[Arc<Contract>],
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All is handed out.
+    Done,
+    /// Some of it is nowhere.
+    Torn,
+    Stopped,
+}
+
+impl Missing {
+    /// Hands the records to the table, if all of them are there.
+    pub async fn hand_out(self, lake: &Lake, budget: &Budget, stop: &Shutdown) -> End {
+        let mut sources = Vec::new();
+        for span in &self.spans {
+            match self.raw_with(lake, span).await {
+                Ok(Some(raw)) => sources.push((span.clone(), raw)),
+                Ok(None) => return End::Torn,
+                Err(error) => {
+                    warn!(table = self.table, error = %error, "raw records cannot be read");
+                    return End::Torn;
+                }
+            }
+        }
+        for (Span { lane, from, to }, raw) in sources {
+            let (table, topic, partition, raw_table) = (&self.table, &*lane.topic, lane.partition, &**raw.name());
+            info!(table, topic, partition, from, to, raw_table, "kafka has lost records, they are read from the lake");
+            let (mut next, mut at_once) = (from, FIRST);
+            while next < to {
+                let end = to.min(next + at_once);
+                let delivery = match records(&raw, &lane, (next, end), budget).await {
+                    Ok(delivery) => delivery,
+                    Err(error) => {
+                        warn!(table, error = %error, "records not read from the lake, trying again");
+                        if stop.run_until_cancelled(tokio::time::sleep(PAUSE * 10)).await.is_none() {
+                            return End::Stopped;
+                        }
+                        continue;
+                    }
+                };
+                // As many the next time as make a batch of about this size.
+                let bytes = delivery.records.size_bytes().max(1);
+                at_once = (at_once * BYTES / bytes as i64).clamp(1, at_once * 4);
+                while !budget.wait_for_room(Duration::ZERO) {
+                    if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+                        return End::Stopped;
+                    }
+                }
+                match stop.run_until_cancelled(self.sender.send(delivery)).await {
+                    Some(Ok(())) => next = end,
+                    _ => return End::Stopped,
+                }
+            }
+        }
+        End::Done
+    }
+
+    /// A raw table that has all records of a span.
+    async fn raw_with(&self, lake: &Lake, span: &Span) -> crate::error::Result<Option<Table>> {
+        for name in &self.raw {
+            let Some(raw) = open_table(lake, PUBLIC, name).await? else { continue };
+            let has_all = RecordSet::has_all(&raw, &span.lane, span.from..span.to).await;
+            if has_all.map_err(super::unreadable)? {
+                return Ok(Some(raw));
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn records(
+    raw: &Table,
     lane: &TopicPartition,
     (from, to): (i64, i64),
-) -> Result<Option<Table>> {
-    let of_topic = contracts.iter().filter(|other| other.topics.iter().any(|topic| **topic == *lane.topic));
-    // One that takes only some of the topic's records keeps only those.
-    let usable = of_topic.filter(|other| other.table == contract.table || other.matches.is_empty());
-    for name in usable.filter_map(|other| other.raw_table()) {
-        let Some(raw) = open_table(lake, PUBLIC, &name).await? else { continue };
-        if RecordSet::has_all(&raw, lane, from..to).await.map_err(super::unreadable)? {
-            return Ok(Some(raw));
-        }
-    }
-    Ok(None)
-}
-
-/// Hands the records of `spans` to the table at the other end of `sender`; false if stopped before.
-pub async fn hand_out(
-    name: &str,
-    spans: Vec<Span>,
-    sender: mpsc::Sender<Delivery>,
     budget: &Budget,
-    stop: &Shutdown,
-) -> bool {
-    for Span { raw, lane, from, to } in spans {
-        let (topic, partition, raw_table) = (&*lane.topic, lane.partition, &**raw.name());
-        info!(
-            table = name,
-            topic, partition, from, to, raw_table, "kafka has lost records, they are read from the lake"
-        );
-        let mut next = from;
-        while next < to {
-            let end = to.min(next + AT_ONCE);
-            let delivery = match records(&raw, &lane, (next, end), budget).await {
-                Ok(delivery) => delivery,
-                Err(error) => {
-                    warn!(table = name, error = %error, "records not read from the lake, trying again");
-                    if stop.run_until_cancelled(tokio::time::sleep(PAUSE * 10)).await.is_none() {
-                        return false;
-                    }
-                    continue;
-                }
-            };
-            while !budget.wait_for_room(Duration::ZERO) {
-                if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                    return false;
-                }
-            }
-            match stop.run_until_cancelled(sender.send(delivery)).await {
-                Some(Ok(())) => next = end,
-                _ => return false,
-            }
-        }
-    }
-    true
-}
-
-async fn records(raw: &Table, lane: &TopicPartition, (from, to): (i64, i64), budget: &Budget) -> Result<Delivery> {
+) -> crate::error::Result<Delivery> {
     let broken = |error: &dyn std::fmt::Display| {
         Error::new(Kind::Unavailable, format!("table {} cannot be read: {error}", raw.name()))
     };
-    let rows = rows_between(raw, lane, from..to, None).await.map_err(|error| broken(&error))?;
+    let rows = rows_between(raw, lane, from..to, None).map_err(|error| broken(&error))?;
+    let rows: Vec<RecordBatch> = rows.try_collect().await.map_err(|error| broken(&error))?;
     let rows: std::result::Result<Vec<RecordBatch>, _> = rows.iter().map(|rows| conform(rows, &raw_schema())).collect();
     let rows = rows.and_then(|rows| concat_batches(&raw_schema(), &rows)).map_err(|error| broken(&error))?;
     let found = records_of(&rows).map_err(|error| broken(&error))?;

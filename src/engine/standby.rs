@@ -22,7 +22,7 @@ use crate::config::{Brokers, Project};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Claim, Holder, Lake, LiveView, PUBLIC, SYSTEM, Table};
 use crate::serve::{Flight, Http};
-use crate::task::{self, Shutdown};
+use crate::task::{self, Shutdown, failpoint};
 
 /// How often the lake's tables are looked at.
 const FOLLOW: Duration = Duration::from_secs(1);
@@ -98,6 +98,7 @@ impl Standby {
     /// Waits until the lake has no writer, becomes it, and stops answering: statements that run have a few seconds to end.
     pub async fn claimed(self) -> Claimed {
         let claim = self.claim().await;
+        failpoint::hit("standby_after_claim");
         self.stop.cancel();
         let (servers, catalog) = (self.servers, self.catalog);
         task::spawn("doors", async move {

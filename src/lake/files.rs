@@ -8,9 +8,9 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use glob::{MatchOptions, Pattern};
 use object_store::buffered::{BufReader, BufWriter};
 use object_store::local::LocalFileSystem;
@@ -20,10 +20,10 @@ use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::store::{Location, S3Options, Stores, reason};
-use crate::decode::FileError;
+use crate::decode::{FileError, as_written};
 use crate::error::{Error, Kind, Result};
 use crate::schema::{conform, derive_name};
 
@@ -33,7 +33,7 @@ const MATCH: MatchOptions =
 
 /// Rows of Parquet that are read at once.
 const PARQUET_ROWS: usize = 8 * 1024;
-/// What is copied at once.
+/// What is read or copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
 /// The files that a url names.
@@ -115,6 +115,16 @@ impl SourceFiles {
 
     /// What is in a file, as it comes.
     pub async fn stream(&self, file: &SourceFile) -> Result<BoxStream<'static, Result<Bytes>>> {
+        if let Place::Folder(_) = self.place {
+            let path = file.path.clone();
+            let opened = tokio::fs::File::open(&path).await.map_err(|error| unreadable(&path, error))?;
+            let pieces = stream::try_unfold((opened, path), async |(mut opened, path)| {
+                let mut piece = BytesMut::with_capacity(COPY_BYTES);
+                let read = opened.read_buf(&mut piece).await.map_err(|error| unreadable(&path, error))?;
+                Ok((read > 0).then(|| (piece.freeze(), (opened, path))))
+            });
+            return Ok(pieces.boxed());
+        }
         let (store, path) = self.object(file)?;
         let shown = self.shown(file);
         let fault = move |error| unread(&shown, error);
@@ -135,7 +145,11 @@ impl SourceFiles {
         let meta = ObjectMeta { location, last_modified, size, e_tag: None, version: None };
         let builder = ParquetRecordBatchStreamBuilder::new(BufReader::new(store, &meta)).await.map_err(&fault)?;
         let rows = builder.with_batch_size(PARQUET_ROWS).build().map_err(&fault)?;
-        Ok(rows.map(move |batch| named(&batch.map_err(&fault)?).map_err(|error| fault(error.into()))).boxed())
+        let renamed = |batch: RecordBatch| {
+            let written: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+            as_written(&named(&batch)?, written)
+        };
+        Ok(rows.map(move |batch| renamed(batch.map_err(&fault)?).map_err(|error| fault(error.into()))).boxed())
     }
 
     /// Whether it is what it was.

@@ -2,23 +2,16 @@
 //!
 //! Only files whose statistics do not rule the wanted offsets out are read, and of those only the named columns.
 
-use std::collections::HashSet;
-use std::hash::Hash;
-use std::sync::Arc;
-
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
-use chrono::DateTime;
-use deltalake_core::kernel::EagerSnapshot;
 use futures::TryStreamExt;
-use object_store::ObjectMeta;
-use object_store::buffered::BufReader;
-use object_store::path::Path;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use serde::Deserialize;
+use std::collections::HashSet;
+use std::hash::Hash;
 
+use super::file_rows::rows_of;
 use super::positions::{Positions, TopicPartition};
 use super::table::{Table, TableError};
 
@@ -56,17 +49,12 @@ pub(super) async fn scan(
     wanted: &[RecordId],
     mut visit: impl FnMut(&RecordBatch) -> Result<(), TableError> + Send,
 ) -> Result<(), TableError> {
-    let fault = |error: parquet::errors::ParquetError| table.schema_error(&error);
     let mut offsets: Vec<i64> = wanted.iter().map(|(_, offset)| *offset).collect();
     offsets.sort_unstable();
-    for (file, size) in files(&*table.snapshot()?, &offsets) {
-        let path = Path::from_url_path(&file).map_err(|error| table.schema_error(&error))?;
-        let meta = ObjectMeta { location: path, last_modified: DateTime::UNIX_EPOCH, size, e_tag: None, version: None };
-        let reader = BufReader::new(Arc::clone(table.data()), &meta);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(fault)?;
-        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-        let mut batches = builder.with_projection(mask).build().map_err(fault)?;
-        while let Some(batch) = batches.try_next().await.map_err(fault)? {
+    let snapshot = table.snapshot()?;
+    for file in snapshot.log_data().iter().filter(|file| may_hold(file.stats().as_deref(), &offsets)) {
+        let mut batches = rows_of(table, &file, Some(columns)).await?;
+        while let Some(batch) = batches.try_next().await? {
             visit(&batch)?;
         }
     }
@@ -105,12 +93,7 @@ pub(super) fn below(own: &Positions) -> impl Fn(&RecordId) -> bool + Send + '_ {
     move |(lane, offset)| own.get(lane).is_some_and(|position| offset < position)
 }
 
-/// Path and size of the files that may hold one of `offsets`, which are sorted.
-fn files(snapshot: &EagerSnapshot, offsets: &[i64]) -> Vec<(String, u64)> {
-    let files = snapshot.log_data().into_iter().filter(|file| may_hold(file.stats().as_deref(), offsets));
-    files.map(|file| (file.path().to_string(), file.size().unsigned_abs())).collect()
-}
-
+/// Whether a file may hold one of `offsets`, which are sorted.
 fn may_hold(stats: Option<&str>, offsets: &[i64]) -> bool {
     let Some((least, greatest)) = bounds(stats) else { return true };
     let first = offsets.partition_point(|offset| *offset < least);

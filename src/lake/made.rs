@@ -9,23 +9,20 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{OwnedRow, RowConverter, SortField};
-use chrono::DateTime;
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::{Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::TryStreamExt;
-use object_store::buffered::BufReader;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use tracing::debug;
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError, Replacement};
+use super::file_rows::rows_of;
 use super::positions::Positions;
 use super::store::reason;
 use super::table::{Table, TableError};
@@ -96,11 +93,16 @@ impl Staged {
 
     /// Deletes its files: it is not committed, and will not be.
     pub async fn discard(self) {
-        for add in self.adds {
-            let Ok(path) = Path::from_url_path(&add.path) else { continue };
-            if let Err(error) = self.data.delete(&path).await {
-                debug!(%path, error = %reason(&error), "file not deleted");
-            }
+        delete(&*self.data, &self.adds).await;
+    }
+}
+
+/// Deletes files that no commit names; what fails is left for a vacuum.
+pub(super) async fn delete(data: &dyn ObjectStore, adds: &[Add]) {
+    for add in adds {
+        let Ok(path) = Path::from_url_path(&add.path) else { continue };
+        if let Err(error) = data.delete(&path).await {
+            debug!(%path, error = %reason(&error), "file not deleted");
         }
     }
 }
@@ -230,29 +232,18 @@ impl MadeTable {
         let schema = self.table.arrow_schema()?;
         let (mut gone, mut kept) = (BTreeSet::new(), Vec::new());
         for file in self.table.snapshot()?.log_data().iter() {
-            let fault = |error: ParquetError| self.table.schema_error(&format!("{}: {error}", file.path()));
-            let meta = ObjectMeta {
-                location: file.object_store_path(),
-                last_modified: DateTime::UNIX_EPOCH,
-                size: file.size().unsigned_abs(),
-                e_tag: None,
-                version: None,
-            };
-            let open = || ParquetRecordBatchStreamBuilder::new(BufReader::new(Arc::clone(self.table.data()), &meta));
-            let builder = open().await.map_err(fault)?.with_batch_size(BATCH_ROWS);
-            let columns = keys.columns.iter().map(String::as_str);
-            let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-            let mut rows = builder.with_projection(mask).build().map_err(fault)?;
+            let columns: Vec<&str> = keys.columns.iter().map(String::as_str).collect();
+            let mut rows = rows_of(&self.table, &file, Some(&columns)).await?;
             let mut has = false;
-            while !has && let Some(batch) = rows.try_next().await.map_err(fault)? {
+            while !has && let Some(batch) = rows.try_next().await? {
                 has = keys.found_in(&conform(&batch, &schema)?)?.has_true();
             }
             if !has {
                 continue;
             }
-            let mut rows = open().await.map_err(fault)?.with_batch_size(BATCH_ROWS).build().map_err(fault)?;
+            let mut rows = rows_of(&self.table, &file, None).await?;
             let mut piece = Piece::new(self.table.data(), &schema, &[], &keys.columns);
-            while let Some(batch) = rows.try_next().await.map_err(fault)? {
+            while let Some(batch) = rows.try_next().await? {
                 let batch = conform(&batch, &schema)?;
                 let others = arrow::compute::not(&keys.found_in(&batch)?)?;
                 piece.write(&filter_record_batch(&batch, &others)?).await?;

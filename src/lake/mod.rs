@@ -6,6 +6,7 @@
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
 //! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
 //! * `replay`: rows of records that were decoded again, in the place of those that they had.
+//! * `file_rows`: the rows of one data file.
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
@@ -20,6 +21,7 @@ pub mod care;
 mod claim;
 mod commit;
 mod dead_letters;
+mod file_rows;
 mod files;
 mod flush;
 mod format;

@@ -7,34 +7,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use chrono::DateTime;
 use deltalake_core::kernel::{Add, LogicalFileView, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
-use object_store::buffered::BufReader;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
-use parquet::errors::ParquetError;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 use super::care::with_partition;
 use super::commit::{self, CommitError};
+use super::file_rows::rows_of;
 use super::flush::evolve;
 use super::identity::{RECORD, RecordId, bounds, record_ids};
-use super::made::Piece;
+use super::made::{self, Piece};
 use super::positions::{Positions, TopicPartition};
 use super::table::{REMADE, Table, TableError, retry_app_id};
+use super::txns::TxnError;
 use crate::schema::fixed;
 use crate::task::{Charge, Shutdown, failpoint};
-
-/// Rows of a file that are read at once.
-const BATCH_ROWS: usize = 8 * 1024;
 
 /// Kafka records, by their offsets.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +80,8 @@ impl RecordSet {
     /// these offsets: nobody can tell.)
     pub async fn has_all(table: &Table, lane: &TopicPartition, range: Range<i64>) -> Result<bool, TableError> {
         let mut held = Self::default();
-        for batch in rows_between(table, lane, range.clone(), Some(&RECORD)).await? {
+        let mut rows = rows_between(table, lane, range.clone(), Some(&RECORD))?;
+        while let Some(batch) = rows.try_next().await? {
             record_ids(&batch)?.iter().for_each(|(lane, offset)| held.insert(lane, *offset));
         }
         Ok(held.len() == range.end.abs_diff(range.start))
@@ -95,7 +91,7 @@ impl RecordSet {
     pub async fn of(table: &Table) -> Result<Self, TableError> {
         let mut held = Self::default();
         for file in table.snapshot()?.log_data().iter() {
-            let mut rows = open(table, &file, Some(&RECORD)).await?;
+            let mut rows = rows_of(table, &file, Some(&RECORD)).await?;
             while let Some(batch) = rows.try_next().await? {
                 record_ids(&batch)?.iter().for_each(|(lane, offset)| held.insert(lane, *offset));
             }
@@ -108,7 +104,6 @@ impl RecordSet {
 pub struct Shadow {
     table: Table,
     key: Vec<String>,
-    most_bytes: usize,
     piece: Option<(SchemaRef, Piece, Vec<Charge>)>,
     adds: Vec<Add>,
     rows: u64,
@@ -132,9 +127,9 @@ enum Looked {
 }
 
 impl Shadow {
-    /// None yet, of `table`, whose rows are looked up by `key`; of what is being written `most_bytes` are in memory.
-    pub fn of(table: Table, key: &[String], most_bytes: usize) -> Self {
-        Self { table, key: key.to_vec(), most_bytes, piece: None, adds: Vec::new(), rows: 0 }
+    /// None yet, of `table`, whose rows are looked up by `key`.
+    pub fn of(table: Table, key: &[String]) -> Self {
+        Self { table, key: key.to_vec(), piece: None, adds: Vec::new(), rows: 0 }
     }
 
     /// The table.
@@ -158,13 +153,24 @@ impl Shadow {
         piece.write(rows).await?;
         charges.push(charge);
         self.rows += rows.num_rows() as u64;
-        if charges.iter().map(Charge::bytes).sum::<usize>() >= self.most_bytes {
-            self.finish().await?;
-        }
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), TableError> {
+    /// What rows hold in memory until [`Self::finish`].
+    pub fn held_bytes(&self) -> usize {
+        self.piece.iter().flat_map(|(_, _, charges)| charges).map(Charge::bytes).sum()
+    }
+
+    /// Gives the rows up.
+    pub async fn discard(mut self) {
+        if let Some((_, piece, _)) = self.piece.take() {
+            piece.abort().await;
+        }
+        made::delete(&**self.table.data(), &self.adds).await;
+    }
+
+    /// Closes the files that are being written.
+    pub async fn finish(&mut self) -> Result<(), TableError> {
         if let Some((_, piece, _charges)) = self.piece.take() {
             self.adds.extend(piece.finish().await?.into_adds());
         }
@@ -215,6 +221,11 @@ impl Shadow {
             let turn = Transaction::new(&counter, table.number(&counter).unwrap_or(0) + 1);
             let txns = vec![turn, Transaction::new(REMADE, table.remade() + 1)];
             failpoint::hit("replay_after_stage");
+            if let Some(oldest) = self.adds.first() {
+                // Files that no commit names go after a day.
+                let path = Path::from_url_path(&oldest.path).map_err(|error| table.schema_error(&error))?;
+                table.data().head(&path).await.map_err(TxnError::from).map_err(TableError::from)?;
+            }
             if commit::commit_rewrite(table, &gone, &adds, &operation, txns, stop).await? {
                 failpoint::hit("replay_after_switch");
                 return Ok(Some((self.table, switched)));
@@ -225,27 +236,36 @@ impl Shadow {
 }
 
 /// The rows of `table` that are of records of one partition, with offsets in `range`; only these `columns`, or all.
-pub async fn rows_between(
+pub fn rows_between(
     table: &Table,
     lane: &TopicPartition,
     range: Range<i64>,
-    columns: Option<&[&str]>,
-) -> Result<Vec<RecordBatch>, TableError> {
-    let mut found = Vec::new();
-    for file in table.snapshot()?.log_data().iter() {
-        let overlaps = |(least, greatest): (i64, i64)| least < range.end && range.start <= greatest;
-        if !bounds(file.stats().as_deref()).is_none_or(overlaps) {
-            continue;
-        }
-        let mut rows = open(table, &file, columns).await?;
-        while let Some(batch) = rows.try_next().await? {
-            let is_meant = |(of, offset): &RecordId| of == lane && range.contains(offset);
-            let is_meant = record_ids(&batch)?.iter().map(|record| Some(is_meant(record))).collect();
-            let batch = filter_record_batch(&batch, &is_meant)?;
-            found.extend((batch.num_rows() > 0).then_some(batch));
-        }
-    }
-    Ok(found)
+    columns: Option<&'static [&'static str]>,
+) -> Result<BoxStream<'static, Result<RecordBatch, TableError>>, TableError> {
+    let overlaps = |(least, greatest): (i64, i64)| least < range.end && range.start <= greatest;
+    let may_have = |file: &LogicalFileView| bounds(file.stats().as_deref()).is_none_or(overlaps);
+    let files: Vec<LogicalFileView> = table.snapshot()?.log_data().iter().filter(may_have).collect();
+    let (lane, range) = (lane.clone(), range.clone());
+    let only = move |batch: RecordBatch| {
+        let is_meant = |(of, offset): &RecordId| *of == lane && range.contains(offset);
+        let is_meant = record_ids(&batch)?.iter().map(|record| Some(is_meant(record))).collect();
+        Ok(filter_record_batch(&batch, &is_meant)?)
+    };
+    Ok(rows_of_all(table, files, columns).map(move |batch| only(batch?)).boxed())
+}
+
+/// The rows of files, one after the other.
+fn rows_of_all(
+    table: &Table,
+    files: Vec<LogicalFileView>,
+    columns: Option<&'static [&'static str]>,
+) -> BoxStream<'static, Result<RecordBatch, TableError>> {
+    let table = table.clone();
+    let opened = stream::iter(files).then(move |file| {
+        let table = table.clone();
+        async move { rows_of(&table, &file, columns).await }
+    });
+    opened.try_flatten().boxed()
 }
 
 async fn look(
@@ -255,7 +275,7 @@ async fn look(
     key: &[String],
 ) -> Result<Looked, TableError> {
     let (mut found, mut others) = (0, 0);
-    let mut rows = open(table, file, Some(&RECORD)).await?;
+    let mut rows = rows_of(table, file, Some(&RECORD)).await?;
     while let Some(batch) = rows.try_next().await? {
         let of_them = records.found_in(&batch)?.true_count();
         found += of_them;
@@ -269,7 +289,7 @@ async fn look(
     }
     let (schema, values) = (table.arrow_schema()?, file.partition_values_map());
     let mut piece = Piece::new(table.data(), &schema, &[fixed::DAY.to_owned()], key);
-    let mut rows = open(table, file, None).await?;
+    let mut rows = rows_of(table, file, None).await?;
     while let Some(batch) = rows.try_next().await? {
         let others = arrow::compute::not(&records.found_in(&batch)?)?;
         let batch = with_partition(&batch, &schema, &values)?;
@@ -278,45 +298,12 @@ async fn look(
     Ok(Looked::Goes(found as u64, piece.finish().await?.into_adds()))
 }
 
-/// The rows of a file, of all columns that it has or of some.
-async fn open(
-    table: &Table,
-    file: &LogicalFileView,
-    columns: Option<&[&str]>,
-) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Unpin + use<>, TableError> {
-    let meta = ObjectMeta {
-        location: file.object_store_path(),
-        last_modified: DateTime::UNIX_EPOCH,
-        size: file.size().unsigned_abs(),
-        e_tag: None,
-        version: None,
-    };
-    let (name, path) = (Arc::clone(table.name()), file.path().into_owned());
-    let fault =
-        move |error: ParquetError| TableError::Schema { table: name.to_string(), reason: format!("{path}: {error}") };
-    let reader = BufReader::new(Arc::clone(table.data()), &meta);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(&fault)?.with_batch_size(BATCH_ROWS);
-    let builder = match columns {
-        Some(columns) => {
-            let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-            builder.with_projection(mask)
-        }
-        None => builder,
-    };
-    Ok(builder.build().map_err(&fault)?.map_err(fault))
-}
-
 /// All rows of a table, the oldest files first, in the columns that its files have.
 pub fn all_rows(table: &Table) -> Result<BoxStream<'static, Result<RecordBatch, TableError>>, TableError> {
     let snapshot = table.snapshot()?;
     let mut files: Vec<LogicalFileView> = snapshot.log_data().iter().collect();
     files.sort_by_key(|file| (file.modification_time(), file.path().into_owned()));
-    let table = table.clone();
-    let opened = stream::iter(files).then(move |file| {
-        let table = table.clone();
-        async move { open(&table, &file, None).await }
-    });
-    Ok(opened.try_flatten().boxed())
+    Ok(rows_of_all(table, files, None))
 }
 
 #[cfg(test)]

@@ -8,25 +8,38 @@ use super::PUBLIC;
 /// A table of schema `public`, and its column.
 pub type Origin = (String, String);
 
-/// The columns whose values the column `at` of a plan has, and no others; `None` if it has others, too.
+fn unaliased(mut expr: &Expr) -> &Expr {
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    expr
+}
+
+/// Which column of `input` an expression is, if it is one.
+fn place_of(expr: &Expr, input: &LogicalPlan) -> Option<usize> {
+    let Expr::Column(column) = unaliased(expr) else { return None };
+    input.schema().index_of_column(column).ok()
+}
+
+/// The columns whose values the column `at` of a plan has, and no others; `None` if it has others, too, or if which rows there
+/// are depends on rows with other values.
 pub(super) fn origins(plan: &LogicalPlan, at: usize) -> Option<Vec<Origin>> {
-    let through = |expr: &Expr, input: &LogicalPlan| {
-        let mut expr = expr;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
-        let Expr::Column(column) = expr else { return None };
-        origins(input, input.schema().index_of_column(column).ok()?)
-    };
+    let through = |expr: &Expr, input: &LogicalPlan| origins(input, place_of(expr, input)?);
     match plan {
         LogicalPlan::Projection(projection) => through(projection.expr.get(at)?, &projection.input),
         LogicalPlan::Aggregate(aggregate) => through(aggregate.group_expr.get(at)?, &aggregate.input),
         LogicalPlan::Filter(filter) => origins(&filter.input, at),
-        LogicalPlan::Sort(sort) => origins(&sort.input, at),
-        LogicalPlan::Limit(limit) => origins(&limit.input, at),
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => origins(&sort.input, at),
         LogicalPlan::Distinct(Distinct::All(input)) => origins(input, at),
         LogicalPlan::SubqueryAlias(alias) => origins(&alias.input, at),
-        LogicalPlan::Window(window) if at < window.input.schema().fields().len() => origins(&window.input, at),
+        // Of a row each window must be within its part.
+        LogicalPlan::Window(window) if at < window.input.schema().fields().len() => {
+            let is_within = |expr: &Expr| {
+                let Expr::WindowFunction(function) = unaliased(expr) else { return false };
+                function.params.partition_by.iter().any(|by| place_of(by, &window.input) == Some(at))
+            };
+            window.window_expr.iter().all(is_within).then(|| origins(&window.input, at))?
+        }
         LogicalPlan::Union(union) => {
             let all: Option<Vec<_>> = union.inputs.iter().map(|input| origins(input, at)).collect();
             Some(all?.concat())
@@ -42,7 +55,7 @@ pub(super) fn origins(plan: &LogicalPlan, at: usize) -> Option<Vec<Origin>> {
             }
             if at < left { origins(&join.left, at) } else { origins(&join.right, at - left) }
         }
-        LogicalPlan::TableScan(scan) => {
+        LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
             let name = scan.projected_schema.field(at).name();
             if let Some(view) = scan.source.get_logical_plan() {
                 return origins(&view, view.schema().fields().iter().position(|field| field.name() == name)?);

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The tables, and what is asked of each: how many rows, and what tells them from others.
 const ASKED: [(&str, &str); 6] = [
     ("trips", "SELECT count(*) AS n, CAST(sum(n) AS BIGINT) AS a, count(DISTINCT _offset) AS b FROM"),
-    ("trips__legs", "SELECT count(*) AS n, CAST(sum(at) AS BIGINT) AS a, count(DISTINCT _offset) AS b FROM"),
+    ("trips__legs", "SELECT count(*) AS n, CAST(sum(km) AS BIGINT) AS a, count(DISTINCT _offset) AS b FROM"),
     ("trips__raw", "SELECT count(*) AS n, CAST(sum(_offset) AS BIGINT) AS a, count(DISTINCT _offset) AS b FROM"),
     ("last", "SELECT count(*) AS n, CAST(sum(n) AS BIGINT) AS a, count(DISTINCT car) AS b FROM"),
     ("prices", "SELECT count(*) AS n, CAST(sum(price) AS BIGINT) AS a, count(DISTINCT id) AS b FROM"),
@@ -19,7 +19,7 @@ const ASKED: [(&str, &str); 6] = [
 ];
 
 fn send(kafka: &Kafka, topic: &str, numbers: std::ops::Range<i64>) {
-    let record = |n: i64| json!({"car": format!("c{}", n % 7), "n": n, "legs": [{"at": n}, {"at": n + 1}]}).to_string();
+    let record = |n: i64| json!({"car": format!("c{}", n % 7), "n": n, "legs": [{"km": n}, {"km": n + 1}]}).to_string();
     kafka.send(topic, numbers.map(|n| (None, Some(record(n).into_bytes()))));
 }
 

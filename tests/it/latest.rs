@@ -172,7 +172,11 @@ async fn a_latest_table_deleted_by_hand_is_made_again() {
         assert_eq!((output.code, output.stdout.as_str()), (Some(0), said), "{}", output.stderr);
     }
     let output = replay("signals").await;
-    assert!(output.stderr.contains("there is no mirror or latest table `signals`"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("table signals does not come from other tables, but from Kafka"),
+        "{}",
+        output.stderr
+    );
     send(kafka, &cars, &signals, 2, 8);
     rows[2] = expected(3, 8)[2].clone();
     until(&millpond, &rows).await;

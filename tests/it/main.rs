@@ -12,6 +12,7 @@ mod back_test_bench;
 mod bad_days;
 mod beside;
 mod care;
+mod care_bench;
 mod chain;
 mod come_and_go;
 mod copies;

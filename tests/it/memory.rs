@@ -6,6 +6,9 @@ use crate::rig::{Kafka, Lake, Ledger, Millpond, Minio, Project, wait_until};
 use crate::sql::Client;
 
 const LIMIT_MIB: u64 = 256;
+/// What the executable's own pages may take of that. The dev executable has more of them than a release, which the kernel can
+/// drop whenever it wants to: those are not counted.
+const CODE_KIB: u64 = 90 * 1024;
 const BACK: Duration = Duration::from_secs(120);
 
 /// About a kilobyte: a car's full report.
@@ -145,7 +148,9 @@ async fn stopped_store(away: Away, records: usize, time: Duration) -> Seen {
     assert!(seen.largest < limit, "{} KiB while the store was away; {LIMIT_MIB} MiB are allowed", seen.largest);
     // While the backlog is written the allocator keeps more of what was freed than at other times: on a machine that
     // does ten other things, 3 % above the limit were seen.
-    assert!(seen.after.peak < limit * 9 / 8, "{} KiB at most; {LIMIT_MIB} MiB are allowed", seen.after.peak);
+    let code = seen.after.file.saturating_sub(CODE_KIB);
+    let peak = seen.after.peak - code;
+    assert!(peak < limit * 9 / 8, "{peak} KiB at most, and {code} of code; {LIMIT_MIB} MiB are allowed");
     let share = (LIMIT_MIB << 20) as i64 / 4;
     assert!(seen.ingest_used < share, "ingest says it held {} bytes", seen.ingest_used);
     seen

@@ -230,5 +230,19 @@ async fn what_kafka_has_lost_is_read_from_the_lake_if_all_of_it_is_there() {
     wait_until("it is stopped", SOON, async || millpond.number(stopped).await.filter(|stopped| *stopped == 1)).await;
     until_rows(&millpond, "lost", 10).await;
     assert_eq!(millpond.number("SELECT count(*) FROM system.gaps").await, Some(0));
+    // What cannot be read again is not taken away; what was kept as it came can.
+    kafka.forget_below(&kept, 0, 70).await;
+    let rewind = |table: &'static str| ["table", "restore", table, "--version", "0", "--rewind"];
+    let refused = project.run(&rewind("slow")).await;
+    let reason = format!("kafka holds {kept}#0/0 from 70 on, and 0 to 70 would be lost");
+    assert!(refused.code == Some(1) && refused.stderr.contains(&reason), "{refused:?}");
+    until_rows(&millpond, "slow", 70).await;
+    said(&project, &rewind("keeps")).await;
+    until_rows(&millpond, "keeps", 70).await;
+    until_rows(&millpond, "keeps__raw", 70).await;
+    kafka.delete(&kept).await;
+    let refused = project.run(&rewind("keeps")).await;
+    assert!(refused.stderr.contains("the topic is gone, or was made anew"), "{refused:?}");
+    until_rows(&millpond, "keeps", 70).await;
     assert_eq!(millpond.stop().await, Some(0));
 }

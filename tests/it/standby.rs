@@ -11,6 +11,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// The bar: so long after the writer's death another one writes.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
 
+/// Fail points of who stands by.
+pub const POINTS: [&str; 1] = ["standby_after_claim"];
+
 async fn stands_by(millpond: &Millpond) {
     wait_until("it stands by", SOON, async || {
         let (status, text) = millpond.get("/readyz").await?;
@@ -99,6 +102,25 @@ async fn a_process_that_stands_by_answers_and_takes_over_with_the_same_alerts() 
     until(&third, rows, json!([{"n": 5}])).await;
     assert_eq!(third.stop().await, Some(0));
     assert_eq!(told(&fleet), over, "nothing was told twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_while_it_takes_over_is_followed_by_the_next() {
+    let fleet = Fleet::new().await;
+    let project = fleet.project.clone().commit_interval("100ms");
+    let first = Millpond::serve(&project).await;
+    fleet.signal(1, json!({"lights": true, "speed": 0.0}));
+    let rows = "SELECT count(*) AS n FROM signals";
+    until(&first, rows, json!([{"n": 1}])).await;
+    let second = Millpond::stand_by(&project.rival().failpoint(POINTS[0], 1));
+    stands_by(&second).await;
+    first.kill();
+    assert_eq!(second.ended(TAKEN_OVER).await.0, None);
+    fleet.signal(2, json!({"lights": true, "speed": 0.0}));
+    let third = Millpond::stand_by(&project);
+    third.ready().await;
+    until(&third, rows, json!([{"n": 2}])).await;
+    assert_eq!(third.stop().await, Some(0));
 }
 
 /// Makes the writer one of another host.

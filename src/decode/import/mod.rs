@@ -16,15 +16,33 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
 
 pub use fitter::Fitter;
 pub use reader::{FileReader, Packing};
 
+/// Metadata of a field: what the file calls the column.
+pub const WRITTEN_KEY: &str = "millpond.written";
+
+/// The same rows, with what their file calls the columns, in order.
+pub fn as_written(batch: &RecordBatch, written: impl IntoIterator<Item = String>) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let field = |(field, written): (&Arc<Field>, String)| {
+        field.as_ref().clone().with_metadata([(WRITTEN_KEY.to_owned(), written)].into())
+    };
+    let fields: Vec<Field> = schema.fields().iter().zip(written).map(field).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), batch.columns().to_vec(), &options)
+}
+
 /// Rows of a file.
 #[derive(Debug, Clone)]
 pub struct FileRows {
-    /// The rows, under names that SQL takes without quotes.
+    /// The rows, under names that SQL takes without quotes ([`WRITTEN_KEY`] tells those of the file).
     pub batch: RecordBatch,
     /// True if all columns are text whose values say by how they are written what they are.
     pub is_written: bool,

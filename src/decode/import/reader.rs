@@ -11,7 +11,7 @@ use flate2::write::MultiGzDecoder;
 use serde_json::Value;
 use zstd::stream::raw::{Decoder as Unzstd, InBuffer, Operation, OutBuffer};
 
-use super::FileRows;
+use super::{FileRows, WRITTEN_KEY, as_written};
 use crate::decode::file::{Cells, FileError, column_name};
 use crate::schema::FileFormat;
 
@@ -220,7 +220,11 @@ fn csv_decoder(bytes: &[u8]) -> Result<CsvDecoder, Fault> {
             return Err((Some(1), format!("the header names `{}` twice", &header[at])));
         }
     }
-    let fields: Vec<Field> = names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let field = |(name, written): (String, &str)| {
+        let written = [(WRITTEN_KEY.to_owned(), written.trim().to_owned())].into();
+        Field::new(name, DataType::Utf8, true).with_metadata(written)
+    };
+    let fields: Vec<Field> = names.into_iter().zip(header.iter()).map(field).collect();
     let builder = ReaderBuilder::new(Arc::new(Schema::new(fields))).with_header(true).with_delimiter(delimiter);
     Ok(builder.with_batch_size(BATCH_ROWS).build_decoder())
 }
@@ -303,7 +307,9 @@ impl JsonRows {
         if cells.rows() == 0 {
             return Ok(Vec::new());
         }
-        let batch = cells.into_batch().map_err(|error| (None, error.to_string()))?;
+        let written = cells.written();
+        let batch = cells.into_batch().and_then(|batch| as_written(&batch, written));
+        let batch = batch.map_err(|error| (None, error.to_string()))?;
         let slice = |at| batch.slice(at, BATCH_ROWS.min(batch.num_rows() - at));
         let slices = (0..batch.num_rows()).step_by(BATCH_ROWS).map(slice);
         Ok(slices.map(|batch| FileRows { batch, is_written: false }).collect())

@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::past::gone;
 use super::{Care, Cared, Done, unreadable};
+use crate::decode::FULL_LOAD;
 use crate::engine::feeder::Order;
 use crate::engine::open_table;
 use crate::error::{Error, Kind, Result};
@@ -155,13 +156,13 @@ impl Work {
                 let message = format!("records of {lane} cannot be read again: the topic was made anew since");
                 return Err(Error::new(Kind::Refused, message).hint("--keep-positions restores the rows"));
             }
-            // Partitions that came since are read from their beginning.
-            let position = |lane: &TopicPartition| then.get(lane).copied().unwrap_or(0);
+            let moved = now.iter().filter(|(lane, end)| then.get(*lane) != Some(*end));
+            let mut back: Positions =
+                moved.map(|(lane, _)| (lane.clone(), then.get(lane).copied().unwrap_or(0))).collect();
             if let Some(kafka) = kafka {
-                let wanted = now.keys().map(|lane| (lane.clone(), position(lane))).collect();
-                can_be_read(&lake, &name, kafka, wanted).await?;
+                can_be_read(&lake, &name, kafka, (&then, &now), &mut back).await?;
             }
-            numbers.extend(now.into_keys().map(|lane| (lane.app_id(&name), position(&lane))));
+            numbers.extend(back.into_iter().map(|(lane, position)| (lane.app_id(&name), position)));
         }
         let columns = table.arrow_schema().map_err(unreadable)?;
         let restored = care::restore(&mut table, &past, &numbers, dry_run, &abort).await?;
@@ -182,9 +183,17 @@ impl Work {
     }
 }
 
-/// An error if Kafka does not hold what lies behind `positions` any more, and the table's raw records neither.
-async fn can_be_read(lake: &Lake, name: &str, kafka: KafkaOptions, positions: Positions) -> Result<()> {
-    let topics: BTreeSet<String> = positions.keys().map(|lane| lane.topic.to_string()).collect();
+/// An error if what lies between the positions `back` and those of `now` cannot be read again: Kafka does not hold it any
+/// more, and the table's raw records do not either. Partitions that came since `then` are read from their beginning.
+async fn can_be_read(
+    lake: &Lake,
+    name: &str,
+    kafka: KafkaOptions,
+    (then, now): (&Positions, &Positions),
+    back: &mut Positions,
+) -> Result<()> {
+    let lanes = || back.keys().filter(|lane| lane.partition != FULL_LOAD);
+    let topics: BTreeSet<String> = lanes().map(|lane| lane.topic.to_string()).collect();
     let asked = tokio::task::spawn_blocking(move || {
         let kafka = Kafka::new(kafka)?;
         let mut held = BTreeMap::new();
@@ -196,18 +205,30 @@ async fn can_be_read(lake: &Lake, name: &str, kafka: KafkaOptions, positions: Po
     });
     let held = asked.await.map_err(|error| Error::new(Kind::Internal, "asking kafka failed").because(error))??;
     let raw = open_table(lake, PUBLIC, &format!("{name}__raw")).await?;
-    for (lane, from) in positions {
-        let low = held.get(&*lane.topic).and_then(|held| held.get(&lane.partition)).map(|held| held.low);
-        let Some(low) = low.filter(|low| from < *low) else { continue };
+    let refused = |message: String| {
+        let hint = "--keep-positions restores the rows, and leaves out what came since; `millpond ingest replay --from raw` \
+                    decodes again what the table's raw records have of it";
+        Err(Error::new(Kind::Refused, message).hint(hint))
+    };
+    for (lane, from) in back.iter_mut().filter(|(lane, _)| lane.partition != FULL_LOAD) {
+        let end = now.get(lane).copied().unwrap_or(0);
+        let held = held.get(&*lane.topic).and_then(|held| held.get(&lane.partition));
+        let Some(held) = held.filter(|held| end <= held.high) else {
+            return refused(format!("kafka does not hold {lane} any more: the topic is gone, or was made anew"));
+        };
+        if !then.contains_key(lane) {
+            *from = held.low.min(end);
+        }
+        let (from, low) = (*from, held.low.min(end));
+        if from >= low {
+            continue;
+        }
         let kept = match &raw {
-            Some(raw) => RecordSet::has_all(raw, &lane, from..low).await.map_err(unreadable)?,
+            Some(raw) => RecordSet::has_all(raw, lane, from..low).await.map_err(unreadable)?,
             None => false,
         };
         if !kept {
-            let message = format!("kafka holds {lane} from {low} on, and {from} to {low} would be lost");
-            let hint = "--keep-positions restores the rows, and leaves out what came since; then, if the table's raw records \
-                        have some of it, `millpond ingest replay --from raw` decodes those again";
-            return Err(Error::new(Kind::Refused, message).hint(hint));
+            return refused(format!("kafka holds {lane} from {low} on, and {from} to {low} would be lost"));
         }
     }
     Ok(())

@@ -18,10 +18,10 @@ use tracing::{info, warn};
 
 use super::rows::read;
 use super::{File, broken, list};
-use crate::decode::{FULL_LOAD, Fitter, Record, RecordsBuilder};
+use crate::decode::{FULL_LOAD, Fitter, Record, RecordsBuilder, WRITTEN_KEY};
 use crate::engine::lanes::end;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{LiveView, S3Options, TopicPartition};
+use crate::lake::{LiveView, Positions, S3Options, TopicPartition};
 use crate::schema::{Contract, FullLoad, Path, SchemaVersion, change};
 use crate::source::Delivery;
 use crate::task::{Budget, Shutdown};
@@ -61,6 +61,8 @@ impl Load {
     async fn follow(&self, load: &FullLoad) {
         let table = &self.contract.table;
         let (mut seen, mut bad, mut told) = (HashSet::new(), HashSet::new(), None);
+        // What is handed out may not have been looked at yet.
+        let mut handed = Positions::new();
         loop {
             let listed = list(std::slice::from_ref(&load.url), &self.s3).await;
             let trouble = match listed {
@@ -70,7 +72,7 @@ impl Load {
                     // Who writes a file is done with it once it is the same twice.
                     let is_settled = |file: &&File| seen.contains(&file.file) && !bad.contains(&file.file);
                     for file in files.iter().filter(is_settled).collect::<Vec<_>>() {
-                        match self.take(load, file).await {
+                        match self.take(load, file, &mut handed).await {
                             Ok(0) => {}
                             Ok(rows) => info!(table, file = file.shown, rows, "full load: file is taken in"),
                             Err(error) => {
@@ -96,17 +98,17 @@ impl Load {
     }
 
     /// Hands out the rows of a file that the table has not; how many.
-    async fn take(&self, load: &FullLoad, file: &File) -> Result<u64> {
+    async fn take(&self, load: &FullLoad, file: &File, handed: &mut Positions) -> Result<u64> {
         let topic = file.shown.replace('#', "%23");
         let lane = TopicPartition { topic: topic.into(), incarnation: 0, partition: FULL_LOAD };
         let first = file.file.modified_s.clamp(0, i64::from(u32::MAX)) * MOST_ROWS;
         let last = first + MOST_ROWS - 1;
-        let position = end(&self.live.pin()).get(&lane).copied();
+        let position = end(&self.live.pin()).get(&lane).max(handed.get(&lane)).copied();
         if position.is_some_and(|position| position > last) {
             return Ok(0);
         }
         let mut next = position.unwrap_or(first);
-        let fitter = self.learn(load, file).await?;
+        let (fitter, written) = self.learn(load, file).await?;
         let (mut offset, mut rows) = (first, 0);
         let (mut reader, mut fitter) = (read(file, load.format), fitter);
         while let Some(found) = reader.rows.recv().await {
@@ -117,8 +119,11 @@ impl Load {
             }
             if behind > next {
                 let mut records = RecordsBuilder::new(next);
-                for (at, row) in
-                    self.changes(&batch)?.iter().enumerate().skip_while(|(at, _)| offset + (*at as i64) < next)
+                for (at, row) in self
+                    .changes(&batch, &written)?
+                    .iter()
+                    .enumerate()
+                    .skip_while(|(at, _)| offset + (*at as i64) < next)
                 {
                     let timestamp_us = file.file.modified_s * 1_000_000;
                     let (offset, payload) = (offset + at as i64, Some(row.as_slice()));
@@ -126,6 +131,7 @@ impl Load {
                     rows += 1;
                 }
                 self.hand(records, &lane).await?;
+                handed.insert(lane.clone(), behind);
                 next = behind;
             }
             offset = behind;
@@ -140,27 +146,33 @@ impl Load {
         let mut records = RecordsBuilder::new(next);
         records.cover(last + 1);
         self.hand(records, &lane).await?;
+        handed.insert(lane, last + 1);
         Ok(rows)
     }
 
-    /// The types of a file's columns.
-    async fn learn(&self, load: &FullLoad, file: &File) -> Result<Fitter> {
-        let mut fitter = Fitter::default();
+    /// The types of a file's columns, and what it calls them.
+    async fn learn(&self, load: &FullLoad, file: &File) -> Result<(Fitter, BTreeMap<String, String>)> {
+        let (mut fitter, mut written) = (Fitter::default(), BTreeMap::new());
         let mut reader = read(file, load.format);
         while let Some(found) = reader.rows.recv().await {
-            fitter.learn(&found?).map_err(broken)?;
+            let found = found?;
+            for field in found.batch.schema().fields() {
+                let name = field.metadata().get(WRITTEN_KEY).unwrap_or(field.name());
+                written.insert(field.name().clone(), name.clone());
+            }
+            fitter.learn(&found).map_err(broken)?;
         }
         match reader.failure().await {
             Some(error) => Err(error),
-            None => Ok(fitter),
+            None => Ok((fitter, written)),
         }
     }
 
     /// Each row as a change in the form of [`crate::decode`].
-    fn changes(&self, batch: &RecordBatch) -> Result<Vec<Vec<u8>>> {
+    fn changes(&self, batch: &RecordBatch, written: &BTreeMap<String, String>) -> Result<Vec<Vec<u8>>> {
         let fields = self.fields();
         let field = |field: &Arc<Field>| {
-            let name = fields.get(field.name()).unwrap_or(field.name());
+            let name = fields.get(field.name()).or(written.get(field.name())).unwrap_or(field.name());
             Field::new(name, field.data_type().clone(), true)
         };
         let schema = Schema::new(batch.schema().fields().iter().map(field).collect::<Vec<_>>());
@@ -173,7 +185,7 @@ impl Load {
         Ok(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(change).collect())
     }
 
-    /// What the stream calls the columns that it knows: files name them as SQL does.
+    /// What the stream calls the columns that are known: an export may write them in another case.
     fn fields(&self) -> BTreeMap<String, String> {
         let version = (self.version)();
         let columns = version.iter().flat_map(|version| &version.columns);

@@ -55,16 +55,6 @@ pub struct Request {
     pub dry_run: bool,
 }
 
-/// What is told while files are taken in, and at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// How far it is.
-    Progress(Progress),
-    /// All is done.
-    Done(Report),
-}
-
 /// How far an import is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -294,6 +284,9 @@ impl Importer {
     ) -> Result<Taken> {
         if let Some(table) = table {
             table.refresh().await.map_err(unreadable)?;
+        } else {
+            // It was made meanwhile, or a commit of it failed.
+            *table = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
         }
         let known = match table.as_ref().map(|table| table.table().arrow_schema()).transpose().map_err(unreadable)? {
             // All columns are those of the files.

@@ -11,6 +11,7 @@ use crate::engine::catalog::Fed;
 use crate::engine::{care, location, service};
 use crate::lake::Stores;
 use crate::query::Service;
+use crate::schema::{Contract, FullLoad};
 
 struct World {
     dir: tempfile::TempDir,
@@ -322,4 +323,39 @@ async fn files_that_come_to_a_place_are_taken_in_as_they_come() {
     assert_eq!(world.rows("SELECT id FROM trips ORDER BY id").await, ["0", "1", "2"]);
     grow.abort();
     follows.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_full_load_are_handed_out_once_while_nobody_looks_at_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..20_000).map(|id| format!("{id},x\n")).collect();
+    std::fs::write(dir.path().join("cars.csv"), format!("id,plate\n{rows}")).unwrap();
+    let url = format!("{}/*.csv", dir.path().display());
+    let load = FullLoad { url, format: None, poll: std::time::Duration::from_millis(20) };
+    let contract = Contract { load: Some(load), ..Contract::undeclared("cars__changes", "cars") };
+    let schema = crate::schema::SchemaVersion::declared(&contract).arrow_schema();
+    let view = view_of("cars__changes", None, schema, &Default::default()).unwrap();
+    let (sender, mut deliveries) = tokio::sync::mpsc::channel(64);
+    let stop = Shutdown::new();
+    let load = Load {
+        contract: Arc::new(contract),
+        live: Arc::new(LiveView::new(view)),
+        version: Box::new(|| None),
+        sender,
+        s3: S3Options::default(),
+        budget: crate::task::Budget::new(1 << 30),
+        stop: stop.clone(),
+    };
+    let loading = task::spawn("load", load.run());
+    tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+    stop.cancel();
+    loading.await.unwrap();
+    let (mut next, mut records) = (None, 0);
+    while let Ok(delivery) = deliveries.try_recv() {
+        let batch = delivery.records;
+        assert_eq!(next.unwrap_or(batch.start), batch.start, "one batch begins where the other ends");
+        assert!(batch.are_loaded());
+        (next, records) = (Some(batch.end), records + batch.len());
+    }
+    assert_eq!(records, 20_000);
 }

@@ -147,6 +147,11 @@ impl Follower {
             self.shown.send_replace(Some(Seen::default()));
             return Ok(());
         }
+        // Who feeds a table puts together anew what comes from it when its rows are replaced; others see that it was.
+        if !self.is_fed && self.seen.as_ref().is_some_and(|seen| seen.remade != view.remade) {
+            self.table.reset().map_err(broken)?;
+            self.seen = None;
+        }
         if self.seen.is_none() {
             self.seen = self.restore(&view).await?;
         }

@@ -48,7 +48,7 @@ impl Again {
     ) -> Result<(), CommitError> {
         let decided = match decoded {
             Some(decoded) => Ok(Decided::new(contract, versions, &decoded)?),
-            None => Err(Error::new(Kind::Unavailable, format!("table {} has no columns yet", contract.table))),
+            None => Err(Error::new(Kind::NotFound, format!("table {} has no columns yet", contract.table))),
         };
         // Who asked may be gone.
         let _ = self.reply.send(decided);

@@ -10,6 +10,7 @@ mod again;
 mod sources;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
@@ -43,6 +44,8 @@ const PIECE_BYTES: usize = 64 << 20;
 const PIECE_PART: usize = 8;
 /// Dead letters are kept back up to so many bytes, so that few commits hold them.
 const LETTER_BYTES: usize = 8 << 20;
+/// Pause before the task of a table is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What is to be put together anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,16 +67,6 @@ pub enum Origin {
     Raw,
     /// The records that Kafka holds.
     Kafka,
-}
-
-/// What is told meanwhile, and last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// So far.
-    Progress(Progress),
-    /// It is done.
-    Done(Report),
 }
 
 /// How far it is, in offsets or rows.
@@ -205,20 +198,24 @@ impl Replayer {
         let mut anew = Anew::new(self, contract, RecordSet::of(&table).await.map_err(unreadable)?).await?;
         let (take, mut pieces) = mpsc::channel(1);
         let read = self.read(contract, from, until, take).await?;
-        while let Some(piece) = pieces.recv().await {
-            if stop.is_cancelled() {
-                return Err(Error::new(Kind::Unavailable, "given up: nobody waits for it"));
+        let taken = async {
+            while let Some(piece) = pieces.recv().await {
+                let Piece { records, charge, read, all } = piece;
+                anew.take(records).await?;
+                drop(charge);
+                // Who listens is told as fast as it listens.
+                let _ = told.try_send(Progress { read, all });
             }
-            let Piece { records, charge, read, all } = piece;
-            anew.take(records).await?;
-            drop(charge);
-            // Who listens is told as fast as it listens.
-            let _ = told.try_send(Progress { read, all });
+            super::joined(read.await)
+        };
+        let given_up = || Err(Error::new(Kind::Unavailable, "given up: nobody waits for it"));
+        if let Err(error) = stop.run_until_cancelled(taken).await.unwrap_or_else(given_up) {
+            for shadow in anew.shadows {
+                shadow.discard().await;
+            }
+            return Err(error);
         }
-        super::joined(read.await)?;
         let mut report = anew.switch().await?;
-        let request = dead_letters::Request { what: What::Retry, table: name.clone(), reason: None, limit: None };
-        report.retried = self.desk.run(&request).await?.retried.retried;
         for table in made_of(&self.catalog, name) {
             let Some(keeper) = &self.keeper else {
                 report.to_be_made_anew.push(table);
@@ -232,8 +229,27 @@ impl Replayer {
                 }
             }
         }
+        let request = dead_letters::Request { what: What::Retry, table: name.clone(), reason: None, limit: None };
+        report.retried = self.desk.run(&request).await?.retried.retried;
         info!(table = name, records = report.records, rows = report.rows, gone = report.gone, "table made anew");
         Ok(report)
+    }
+
+    /// What records are by now, as the task says that feeds their table; a feed that begins anew is waited for.
+    async fn decide(&self, name: &str, records: &Records) -> Result<Decided> {
+        loop {
+            let decodes = self.catalog.retries.read().get(name).cloned();
+            let decided = match decodes {
+                Some(decodes) => decodes.decode(name, records.clone()).await,
+                None => Err(super::retry::not_fed(name)),
+            };
+            match decided {
+                Err(error) if error.kind() == Kind::Unavailable && self.keeper.is_some() => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                decided => return decided,
+            }
+        }
     }
 
     /// Begins to read the records of `contract` below `until`.
@@ -298,8 +314,8 @@ struct Anew<'a> {
     contract: Arc<Contract>,
     shadows: Vec<Shadow>,
     versions: Vec<Arc<SchemaVersion>>,
-    /// The contract that decoded the records so far.
-    by: Option<Arc<Contract>>,
+    /// So many bytes of rows are in memory at most.
+    most_bytes: usize,
     budget: Budget,
     /// Records that the main table has rows of.
     held: RecordSet,
@@ -320,20 +336,20 @@ struct Letters {
 impl<'a> Anew<'a> {
     async fn new(replayer: &'a Replayer, contract: &Arc<Contract>, held: RecordSet) -> Result<Self> {
         let budget = replayer.catalog.ingest_budget.clone();
-        let most = PIECE_BYTES.min(budget.limit_bytes() / PIECE_PART);
+        let most_bytes = PIECE_BYTES.min(budget.limit_bytes() / PIECE_PART);
         let mut shadows = Vec::new();
         for member in contract.family() {
             let name = &member.table;
             let missing = || Error::new(Kind::Unavailable, format!("table {name} is not there yet"));
             let table = open_table(&replayer.lake, PUBLIC, name).await?.ok_or_else(missing)?;
-            shadows.push(Shadow::of(table, &member.key, most));
+            shadows.push(Shadow::of(table, &member.key));
         }
         Ok(Self {
             replayer,
             contract: Arc::clone(contract),
             shadows,
             versions: Vec::new(),
-            by: None,
+            most_bytes,
             budget,
             held,
             records: RecordSet::default(),
@@ -356,11 +372,8 @@ impl<'a> Anew<'a> {
     }
 
     async fn take_part(&mut self, records: Records) -> Result<()> {
-        let name = self.contract.table.clone();
-        let decodes = self.replayer.catalog.retries.read().get(&name).cloned();
-        let decodes = decodes.ok_or_else(|| super::retry::not_fed(&name))?;
-        let decided = decodes.decode(&name, records.clone()).await?;
-        if !Arc::ptr_eq(self.by.get_or_insert_with(|| Arc::clone(&decided.contract)), &decided.contract) {
+        let decided = self.replayer.decide(&self.contract.table, &records).await?;
+        if *decided.contract != *self.contract {
             return Err(Error::new(Kind::Refused, format!("schemas/{}.toml was edited meanwhile", self.contract.file))
                 .hint("nothing was changed: start again"));
         }
@@ -381,6 +394,11 @@ impl<'a> Anew<'a> {
         for (shadow, rows) in self.shadows.iter_mut().zip(&decided.rows) {
             let charge = self.budget.charge(rows.get_array_memory_size());
             shadow.write(rows, charge).await.map_err(unreadable)?;
+        }
+        if self.shadows.iter().map(Shadow::held_bytes).sum::<usize>() >= self.most_bytes {
+            for shadow in &mut self.shadows {
+                shadow.finish().await.map_err(unreadable)?;
+            }
         }
         let Some(letters) = decided.letters.filter(|_| !lost.is_empty()) else { return Ok(()) };
         let unlogged = |error| Error::new(Kind::Internal, "dead letters cannot be logged").because(error);

@@ -108,7 +108,11 @@ pub async fn from_kafka(
         let reader = Reader::start(&kafka, topic, life, vec![consumer], &BTreeMap::new(), budget, &stop)?;
         let mut open = spans.clone();
         while !open.is_empty() {
-            let delivery = match tokio::time::timeout(LOOK, deliveries.recv()).await {
+            let delivery = tokio::select! {
+                delivery = tokio::time::timeout(LOOK, deliveries.recv()) => delivery,
+                () = take.closed() => return Err(Error::new(Kind::Unavailable, "nobody takes the records")),
+            };
+            let delivery = match delivery {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) => return Err(stopped(&reader, name, topic)),
                 Err(_) if reader.status().of(name).is_some_and(|status| status.state == ReaderState::Stopped) => {

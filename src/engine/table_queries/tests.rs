@@ -210,6 +210,8 @@ async fn parts_that_are_not_those_of_the_sources_are_made_anew_as_a_whole() {
         "SELECT CAST(date_trunc('month', day) AS DATE) AS day, car, count(*) AS n, sum(km) AS km FROM trips GROUP BY 1, 2",
         "SELECT b.day, a.car, 1 AS n, a.km FROM trips a LEFT JOIN trips b ON a.km = b.km + 1",
         "SELECT DATE '2026-01-01' AS day, car, 1 AS n, km FROM trips",
+        "SELECT day, car, 1 AS n, km FROM trips ORDER BY km DESC LIMIT 1",
+        "SELECT day, car, rank() OVER (ORDER BY km) AS n, km FROM trips",
     ]
     .into_iter()
     .enumerate()

@@ -68,7 +68,9 @@ async fn days_of_commits() {
     let cares = number("MILLPOND_BENCH_CARE", 1) > 0;
     let kept = tempfile::tempdir().unwrap();
     let folder = std::env::var_os("MILLPOND_BENCH_FOLDER").map_or_else(|| kept.path().to_owned(), PathBuf::from);
-    let lake = Lake::new(Stores::open_or_create(&Location::Folder(folder), &S3Options::default()).await.unwrap());
+    let stores = Stores::open_or_create(&Location::Folder(folder), &S3Options::default()).await.unwrap();
+    crate::lake::Format::read_or_create(&stores, Utc::now()).await.unwrap();
+    let lake = Lake::new(stores);
     let (log, data) = lake.table_stores(PUBLIC, "telemetry").unwrap();
     let begin = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
     let schema = rows(0, 1, begin).schema();

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, StringArray};
@@ -68,11 +69,16 @@ fn set(offsets: impl IntoIterator<Item = i64>) -> RecordSet {
 
 async fn switch(table: &Table, records: &RecordSet, new: &[i64]) -> Option<Switched> {
     // Pieces are closed at different places.
-    let (mut shadow, budget) = (Shadow::of(table.clone(), &[], 400), Budget::new(1 << 20));
-    for some in new.chunks(3) {
+    let (mut shadow, budget) = (Shadow::of(table.clone(), &[]), Budget::new(1 << 20));
+    for (at, some) in new.chunks(3).enumerate() {
         let batch = rows(some, 1);
         let charge = budget.charge(batch.get_array_memory_size());
         shadow.write(&batch, charge).await.unwrap();
+        assert!(shadow.held_bytes() > 0);
+        if at % 4 == 3 {
+            shadow.finish().await.unwrap();
+            assert_eq!(shadow.held_bytes(), 0);
+        }
     }
     let columns = rows(&[], 1).schema();
     let switched = shadow.switch(records, (&columns, 1), true, &Shutdown::new()).await.unwrap();

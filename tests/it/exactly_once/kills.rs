@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use super::traffic::Traffic;
 use super::{TABLE, assert_exact, project, random, versions};
 use crate::rig::{Kafka, Lake, Millpond, Minio};
-use crate::{beside, care, import, replay, table_queries};
+use crate::{beside, care, import, replay, standby, table_queries};
 
 /// Every fail point of the source, and which hit of it. A window with dead letters commits twice: the second hit of
 /// a point around the commit is the table's own.
@@ -107,12 +107,18 @@ fn every_fail_point_of_the_source_is_tried() {
         "engine/import/mod.rs",
         "engine/table_queries/run.rs",
         "lake/replay.rs",
+        "engine/standby.rs",
     ] {
         let text = std::fs::read_to_string(format!("{source}/{file}")).unwrap();
         let calls = text.split("failpoint::hit(\"").skip(1);
         named.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
     }
     let tried = POINTS.iter().chain(&beside::POINTS).chain(&super::care::POINTS).map(|(point, _)| point);
-    let tried = tried.chain(&care::POINTS).chain(&import::POINTS).chain(&table_queries::POINTS).chain(&replay::POINTS);
+    let tried = tried
+        .chain(&care::POINTS)
+        .chain(&import::POINTS)
+        .chain(&table_queries::POINTS)
+        .chain(&replay::POINTS)
+        .chain(&standby::POINTS);
     assert_eq!(named, tried.map(|point| (*point).to_owned()).collect());
 }
