@@ -36,6 +36,7 @@ check: ## formatting, lints, module boundaries
 bench: ## the numbers of docs/benchmarks.md
 	@scripts/setup.sh all
 	@scripts/timed.sh "benchmarks" cargo test --test it $(ARGS) -- --ignored --nocapture bench
+	@scripts/timed.sh "days of commits" cargo test --lib $(ARGS) -- --ignored --nocapture days_of_commits
 
 release: ## the optimised binary (about 35 minutes on 2 cores)
 	@scripts/setup.sh build

@@ -1,4 +1,4 @@
-"""spark_scan.py TABLE_URL SQL: runs SQL in Spark, where the Delta table is called t; one JSON object a row."""
+"""spark_scan.py (TABLE_URL SQL)…: runs each SQL in Spark, where its Delta table is called t; one JSON object a row."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 from pyspark.sql import SparkSession
 
 if __name__ == "__main__":
-    url, sql = sys.argv[1:]
+    asked = sys.argv[1:]
     delta = "org.apache.spark.sql.delta"
     options = {
         "spark.jars": os.environ["SPARK_JARS"],
@@ -21,7 +21,8 @@ if __name__ == "__main__":
     for name, value in options.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
-    spark.read.format("delta").load(url).createOrReplaceTempView("t")
-    for row in spark.sql(sql).toJSON().collect():
-        print(row)
+    for url, sql in zip(asked[::2], asked[1::2]):
+        spark.read.format("delta").load(url).createOrReplaceTempView("t")
+        for row in spark.sql(sql).toJSON().collect():
+            print(row)
     spark.stop()

@@ -28,6 +28,7 @@ async fn agree(millpond: &Millpond, what: &str, with_spark: bool) {
     let project = millpond.project();
     let hot = "SELECT count(*) AS n FROM system.ingest WHERE hot_rows > 0 OR lag > 0";
     wait_until("all is committed", SOON, async || (millpond.number(hot).await == Some(0)).then_some(())).await;
+    let (mut asked, mut answers) = (Vec::new(), Vec::new());
     for (table, sql) in ASKED {
         let ours = millpond.sql(&format!("{sql} {table}")).await;
         if ours[0]["n"] == 0 {
@@ -40,9 +41,12 @@ async fn agree(millpond: &Millpond, what: &str, with_spark: bool) {
         })
         .await;
         assert_eq!(python::deltalake(&url, &sql).await, Ok(ours.clone()), "{what}: deltalake, {table}");
-        if with_spark {
-            assert_eq!(python::spark(&url, &sql).await, Ok(ours), "{what}: Spark, {table}");
-        }
+        asked.extend([url, sql]);
+        answers.extend(ours);
+    }
+    if with_spark {
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        assert_eq!(python::spark(&asked).await, Ok(answers), "{what}: Spark");
     }
 }
 

@@ -315,7 +315,7 @@ async fn run(kafka: &Kafka, class: &str, rate: u64) {
     let (mut inner, mut lag) = (Vec::new(), 0);
     // Files are merged meanwhile as fast as they can be, which the server itself does not do.
     let merging = async {
-        if class == "stateless, merging" {
+        if class == "stateless while merging" {
             loop {
                 project.run(&["table", "optimize", "signals"]).await;
             }

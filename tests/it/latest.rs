@@ -195,7 +195,7 @@ async fn spark_sees_the_same_rows() {
         (0..5).for_each(|car| send(kafka, &cars, &signals, car, round));
         until_outside(&project, &expected(5, round)).await;
     }
-    let found = python::spark(&project.table_url("car_state"), &format!("{ROWS} t ORDER BY car_id")).await;
+    let found = python::spark(&[&project.table_url("car_state"), &format!("{ROWS} t ORDER BY car_id")]).await;
     assert_eq!(found.unwrap(), expected(5, 4));
     assert_eq!(millpond.stop().await, Some(0));
 }

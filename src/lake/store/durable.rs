@@ -24,12 +24,34 @@ use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
 const STORE: &str = "DurableLocal";
+/// The folder of a table's log.
+const LOG: &str = "_delta_log";
+
+/// Names of the files in a folder, without those that are being staged; none if there is no such folder.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string();
+        if let Ok(name) = name
+            && !name.contains('#')
+            && entry.file_type()?.is_file()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
 
 /// A local folder, forced to disk at every write. `PutMode::Update` is refused: a folder has no compare-and-swap.
 #[derive(Debug, Clone)]
@@ -49,6 +71,30 @@ impl DurableLocal {
         let root = folder.canonicalize().map_err(at("find the folder", folder))?;
         let files = LocalFileSystem::new_with_prefix(&root)?;
         Ok(Self { files, disk: Arc::new(Disk { root, force, settled: Mutex::default() }) })
+    }
+
+    /// The objects of a log behind `offset`. A log has ten thousands of them, and each commit asks for the newest: names are
+    /// read of all, and the rest of those few.
+    fn newer_than(&self, log: &ObjectPath, offset: &ObjectPath) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, log, offset) = (self.clone(), log.clone(), offset.clone());
+        let listed = async move {
+            let folder = store.files.path_to_filesystem(&log)?;
+            let names = store.blocking(move |_| names(&folder).map_err(at("list", &folder))).await?;
+            // As paths compare, so do the names in one folder.
+            let after = offset.prefix_match(&log).and_then(|mut parts| Some(parts.next()?.as_ref().to_owned()));
+            let may_be = |name: &String| after.as_ref().is_none_or(|after| name > after);
+            let paths = names.into_iter().filter(may_be).map(|name| log.clone().join(name));
+            let mut newer: Vec<ObjectPath> = paths.filter(|path| *path > offset).collect();
+            newer.sort();
+            let files = store.files.clone();
+            let found = stream::iter(newer).then(move |path| {
+                let files = files.clone();
+                async move { files.head(&path).await }
+            });
+            // One that is gone by now is not there.
+            Ok(found.filter(|found| std::future::ready(!matches!(found, Err(object_store::Error::NotFound { .. })))))
+        };
+        listed.try_flatten_stream().boxed()
     }
 
     /// The folder, absolute and without links.
@@ -331,7 +377,10 @@ impl ObjectStore for DurableLocal {
         prefix: Option<&ObjectPath>,
         offset: &ObjectPath,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        sorted(self.files.list_with_offset(prefix, offset))
+        match prefix.filter(|prefix| prefix.filename() == Some(LOG)) {
+            Some(log) => self.newer_than(log, offset),
+            None => sorted(self.files.list_with_offset(prefix, offset)),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Result<ListResult> {

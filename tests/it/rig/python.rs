@@ -59,9 +59,9 @@ pub async fn deltalake(url: &str, sql: &str) -> Result<Vec<Value>, String> {
     rows(run("delta_rs_scan.py", &[url, sql], &[]).await)
 }
 
-/// Rows of a query in Spark, where the Delta table at `url` is called `t`.
-pub async fn spark(url: &str, sql: &str) -> Result<Vec<Value>, String> {
-    rows(run_in("spark", "spark_scan.py", &[url, sql], &[]).await)
+/// Rows of queries in Spark, which begins slowly: urls of Delta tables, each with SQL where that is called `t`.
+pub async fn spark(asked: &[&str]) -> Result<Vec<Value>, String> {
+    rows(run_in("spark", "spark_scan.py", asked, &[]).await)
 }
 
 /// Waits until DuckDB sees these rows of the Delta table at `url`, which is called `t`.

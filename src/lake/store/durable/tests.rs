@@ -175,3 +175,24 @@ fn what_is_staged_is_known_by_its_name() {
         assert!(!is_staged(OsStr::new(other)), "{other}");
     }
 }
+
+#[tokio::test]
+async fn what_is_newer_in_a_log_is_told_in_order_as_by_the_library() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableLocal::open_or_create(dir.path()).unwrap();
+    let log = ObjectPath::from("public/t/_delta_log");
+    let newer = async |offset: &str| -> Vec<ObjectMeta> {
+        store.list_with_offset(Some(&log), &log.clone().join(offset)).try_collect().await.unwrap()
+    };
+    assert!(newer("0").await.is_empty(), "there is no such folder");
+    for name in ["00000003.json", "00000001.json", "00000002.json", "00000002.checkpoint.parquet", "_last_checkpoint"] {
+        store.put(&log.clone().join(name), PutPayload::from(name.to_owned())).await.unwrap();
+    }
+    std::fs::write(dir.path().join("public/t/_delta_log/00000009.json#12"), "staged").unwrap();
+    for offset in ["0", "00000001", "00000001.json", "00000002.json", "00000003", "00000009", "_last_checkpoint"] {
+        let offset_path = log.clone().join(offset);
+        let theirs = sorted(store.files.list_with_offset(Some(&log), &offset_path));
+        assert_eq!(newer(offset).await, theirs.try_collect::<Vec<_>>().await.unwrap(), "{offset}");
+    }
+    assert_eq!(newer("0").await.len(), 5);
+}
