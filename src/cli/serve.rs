@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use tracing::warn;
 
 use super::ProjectArgs;
 use crate::config::{Brokers, Project};
@@ -14,7 +15,6 @@ use crate::demo::{Broker, TOPICS};
 use crate::engine::{Embedded, Engine, EngineOptions, Standby};
 use crate::error::{Error, Kind, Result};
 use crate::task::failpoint;
-use tracing::warn;
 
 /// Partitions of an embedded topic that the demo fleet does not know.
 const EMBEDDED_PARTITIONS: i32 = 3;

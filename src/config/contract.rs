@@ -71,8 +71,8 @@ enum Kind {
 
 const KINDS: [(&str, Kind); 2] = [("events", Kind::Events), ("mirror", Kind::Mirror)];
 
-/// Reads the contract of table `table` of the project in `dir`, defaults below it already; `registry` tells whether there is one to ask for
-/// schemas. `None` only if problems were reported.
+/// Reads the contract of table `table` of the project in `dir`, defaults below it already; `registry` tells whether there is
+/// one to ask for schemas. `None` only if problems were reported.
 pub(super) fn read(
     tree: &Table,
     table: &str,

@@ -14,15 +14,14 @@ use tracing::error;
 
 use super::facts;
 use super::family::Family;
+use super::lanes::lane_of;
 use super::replay::Again;
 use super::retry::{Answer, Retry, plan};
 use super::status::TableStatus;
 use super::versions::Versions;
 use crate::decode::{Records, dead_letters_batch};
 use crate::error::{Error, Kind};
-use crate::lake::{
-    self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, SideRows, Table, TopicPartition, Window,
-};
+use crate::lake::{self, CommitError, DeadLetters, Encoding, HotBatch, LiveView, SideRows, Table, Window};
 use crate::news::News;
 use crate::schema::Contract;
 use crate::source::Delivery;
@@ -214,11 +213,7 @@ impl State {
         let Delivery { records, charge, received_at } = delivery;
         let began = Instant::now();
         let Some(decoded) = self.family.decode(&records)? else { return Ok(()) };
-        let lane = TopicPartition {
-            topic: Arc::clone(&records.topic),
-            incarnation: records.incarnation,
-            partition: records.partition,
-        };
+        let lane = lane_of(&records);
         self.ingest.status.decoded(&lane, &records, &decoded, began.elapsed());
         if let Some(event) = facts::dead_letters(&self.ingest.contract.table, &decoded.dead) {
             self.ingest.news.tell(event);

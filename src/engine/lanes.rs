@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::catalog::EngineCatalog;
 use super::dead_letters::literal;
+use crate::decode::Records;
 use crate::lake::{HotBatch, Positions, TopicPartition, View};
 use crate::schema::fixed;
 use crate::source::{PartitionStatus, ReaderState};
@@ -34,6 +35,11 @@ impl EngineCatalog {
         }
         Some(lanes)
     }
+}
+
+/// The partition that `records` are of.
+pub fn lane_of(records: &Records) -> TopicPartition {
+    TopicPartition { topic: Arc::clone(&records.topic), incarnation: records.incarnation, partition: records.partition }
 }
 
 /// Whether what lies below `end` was seen.

@@ -26,8 +26,8 @@ use crate::task::{Budget, Shutdown};
 const FIRST: i64 = 256;
 /// … and then as many as are about so many bytes.
 const BYTES: i64 = 8 << 20;
-/// Pause while there is no room, and before the lake is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the lake is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Records of one partition that Kafka does not hold.
 #[derive(Debug, Clone)]
@@ -108,7 +108,7 @@ impl Missing {
                     Ok(delivery) => delivery,
                     Err(error) => {
                         warn!(table, error = %error, "records not read from the lake, trying again");
-                        if stop.run_until_cancelled(tokio::time::sleep(PAUSE * 10)).await.is_none() {
+                        if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
                             return End::Stopped;
                         }
                         continue;
@@ -117,10 +117,8 @@ impl Missing {
                 // As many the next time as make a batch of about this size.
                 let bytes = delivery.records.size_bytes().max(1);
                 at_once = (at_once * BYTES / bytes as i64).clamp(1, at_once * 4);
-                while !budget.wait_for_room(Duration::ZERO) {
-                    if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                        return End::Stopped;
-                    }
+                if stop.run_until_cancelled(budget.room()).await.is_none() {
+                    return End::Stopped;
                 }
                 match stop.run_until_cancelled(self.sender.send(delivery)).await {
                     Some(Ok(())) => next = end,

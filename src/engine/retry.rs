@@ -8,11 +8,12 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::lanes::lane_of;
 use super::replay::{Again, Decided};
 use super::status::now_us;
 use crate::decode::{Decoded, Event, Records, events_batch, records_of};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, TopicPartition, record_ids};
+use crate::lake::{self, CommitError, DeadLetters, Positions, RecordId, Table, record_ids};
 use crate::schema::{Format, SchemaVersion, conform};
 use crate::source::Registry;
 use crate::task::Shutdown;
@@ -129,11 +130,7 @@ pub fn plan(
     // What today's contract skips stays open too: it may be another table's.
     let (mut rows, mut alive): (Vec<Vec<RecordBatch>>, HashSet<RecordId>) = (Vec::new(), HashSet::new());
     for records in &retry.records {
-        let lane = TopicPartition {
-            topic: Arc::clone(&records.topic),
-            incarnation: records.incarnation,
-            partition: records.partition,
-        };
+        let lane = lane_of(records);
         let position = positions.get(&lane).copied().unwrap_or(0);
         let Some(decoded) = decode(&records.below_position(position))? else { continue };
         alive.extend(record_ids(&decoded.rows)?);

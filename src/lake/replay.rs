@@ -79,22 +79,20 @@ impl RecordSet {
     /// Whether `table` has rows of all records of one partition with offsets in `range`. (False, too, if no record has one of
     /// these offsets: nobody can tell.)
     pub async fn has_all(table: &Table, lane: &TopicPartition, range: Range<i64>) -> Result<bool, TableError> {
-        let mut held = Self::default();
-        let mut rows = rows_between(table, lane, range.clone(), Some(&RECORD))?;
-        while let Some(batch) = rows.try_next().await? {
-            record_ids(&batch)?.iter().for_each(|(lane, offset)| held.insert(lane, *offset));
-        }
+        let held = Self::in_rows(rows_between(table, lane, range.clone(), Some(&RECORD))?).await?;
         Ok(held.len() == range.end.abs_diff(range.start))
     }
 
     /// The records that `table` has rows of.
     pub async fn of(table: &Table) -> Result<Self, TableError> {
+        let files = table.snapshot()?.log_data().iter().collect();
+        Self::in_rows(rows_of_all(table, files, Some(&RECORD))).await
+    }
+
+    async fn in_rows(mut rows: BoxStream<'static, Result<RecordBatch, TableError>>) -> Result<Self, TableError> {
         let mut held = Self::default();
-        for file in table.snapshot()?.log_data().iter() {
-            let mut rows = rows_of(table, &file, Some(&RECORD)).await?;
-            while let Some(batch) = rows.try_next().await? {
-                record_ids(&batch)?.iter().for_each(|(lane, offset)| held.insert(lane, *offset));
-            }
+        while let Some(batch) = rows.try_next().await? {
+            record_ids(&batch)?.iter().for_each(|(lane, offset)| held.insert(lane, *offset));
         }
         Ok(held)
     }

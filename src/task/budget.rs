@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+/// Pause of who waits for room without blocking.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A limit in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -43,6 +46,13 @@ impl Budget {
     pub fn charge(&self, bytes: usize) -> Charge {
         *self.inner.used_bytes.lock() += bytes;
         Charge { budget: self.clone(), bytes }
+    }
+
+    /// Waits until there is room, without blocking the thread.
+    pub async fn room(&self) {
+        while !self.wait_for_room(std::time::Duration::ZERO) {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Blocks the thread until something is free or `timeout` has passed; true if there is room.

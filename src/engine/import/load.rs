@@ -6,9 +6,9 @@
 //!
 //! Offsets of a file begin at when it was written: a newer file tells newer rows, and one of the same name comes again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::rows::read;
-use super::{File, broken, list};
+use super::{File, Place, broken, list};
 use crate::decode::{FULL_LOAD, Fitter, Record, RecordsBuilder, WRITTEN_KEY};
 use crate::engine::lanes::end;
 use crate::error::{Error, Kind, Result};
@@ -28,8 +28,6 @@ use crate::task::{Budget, Shutdown};
 
 /// So many rows of a file have an offset of their own; the last says that there are no more.
 const MOST_ROWS: i64 = 1 << 31;
-/// Pause while there is no room.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Loads a mirror from files.
 pub struct Load {
@@ -60,7 +58,7 @@ impl Load {
 
     async fn follow(&self, load: &FullLoad) {
         let table = &self.contract.table;
-        let (mut seen, mut bad, mut told) = (HashSet::new(), HashSet::new(), None);
+        let (mut place, mut told) = (Place::default(), None);
         // What is handed out may not have been looked at yet.
         let mut handed = Positions::new();
         loop {
@@ -69,22 +67,19 @@ impl Load {
                 Err(error) => Some(error),
                 Ok(files) => {
                     let mut trouble = None;
-                    // Who writes a file is done with it once it is the same twice.
-                    let is_settled = |file: &&File| seen.contains(&file.file) && !bad.contains(&file.file);
-                    for file in files.iter().filter(is_settled).collect::<Vec<_>>() {
-                        match self.take(load, file, &mut handed).await {
+                    for file in place.settled(files) {
+                        match self.take(load, &file, &mut handed).await {
                             Ok(0) => {}
                             Ok(rows) => info!(table, file = file.shown, rows, "full load: file is taken in"),
                             Err(error) => {
                                 // It stays broken until it is written anew.
                                 if error.kind() == Kind::Usage {
-                                    bad.insert(file.file.clone());
+                                    place.broken.insert(file.file);
                                 }
                                 trouble = Some(error);
                             }
                         }
                     }
-                    seen = files.into_iter().map(|file| file.file).collect();
                     trouble
                 }
             };
@@ -201,9 +196,7 @@ impl Load {
 
     async fn hand(&self, records: RecordsBuilder, lane: &TopicPartition) -> Result<()> {
         let records = records.finish(Arc::clone(&lane.topic), lane.incarnation, lane.partition);
-        while !self.budget.wait_for_room(Duration::ZERO) {
-            tokio::time::sleep(PAUSE).await;
-        }
+        self.budget.room().await;
         let charge = self.budget.charge(records.size_bytes());
         let delivery = Delivery { records, charge, received_at: Instant::now() };
         self.sender.send(delivery).await.map_err(|_| Error::new(Kind::Unavailable, "the table is not fed any more"))

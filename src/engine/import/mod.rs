@@ -132,6 +132,25 @@ impl File {
     }
 }
 
+/// What was found at a place that files come to.
+#[derive(Default)]
+struct Place {
+    seen: HashSet<SourceFile>,
+    /// They stay so until they are written anew.
+    broken: HashSet<SourceFile>,
+}
+
+impl Place {
+    /// Those of `files`, which are all that are there now, that can be read: who writes a file is done with it once it is the
+    /// same twice.
+    fn settled(&mut self, files: Vec<File>) -> Vec<File> {
+        let now = files.iter().map(|file| file.file.clone()).collect();
+        let before = std::mem::replace(&mut self.seen, now);
+        self.broken.retain(|file| self.seen.contains(file));
+        files.into_iter().filter(|file| before.contains(&file.file) && !self.broken.contains(&file.file)).collect()
+    }
+}
+
 /// The files at `urls`, each once.
 async fn list(urls: &[String], s3: &S3Options) -> Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
@@ -386,18 +405,11 @@ impl Importer {
     pub async fn follow(self, spec: Imported) {
         let urls = spec.url.clone().into_iter().collect();
         let request = Request { table: spec.table.clone(), urls, mode: None, skip_broken: true, dry_run: false };
-        let (mut seen, mut broken, mut done) = (HashSet::new(), HashSet::new(), None);
-        let mut told = None;
+        let (mut place, mut done, mut told) = (Place::default(), None, None);
         loop {
             tokio::time::sleep(spec.poll).await;
             let looked = async {
-                let files = list(&request.urls, &self.s3).await?;
-                let now: HashSet<SourceFile> = files.iter().map(|file| file.file.clone()).collect();
-                // Who writes a file is done with it once it is the same twice.
-                let is_settled = |file: &File| seen.contains(&file.file) && !broken.contains(&file.file);
-                let settled: Vec<File> = files.into_iter().filter(is_settled).collect();
-                seen = now;
-                broken.retain(|file| seen.contains(file));
+                let settled = place.settled(list(&request.urls, &self.s3).await?);
                 // The same files, and nobody has touched the table since.
                 let look =
                     (settled.iter().map(|file| file.file.clone()).collect::<Vec<_>>(), self.version(&spec.table));
@@ -407,7 +419,7 @@ impl Importer {
                 let taken = self.take(&spec, spec.mode, settled, &request, Trouble::Skip, &mut |_| {}).await;
                 let (report, skipped) = taken?;
                 let is_done = report.broken.len() == skipped.len();
-                broken.extend(skipped);
+                place.broken.extend(skipped);
                 done = is_done.then(|| (look.0, self.version(&spec.table)));
                 Ok(())
             };

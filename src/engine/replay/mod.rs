@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub use self::again::{Again, Decided};
-use self::sources::{Piece, from_kafka, from_raw, lane};
+use self::sources::{Piece, from_kafka, from_raw};
 use super::care::made_of;
 use super::catalog::EngineCatalog;
 use super::dead_letters::{self, Desk, What};
 use super::idle::Idle;
+use super::lanes::lane_of;
 use super::latest::Keeper;
 use super::positions::questions;
 use super::{Variables, as_writer, committed, open_table, service, unreadable};
@@ -377,7 +378,7 @@ impl<'a> Anew<'a> {
             return Err(Error::new(Kind::Refused, format!("schemas/{}.toml was edited meanwhile", self.contract.file))
                 .hint("nothing was changed: start again"));
         }
-        let lane = lane(&records);
+        let lane = lane_of(&records);
         let mut dead = decided.dead.into_iter().peekable();
         let mut lost = Vec::new();
         for record in records.iter() {

@@ -7,8 +7,9 @@ use futures::TryStreamExt;
 use tokio::sync::mpsc;
 
 use crate::decode::{Records, raw_schema, records_of};
+use crate::engine::lanes::lane_of;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{self, Positions, Table, TopicPartition};
+use crate::lake::{self, Positions, Table};
 use crate::schema::conform;
 use crate::source::{Consumer, Kafka, KafkaOptions, Reader, ReaderState};
 use crate::task::{Budget, Charge, Shutdown};
@@ -49,7 +50,7 @@ pub async fn from_raw(raw: &Table, until: &Positions, budget: &Budget, take: &Ta
         let rows = conform(&batch, &raw_schema()).map_err(|error| unreadable(&error))?;
         read += rows.num_rows() as u64;
         for records in records_of(&rows).map_err(|error| unreadable(&error))? {
-            let Some(end) = until.get(&lane(&records)) else { continue };
+            let Some(end) = until.get(&lane_of(&records)) else { continue };
             let records = records.below_position(*end);
             let charge = budget.charge(records.size_bytes());
             hand(take, Piece { records, charge, read, all }).await?;
@@ -140,9 +141,4 @@ fn stopped(reader: &Reader, name: &str, topic: &str) -> Error {
     let status = reader.status();
     let reason = status.of(name).and_then(|status| status.error.clone()).unwrap_or_default();
     Error::new(Kind::Unavailable, format!("topic {topic} cannot be read any more: {reason}"))
-}
-
-/// The partition of `records`.
-pub fn lane(records: &Records) -> TopicPartition {
-    TopicPartition { topic: records.topic.clone(), incarnation: records.incarnation, partition: records.partition }
 }
