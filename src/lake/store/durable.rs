@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,7 +24,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
@@ -33,24 +33,13 @@ const STORE: &str = "DurableLocal";
 /// The folder of a table's log.
 const LOG: &str = "_delta_log";
 
-/// Names of the files in a folder, without those that are being staged; none if there is no such folder.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().into_string();
-        if let Ok(name) = name
-            && !name.contains('#')
-            && entry.file_type()?.is_file()
-        {
-            names.push(name);
-        }
-    }
-    Ok(names)
+/// Digits of a version in the name of a log's file.
+const DIGITS: usize = 20;
+
+/// The file of a log that says where its newest checkpoint is.
+#[derive(Debug, serde::Deserialize)]
+struct LastCheckpoint {
+    version: u64,
 }
 
 /// A local folder, forced to disk at every write. `PutMode::Update` is refused: a folder has no compare-and-swap.
@@ -73,26 +62,26 @@ impl DurableLocal {
         Ok(Self { files, disk: Arc::new(Disk { root, force, settled: Mutex::default() }) })
     }
 
-    /// The objects of a log behind `offset`. A log has ten thousands of them, and each commit asks for the newest: names are
-    /// read of all, and the rest of those few.
+    /// The objects of a log behind `offset`. A log of a week has a hundred thousand of them, and each commit asks for the
+    /// newest: what can follow is asked for by name. Only if that cannot be told, the names are read of all.
     fn newer_than(&self, log: &ObjectPath, offset: &ObjectPath) -> BoxStream<'static, Result<ObjectMeta>> {
         let (store, log, offset) = (self.clone(), log.clone(), offset.clone());
         let listed = async move {
             let folder = store.files.path_to_filesystem(&log)?;
-            let names = store.blocking(move |_| names(&folder).map_err(at("list", &folder))).await?;
-            // As paths compare, so do the names in one folder.
             let after = offset.prefix_match(&log).and_then(|mut parts| Some(parts.next()?.as_ref().to_owned()));
-            let may_be = |name: &String| after.as_ref().is_none_or(|after| name > after);
-            let paths = names.into_iter().filter(may_be).map(|name| log.clone().join(name));
-            let mut newer: Vec<ObjectPath> = paths.filter(|path| *path > offset).collect();
-            newer.sort();
-            let files = store.files.clone();
-            let found = stream::iter(newer).then(move |path| {
-                let files = files.clone();
-                async move { files.head(&path).await }
+            let found =
+                store.blocking(move |_| newer_in(&folder, after.as_deref()).map_err(at("list", &folder))).await?;
+            let found = found.into_iter().map(move |(name, meta)| ObjectMeta {
+                location: log.clone().join(name),
+                last_modified: meta.modified().map_or_else(|_| Default::default(), Into::into),
+                size: meta.len(),
+                e_tag: Some(e_tag(&meta)),
+                version: None,
             });
-            // One that is gone by now is not there.
-            Ok(found.filter(|found| std::future::ready(!matches!(found, Err(object_store::Error::NotFound { .. })))))
+            // As paths compare, so do the names in one folder, but for those that a path must write in another way.
+            let mut newer: Vec<ObjectMeta> = found.filter(|found| found.location > offset).collect();
+            newer.sort_by(|a, b| a.location.cmp(&b.location));
+            Ok(stream::iter(newer.into_iter().map(Ok)))
         };
         listed.try_flatten_stream().boxed()
     }
@@ -225,6 +214,69 @@ fn staged_path(dest: &Path) -> PathBuf {
 pub(super) fn is_staged(name: &OsStr) -> bool {
     let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
     parts.is_some_and(|(dest, number)| !dest.is_empty() && number.parse::<u64>().is_ok())
+}
+
+/// What lies in the folder of a log behind the name `after`.
+fn newer_in(log: &Path, after: Option<&str>) -> io::Result<Vec<(String, Metadata)>> {
+    let version = after.filter(|name| name.len() == DIGITS).and_then(|name| name.parse().ok());
+    if let Some(version) = version
+        && let Some(found) = following(log, version)?
+    {
+        return Ok(found);
+    }
+    let entries = match std::fs::read_dir(log) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if name.contains('#') || after.is_some_and(|after| name.as_str() <= after) {
+            continue;
+        }
+        if let Some(meta) = metadata(&log.join(&name))? {
+            found.push((name, meta));
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of a log from `version` on with their checkpoints and checksums, found by their names. `None` if the log
+/// does not have that entry, or a checkpoint under other names (in parts, or named by an identifier).
+fn following(log: &Path, version: u64) -> io::Result<Option<Vec<(String, Metadata)>>> {
+    let named = |version: u64, kind: &str| format!("{version:0DIGITS$}.{kind}");
+    let last = match std::fs::read(log.join("_last_checkpoint")) {
+        Ok(bytes) => serde_json::from_slice::<LastCheckpoint>(&bytes).ok(),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(last) = last
+        && last.version >= version
+        && metadata(&log.join(named(last.version, "checkpoint.parquet")))?.is_none()
+    {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for version in version.. {
+        let entry = named(version, "json");
+        let Some(meta) = metadata(&log.join(&entry))? else { break };
+        for beside in [named(version, "checkpoint.parquet"), named(version, "crc")] {
+            if let Some(meta) = metadata(&log.join(&beside))? {
+                found.push((beside, meta));
+            }
+        }
+        found.push((entry, meta));
+    }
+    Ok((!found.is_empty()).then_some(found))
+}
+
+/// A file's size and time, if it is there.
+fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_file().then_some(meta)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn create_folder(folder: &Path, force: &Force) -> io::Result<()> {

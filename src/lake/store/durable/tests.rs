@@ -196,3 +196,38 @@ async fn what_is_newer_in_a_log_is_told_in_order_as_by_the_library() {
     }
     assert_eq!(newer("0").await.len(), 5);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Asked for by name or listed: the entries, checkpoints and checksums from a version on are the same.
+    #[test]
+    fn what_follows_a_version_is_found_by_name_as_by_listing(
+        first in 0u64..12, entries in 0u64..12, others in prop::collection::vec((0u64..24, 0usize..4), 0..6), last in prop::option::of(0u64..24),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let touch = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        (first..first + entries).for_each(|version| touch(&format!("{version:020}.json"), "entry"));
+        for (version, kind) in others.into_iter().filter(|(version, _)| (first..first + entries).contains(version)) {
+            let kinds = ["checkpoint.parquet", "crc", "json#17", "checkpoint.0000000001.0000000002.parquet"];
+            touch(&format!("{version:020}.{}", kinds[kind]), "beside");
+        }
+        if let Some(version) = last {
+            touch("_last_checkpoint", &format!("{{\"version\":{version},\"size\":3}}"));
+        }
+        let all = || newer_in(dir.path(), None).unwrap().into_iter().map(|(name, _)| name);
+        for version in 0..25u64 {
+            let after = format!("{version:020}");
+            let mut by_name: Vec<String> = newer_in(dir.path(), Some(&after)).unwrap().into_iter().map(|found| found.0).collect();
+            let mut listed: Vec<String> = all().filter(|name| *name > after).collect();
+            let hinted = last.filter(|last| *last >= version);
+            if hinted.is_none_or(|last| listed.contains(&format!("{last:020}.checkpoint.parquet"))) {
+                // Only these can be of use to who has the entries and no word of another checkpoint.
+                by_name.retain(|name| !name.contains("0000000001.") && name != "_last_checkpoint");
+                listed.retain(|name| !name.contains("0000000001.") && name != "_last_checkpoint");
+            }
+            by_name.sort();
+            listed.sort();
+            prop_assert_eq!(by_name, listed, "from {}", version);
+        }
+    }
+}
