@@ -50,7 +50,7 @@ pub(super) struct DemoArgs {
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let (dir, temporary) = folder(args.dir.as_deref())?;
     let mut options = LoadOptions::from_environment();
-    options.sets = vec![free("serve.flight_sql", 32010), free("serve.http", 8090)];
+    options.sets = vec![free("serve.flight_sql", 32010), free("serve.postgres", 5433), free("serve.http", 8090)];
     let project = Project::load(&dir, &options)?;
     let before = committed_rows(&project, &options).await.unwrap_or(0);
     let broker = embedded(&project)?.ok_or_else(|| {
@@ -153,13 +153,16 @@ fn free(key: &str, port: u16) -> String {
 }
 
 fn greet(engine: &Engine, project: &Project, brokers: &str) {
-    let url = engine.flight_sql().map(|address| format!("grpc://{address}")).unwrap_or_default();
+    let url = engine.addresses().flight_sql.map(|address| format!("grpc://{address}")).unwrap_or_default();
     say!("A car-sharing fleet drives through Seoul; its telemetry flows into a lake of Delta tables.");
     say!("  project     {}", project.dir.display());
     say!("  lake        {}", project.config.lake.url);
     say!("  kafka       {brokers}  (embedded)");
     say!("  flight sql  {url}");
-    if let Some(http) = engine.http() {
+    if let Some(address) = engine.addresses().postgres {
+        say!("  postgres    postgresql://{address}/millpond");
+    }
+    if let Some(http) = engine.addresses().http {
         say!("  metrics     http://{http}/metrics");
     }
     let program = std::env::args().next().unwrap_or_else(|| "millpond".to_owned());

@@ -32,6 +32,7 @@ mod simulate;
 mod sink;
 mod sql;
 mod table;
+mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -100,6 +101,9 @@ enum Command {
     /// The project's queries: how they get on, and tables made anew at once
     #[command(subcommand)]
     Query(query::QueryCommand),
+    /// Accounts: who may come in, and in which role
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Take files into a table, each of them once
     Import(import::ImportArgs),
     /// Write the rows of a statement to a file
@@ -170,6 +174,7 @@ pub fn main() -> ExitCode {
             Command::DeadLetters(command) => dead_letters::run(command).await,
             Command::Table(command) => table::run(command).await,
             Command::Query(command) => query::run(command).await,
+            Command::User(command) => user::run(command),
             Command::Import(args) => import::run(args).await,
             Command::Export(args) => export::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,

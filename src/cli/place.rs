@@ -2,6 +2,7 @@
 //! either. What changes something goes to the server; without one this process becomes the lake's writer for as long as it
 //! takes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Overrides;
 use super::shell::{self, Format, Local, Remote, SqlArgs, Target};
 use super::sql::server;
-use crate::config::Project;
+use crate::config::{Project, Serve};
 use crate::engine::{self, Told, Variables};
 use crate::error::{Error, Kind, Result};
 use crate::lake::S3Options;
@@ -51,7 +52,7 @@ impl Where {
         }
         let (project, options) = self.overrides.load(&self.project)?;
         if let Some(address) = project.config.serve.flight_sql {
-            match connect(&format!("grpc://{address}")).await {
+            match connect(&own(&project.config.serve, address)).await {
                 Err(error) if error.kind() == Kind::Unavailable => {}
                 found => return found,
             }
@@ -88,6 +89,11 @@ impl Where {
             }
         })
     }
+}
+
+/// The address of a project's own server.
+pub(super) fn own(serve: &Serve, address: SocketAddr) -> String {
+    format!("{}://{address}", if serve.tls.is_some() { "grpcs" } else { "grpc" })
 }
 
 /// Has the server carry out an admin action that takes its time; `show` hears how far it is.

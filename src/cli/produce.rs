@@ -148,11 +148,12 @@ impl Cluster {
             Error::new(Kind::Usage, "the embedded broker cannot be found: the project serves no Flight SQL")
                 .hint("set `flight_sql` in [serve], or name brokers with --set kafka.brokers=HOST:PORT")
         })?;
-        let mut server = shell::Remote::connect(&format!("grpc://{address}")).await.map_err(|error| {
-            Error::new(Kind::Unavailable, "the embedded broker is not running")
-                .because(error.message().to_owned())
-                .hint("start this project with `millpond serve`: the broker is inside of it")
-        })?;
+        let mut server =
+            shell::Remote::connect(&super::place::own(&project.config.serve, address)).await.map_err(|error| {
+                Error::new(Kind::Unavailable, "the embedded broker is not running")
+                    .because(error.message().to_owned())
+                    .hint("start this project with `millpond serve`: the broker is inside of it")
+            })?;
         let batches = rows(&mut server, "SELECT brokers FROM system.kafka WHERE embedded").await?;
         let found = batches.iter().find(|batch| batch.num_rows() > 0);
         let brokers = found.and_then(|batch| batch.column(0).as_string_opt::<i32>()).ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! `millpond serve`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::ProjectArgs;
 use crate::config::{Brokers, Project};
 use crate::deliver::SinkOptions;
 use crate::demo::{Broker, TOPICS};
-use crate::engine::{Embedded, Engine, EngineOptions, Standby};
+use crate::engine::{Addresses, Embedded, Engine, EngineOptions, Standby};
 use crate::error::{Error, Kind, Result};
 use crate::task::failpoint;
 
@@ -43,7 +43,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let (mut stop, mut claimed) = (std::pin::pin!(stop_signal()?), None);
     if args.standby {
         let standby = Standby::start(&project, &options.vars).await?;
-        say_doors(&project, standby.flight_sql(), standby.http());
+        say_doors(&project, standby.addresses());
         say!("standing by: what is committed can be read; this process takes over when the one that writes is gone");
         tokio::select! {
             taken = standby.claimed() => claimed = Some(taken),
@@ -66,7 +66,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
         claimed,
     };
     let engine = Engine::start(&project, start).await?;
-    say_doors(&project, engine.flight_sql(), engine.http());
+    say_doors(&project, engine.addresses());
     if args.muted {
         say!("muted       nothing is sent to sinks");
     }
@@ -77,12 +77,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn say_doors(project: &Project, flight_sql: Option<SocketAddr>, http: Option<SocketAddr>) {
+fn say_doors(project: &Project, doors: Addresses) {
     say!("lake        {}", project.config.lake.url);
-    if let Some(address) = flight_sql {
+    if let Some(address) = doors.flight_sql {
         say!("flight sql  grpc://{address}");
     }
-    if let Some(address) = http {
+    if let Some(address) = doors.postgres {
+        say!("postgres    postgresql://{address}/millpond");
+    }
+    if let Some(address) = doors.http {
         say!("http        http://{address}  (/healthz /readyz /metrics)");
     }
 }

@@ -61,5 +61,5 @@ pub(super) fn server(overrides: &Overrides) -> Result<String> {
         Error::new(Kind::Usage, "the project serves no Flight SQL")
             .hint("give the server with --url, or read the lake with --project")
     })?;
-    Ok(format!("grpc://{address}"))
+    Ok(super::place::own(&project.config.serve, address))
 }

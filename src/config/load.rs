@@ -9,7 +9,7 @@ use std::{
 use chrono_tz::Tz;
 
 use super::{
-    LoadOptions, Project, contract,
+    Access, LoadOptions, Project, access, contract,
     interpolate::Interpolation,
     latest, names, overrides,
     problem::{Complaint, Problem, Problems},
@@ -43,6 +43,10 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
     let registry = config.as_ref().is_none_or(|config| config.kafka.schema_registry.url.is_some());
     let Tables { contracts: tables, latest, references, imported } = loader.tables(timezone, registry);
     let queries = loader.queries(config.as_ref());
+    let access = loader.access();
+    if let Some(config) = &config {
+        loader.must_be_closed(config, access.as_ref());
+    }
 
     let mut problems = loader.problems.into_inner();
     problems.0.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
@@ -51,6 +55,7 @@ pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Project, Problem
             let mut project = Project {
                 dir: absolute,
                 config,
+                access,
                 tables,
                 latest,
                 references,
@@ -176,6 +181,36 @@ impl Loader<'_> {
         // What is readable is checked all the same; but a layer is missing, so there is no configuration.
         settings::read(&tree, &shown(self.dir, CONFIG_FILE), self.absolute, &self.table_names(), &self.problems)
             .filter(|_| readable)
+    }
+
+    /// Accounts, if there is a file of them.
+    fn access(&self) -> Option<Access> {
+        if !self.absolute.join(access::FILE).exists() {
+            return None;
+        }
+        let tree = self.toml(access::FILE, "")?;
+        tree.report_broken("", &mut self.problems.borrow_mut());
+        Some(access::read(&tree, &shown(self.dir, access::FILE), &self.problems))
+    }
+
+    /// Whoever can be reached from other machines has accounts and TLS.
+    fn must_be_closed(&self, config: &Config, access: Option<&Access>) {
+        let serve = &config.serve;
+        let doors = [("flight_sql", serve.flight_sql), ("postgres", serve.postgres), ("http", serve.http)];
+        for (door, address) in doors.into_iter().filter_map(|(door, address)| Some((door, address?))) {
+            let missing = match (access.is_some_and(|access| !access.users.is_empty()), serve.tls.is_some()) {
+                _ if address.ip().is_loopback() => continue,
+                (true, true) => continue,
+                (false, true) => "there are no accounts",
+                (true, false) => "there is no TLS",
+                (false, false) => "there are neither accounts nor TLS",
+            };
+            let message = format!("serve.{door}: `{address}` can be reached from other machines, and {missing}");
+            let problem = Problem::of_file(shown(self.dir, CONFIG_FILE), message);
+            self.push(problem.hint(
+                "millpond user add makes accounts, [serve] tls = { cert = \"…\", key = \"…\" } names a certificate; or serve a loopback address such as 127.0.0.1",
+            ));
+        }
     }
 
     /// Names of the tables, whether their files are right or not.

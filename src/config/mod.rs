@@ -12,6 +12,7 @@
 //! `words` lists every key there is; `docs/reference.md` explains them, and a test holds the two together.
 //! The environment is read here and nowhere else ([`LoadOptions::from_environment`]).
 
+mod access;
 mod alert;
 mod contract;
 mod interpolate;
@@ -33,6 +34,7 @@ mod table;
 mod tests;
 mod tree;
 mod units;
+mod verifier;
 mod watch;
 mod words;
 
@@ -41,14 +43,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use access::{Access, FILE as ACCESS_FILE, Login, Rights, Role, User};
 pub use contract::column_type;
 pub use kafka::{Auth, Brokers, Properties, SchemaRegistry};
 pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 pub use query::View;
-pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve};
+pub use settings::{Config, Kafka, Lake, Limits, ProjectConfig, S3, Serve, TlsFiles};
 pub use tree::not_toml;
 pub use units::{ByteSize, Interval, UnitError};
+pub use verifier::{Verifier, md5_answer, md5_of, same};
 pub use watch::Watch;
 
 use crate::schema::{Contract, Imported, Latest, Reference};
@@ -61,6 +65,8 @@ pub struct Project {
     pub dir: PathBuf,
     /// `millpond.toml` with everything that overrides it.
     pub config: Config,
+    /// `access.toml`; without that file there are no accounts.
+    pub access: Option<Access>,
     /// `schemas/*.toml` of the kinds that topics feed, by name.
     pub tables: Vec<Contract>,
     /// `schemas/*.toml` of `kind = "latest"`, by name.

@@ -100,8 +100,23 @@ pub struct Limits {
 pub struct Serve {
     /// Arrow Flight SQL.
     pub flight_sql: Option<SocketAddr>,
+    /// The PostgreSQL wire.
+    pub postgres: Option<SocketAddr>,
     /// Health and metrics.
     pub http: Option<SocketAddr>,
+    /// What secures all of them.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `[serve.tls]`: PEM files, relative to the project's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsFiles {
+    /// The certificate with its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Clients must show a certificate that one of these signed.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Reads the merged tree of all layers; `tables` are the names of the project's tables. `None` only if problems were
@@ -124,7 +139,7 @@ pub(super) fn read(
         let memory = s.read("memory", memory)?;
         Some(Limits { memory })
     });
-    let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s));
+    let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s, dir));
     let sinks = sinks::sinks(&root, dir);
     // One with a problem of its own is there all the same.
     let named: Vec<&str> = root.names("sinks");
@@ -253,18 +268,36 @@ fn folder(dir: &Path, path: &Path) -> Option<Url> {
     Url::from_directory_path(clean).ok()
 }
 
-fn serve(section: &Section) -> Option<Serve> {
+fn serve(section: &Section, dir: &Path) -> Option<Serve> {
     let flight_sql = section.read("flight_sql", address);
+    let postgres = section.read("postgres", address);
     let http = section.read("http", address);
-    let (flight_sql, http) = (flight_sql?, http?);
-    if let (Some(a), Some(b)) = (flight_sql, http)
-        && a == b
-        && a.port() != 0
-    {
-        section.complain("http", Complaint::new(format!("`{b}` is the address of flight_sql already")));
-        return None;
+    let (flight_sql, postgres, http) = (flight_sql?, postgres?, http?);
+    let doors = [("flight_sql", flight_sql), ("postgres", postgres), ("http", http)];
+    for (at, (name, address)) in doors.iter().enumerate() {
+        let Some(address) = address.filter(|address| address.port() != 0) else { continue };
+        if let Some((other, _)) = doors[..at].iter().find(|(_, other)| *other == Some(address)) {
+            section.complain(name, Complaint::new(format!("`{address}` is the address of {other} already")));
+            return None;
+        }
     }
-    Some(Serve { flight_sql, http })
+    let tls = match section.section("tls", &project::TLS) {
+        Some(tls) => Some(tls_files(&tls, dir)?),
+        None => None,
+    };
+    Some(Serve { flight_sql, postgres, http, tls })
+}
+
+fn tls_files(section: &Section, dir: &Path) -> Option<TlsFiles> {
+    section.require("cert", "the certificate with its chain, a PEM file");
+    section.require("key", "the certificate's private key, a PEM file");
+    let file = |text: &str| match dir.join(text) {
+        path if path.is_file() => Ok(path),
+        path => Err(Complaint::new(format!("there is no file {}", path.display()))),
+    };
+    let (cert, key) = (section.read("cert", file), section.read("key", file));
+    let client_ca = if section.has("client_ca") { Some(section.read("client_ca", file)?) } else { None };
+    Some(TlsFiles { cert: cert?, key: key?, client_ca })
 }
 
 fn address(text: &str) -> Result<Option<SocketAddr>, Complaint> {
@@ -276,9 +309,5 @@ fn address(text: &str) -> Result<Option<SocketAddr>, Complaint> {
         Complaint::new(format!("`{text}` is not an address"))
             .hint("address and port such as \"127.0.0.1:32010\"; port 0 = any free port; \"off\" = none")
     })?;
-    if !address.ip().is_loopback() {
-        return Err(Complaint::new(format!("`{text}` is open to other machines"))
-            .hint("accounts and TLS are not in this version of Millpond, so only loopback addresses such as 127.0.0.1 are served; reach them from elsewhere through a tunnel"));
-    }
     Ok(Some(address))
 }

@@ -18,7 +18,7 @@ type Stat = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 /// Content of each file.
 type Content = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Watches the files of some folders, not those of folders inside.
+/// Watches some files, and the files of some folders, not those of folders inside.
 pub struct Watch {
     folders: Vec<PathBuf>,
     stat: Stat,
@@ -26,7 +26,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `folders` from now on; they need not exist.
+    /// Watches `folders` (or single files) from now on; they need not exist.
     pub fn new(folders: Vec<PathBuf>) -> Self {
         let mut watch = Self { folders, stat: Stat::new(), content: Content::new() };
         watch.stat = watch.stat();
@@ -64,7 +64,8 @@ impl Watch {
 
     fn files(&self) -> impl Iterator<Item = PathBuf> {
         let entries = self.folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
-        entries.filter_map(|entry| Some(entry.ok()?.path()))
+        let own = self.folders.iter().filter(|path| path.is_file()).cloned();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).chain(own)
     }
 
     fn stat(&self) -> Stat {

@@ -23,7 +23,8 @@ pub(super) mod project {
     pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties", "schema_registry"], later: &[] };
     pub const SCHEMA_REGISTRY: Words = Words { keys: &["url", "username", "password", "ca"], later: &[] };
     pub const LIMITS: Words = Words { keys: &["memory"], later: &[] };
-    pub const SERVE: Words = Words { keys: &["flight_sql", "http"], later: &["postgres", "tls"] };
+    pub const SERVE: Words = Words { keys: &["flight_sql", "postgres", "http", "tls"], later: &[] };
+    pub const TLS: Words = Words { keys: &["cert", "key", "client_ca"], later: &[] };
 
     /// Every table of the file by its name, for the test of the reference.
     #[cfg(test)]
@@ -36,11 +37,26 @@ pub(super) mod project {
         ("kafka.schema_registry", &SCHEMA_REGISTRY),
         ("limits", &LIMITS),
         ("serve", &SERVE),
+        ("serve.tls", &TLS),
         ("sinks.<name>", &super::sink::KAFKA),
         ("sinks.<name>", &super::sink::WEBHOOK),
         ("sinks.<name>", &super::sink::EMAIL),
         ("notify", &super::notify::RULE),
     ];
+}
+
+/// `access.toml`.
+pub(super) mod access {
+    use super::Words;
+
+    pub const FILE: Words = Words { keys: &["roles", "users"], later: &[] };
+    pub const ROLE: Words =
+        Words { keys: &["rights", "tables", "filter", "mask", "statement_timeout", "queries"], later: &["memory"] };
+    pub const USER: Words = Words { keys: &["role", "verifier", "login", "md5"], later: &[] };
+
+    /// Every table of the file by its name, for the test of the reference.
+    #[cfg(test)]
+    pub const ALL: &[(&str, &Words)] = &[("roles.<name>", &ROLE), ("users.<name>", &USER)];
 }
 
 /// `[sinks.NAME]` of `millpond.toml`, by `type`.

@@ -171,6 +171,11 @@ impl EngineCatalog {
         self.queries.get().map_or(0, |(service, _)| service.memory_used_bytes())
     }
 
+    /// Statements that run, and sessions of clients that are open.
+    pub fn running(&self) -> (usize, usize) {
+        self.queries.get().map_or((0, 0), |(service, _)| (service.running(), service.sessions()))
+    }
+
     /// Bytes of the rows of tables with one row per key.
     pub fn kept_bytes(&self) -> usize {
         self.kept.load().values().map(|kept| kept.rows.stats().bytes).sum()

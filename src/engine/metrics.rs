@@ -62,7 +62,7 @@ const PER_CARED: [Described<OfCared>; 5] = [
 ];
 
 /// No label.
-const PER_PROCESS: [Described<OfProcess>; 3] = [
+const PER_PROCESS: [Described<OfProcess>; 5] = [
     ("millpond_memory_ingest_used_bytes", "Bytes that ingest holds", |catalog| {
         catalog.ingest_budget.used_bytes() as i64
     }),
@@ -70,6 +70,8 @@ const PER_PROCESS: [Described<OfProcess>; 3] = [
         catalog.ingest_budget.limit_bytes() as i64
     }),
     ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| catalog.queries_bytes() as i64),
+    ("millpond_query_running", "Statements that run", |catalog| catalog.running().0 as i64),
+    ("millpond_query_sessions", "Sessions of clients that are open", |catalog| catalog.running().1 as i64),
 ];
 
 /// A registry of everything the engine counts.

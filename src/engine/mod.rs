@@ -14,6 +14,7 @@ pub mod care;
 mod catalog;
 mod columns;
 pub mod dead_letters;
+mod doors;
 mod facts;
 mod family;
 mod feed;
@@ -48,7 +49,6 @@ mod without_server;
 use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -67,6 +67,8 @@ pub use self::back_test::{
 use self::care::Care;
 use self::catalog::{EngineCatalog, Fed, SharedCatalog};
 use self::dead_letters::Desk;
+pub use self::doors::Addresses;
+use self::doors::{Doors, Gate, Servers};
 use self::feed::SCHEMA_VERSIONS;
 use self::feeder::Feeder;
 pub use self::feeder::TopicMaker;
@@ -97,7 +99,6 @@ use crate::lake::{
 use crate::news::News;
 use crate::query::{Service, ServiceOptions};
 use crate::schema::{Contract, SchemaVersion, fixed};
-use crate::serve::{Flight, Http};
 use crate::source::{KafkaOptions, PartitionStatus, Registry, RegistryOptions};
 use crate::task::{self, Budget, Shutdown};
 
@@ -152,8 +153,7 @@ pub struct Engine {
     service: Service,
     catalog: Arc<EngineCatalog>,
     claim: Arc<Claim>,
-    flight_sql: Option<SocketAddr>,
-    http: Option<SocketAddr>,
+    addresses: Addresses,
     feed: JoinHandle<Result<()>>,
     keeper: Keeper,
     failures: mpsc::Receiver<Error>,
@@ -165,7 +165,7 @@ pub struct Engine {
     follows: Follows,
     news: News,
     sinks: Sinks,
-    servers: Vec<(&'static str, JoinHandle<Result<()>>)>,
+    servers: Servers,
     stop_feed: Shutdown,
     stop_queries: Shutdown,
     stop_streams: Shutdown,
@@ -185,19 +185,17 @@ impl Engine {
         let (stop_feed, abort, stop_servers) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
 
         // Addresses first: a taken port is found before anything is written.
-        let (claimed, (flight, http)) = match options.claimed {
+        let (claimed, doors) = match options.claimed {
             Some(Claimed { claim, stop, doors }) => (Some((claim, stop)), doors),
-            None => {
-                let flight = bind(config.serve.flight_sql, Flight::bind).await?;
-                (None, (flight, bind(config.serve.http, Http::bind).await?))
-            }
+            None => (None, Doors::bind(project).await?),
         };
-        let (flight_sql, http_address) = (flight.as_ref().map(Flight::address), http.as_ref().map(Http::address));
+        let addresses = doors.addresses();
+        let gate = Gate::new(project, stop_servers.clone())?;
 
         let stores = Stores::open_or_create(&location(project)?, &s3_options(config, &options.variables)).await?;
         probe(&stores).await?;
         Format::read_or_create(&stores, chrono::Utc::now()).await?;
-        let address = flight_sql.or(http_address).map(|address| address.to_string());
+        let address = addresses.any();
         let (claim, stop_claim) = match claimed {
             Some(claimed) => claimed,
             None => {
@@ -293,7 +291,7 @@ impl Engine {
         let care = Care::new(&feeder.lake, &catalog, &service, config, &abort).beside(orders.clone());
         let care = task::spawn_behind("care", care.run(asked, stop_feed.clone()));
         let mut servers = Vec::new();
-        if let Some(flight) = flight {
+        if let Some(flight) = doors.flight {
             let desk = Desk::new(service.clone(), Arc::clone(&catalog), abort.clone());
             let actions = Actions {
                 replayer: Replayer::new(&feeder.lake, &catalog, desk.clone(), feeder.kafka.clone(), &abort)
@@ -306,24 +304,23 @@ impl Engine {
                 importer: importer.clone(),
                 mover: Mover::new(&feeder.lake, &catalog, feeder.kafka.clone(), &abort).beside(orders.clone()),
             };
-            let work = flight.admin(actions.admin()).run(service.clone(), stop_servers.clone());
-            servers.push(("flight sql", task::spawn("flight-sql", work)));
+            gate.serve_flight(Some(flight.admin(actions.admin())), &service, &mut servers);
         }
-        if let Some(http) = http {
-            let ready = Arc::clone(&catalog);
-            let work = http.run(
-                Arc::new(move || ready.not_ready()),
-                metrics::registry(Arc::clone(&catalog))?,
-                latest::lookup(Arc::clone(&catalog), service.clone()),
-                stop_servers.clone(),
-            );
-            servers.push(("http", task::spawn("http", work)));
-        }
+        gate.serve_postgres(doors.postgres, &service, &mut servers);
+        let ready = Arc::clone(&catalog);
+        gate.serve_http(
+            doors.http,
+            Arc::new(move || ready.not_ready()),
+            metrics::registry(Arc::clone(&catalog))?,
+            latest::lookup(Arc::clone(&catalog), service.clone()),
+            &mut servers,
+        );
         if let Some(options) = options.reload {
             let (dir, catalog) = (project.dir.clone(), Arc::clone(&catalog));
             let (keeper, follows) = (keeper.clone(), follows.clone());
             let muted = muted.is_some();
-            let reload = Reload { dir, options, muted, contracts, orders, catalog, keeper, follows };
+            let accounts = Arc::clone(&gate.accounts);
+            let reload = Reload { dir, options, muted, accounts, contracts, orders, catalog, keeper, follows };
             task::spawn("reload", reload.run(stop_feed.clone()));
         }
         catalog.stream_queries.take_over(project.streams.clone());
@@ -370,8 +367,7 @@ impl Engine {
             service,
             catalog,
             claim,
-            flight_sql,
-            http: http_address,
+            addresses,
             feed,
             keeper,
             failures,
@@ -398,14 +394,9 @@ impl Engine {
         &self.service
     }
 
-    /// Where Flight SQL is served.
-    pub fn flight_sql(&self) -> Option<SocketAddr> {
-        self.flight_sql
-    }
-
-    /// Where health and metrics are served.
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+    /// Where its doors are.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// What the engine does, for somebody who watches.
@@ -718,16 +709,6 @@ pub fn s3_options(config: &Config, variables: &Variables) -> S3Options {
             secret_access_key,
             session_token: variable("AWS_SESSION_TOKEN"),
         }),
-    }
-}
-
-async fn bind<T, F: Future<Output = Result<T>>>(
-    address: Option<SocketAddr>,
-    bind: impl FnOnce(SocketAddr) -> F,
-) -> Result<Option<T>> {
-    match address {
-        Some(address) => Ok(Some(bind(address).await?)),
-        None => Ok(None),
     }
 }
 

@@ -17,8 +17,9 @@ use super::catalog::EngineCatalog;
 use super::feeder::{Order, Plan};
 use super::import::Follows;
 use super::latest::Keeper;
-use crate::config::{LoadOptions, Problems, Project, Watch};
+use crate::config::{ACCESS_FILE, LoadOptions, Problems, Project, Watch};
 use crate::schema::{Contract, Edit, Refusal};
+use crate::serve::Accounts;
 use crate::task::Shutdown;
 
 /// A project with problems is read once more after this long.
@@ -32,6 +33,8 @@ pub struct Reload {
     pub options: LoadOptions,
     /// Nobody is told of anything.
     pub muted: bool,
+    /// Who may come in.
+    pub accounts: Arc<Accounts>,
     /// The contracts of the tables that are fed.
     pub contracts: Contracts,
     /// What is to be fed from now on.
@@ -82,7 +85,8 @@ impl Contracts {
 impl Reload {
     /// Runs until stopped.
     pub async fn run(mut self, stop: Shutdown) {
-        let mut watch = Watch::new(vec![self.dir.join("schemas"), self.dir.join("queries")]);
+        let access = self.dir.join(ACCESS_FILE);
+        let mut watch = Watch::new(vec![self.dir.join("schemas"), self.dir.join("queries"), access]);
         while stop.run_until_cancelled(watch.changed()).await.is_some() {
             let mut loaded = self.load().await;
             if let Ok(Err(_)) = loaded {
@@ -105,6 +109,9 @@ impl Reload {
     }
 
     async fn take(&mut self, project: Project) {
+        if let Err(error) = self.accounts.take_over(project.access.as_ref()) {
+            warn!(error = %error, "accounts not taken over, those before go on");
+        }
         let views = project.views.into_iter().map(|view| (view.name.clone(), view)).collect();
         if *self.catalog.views.read() != views {
             info!(views = views.len(), "views taken over");

@@ -5,23 +5,21 @@
 //! claim, closes its doors, and the process starts as any writer does: alerts go on under the same ids.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::catalog::EngineCatalog;
+use super::doors::{Addresses, Doors, Gate, Servers};
 use super::feed::DEAD_LETTERS;
 use super::latest::{self, Keeper};
 use super::streams::ALERTS;
 use super::without_server::{committed, existing};
-use super::{Variables, bind, metrics, s3_options, service, unreadable, view_of};
+use super::{Variables, metrics, s3_options, service, unreadable, view_of};
 use crate::config::{Brokers, Project};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Claim, Holder, Lake, LiveView, PUBLIC, SYSTEM, Table};
-use crate::serve::{Flight, Http};
 use crate::task::{self, Shutdown, failpoint};
 
 /// How often the lake's tables are looked at.
@@ -33,11 +31,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Standby {
     lake: Lake,
     catalog: Arc<EngineCatalog>,
-    flight_sql: Option<SocketAddr>,
-    http: Option<SocketAddr>,
+    addresses: Addresses,
     /// The same doors, for the writer that this process becomes.
-    doors: (Option<Flight>, Option<Http>),
-    servers: Vec<JoinHandle<Result<()>>>,
+    doors: Doors,
+    servers: Servers,
     stop: Shutdown,
     claim_stop: Shutdown,
 }
@@ -50,10 +47,8 @@ impl Standby {
             let message = "the embedded broker is inside the process that writes: there is nothing to stand by for";
             return Err(Error::new(Kind::Usage, message).hint("set kafka.brokers to a broker of its own"));
         }
-        let flight = bind(config.serve.flight_sql, Flight::bind).await?;
-        let http = bind(config.serve.http, Http::bind).await?;
-        let (flight_sql, http_address) = (flight.as_ref().map(Flight::address), http.as_ref().map(Http::address));
-        let doors = (flight.as_ref().map(Flight::again).transpose()?, http.as_ref().map(Http::again).transpose()?);
+        let own = Doors::bind(project).await?;
+        let (addresses, doors) = (own.addresses(), own.again()?);
         let lake = existing(project, variables).await?;
         let catalog = committed(project, Some(&lake)).await?;
         let service = service(Some(&lake), &catalog, config)?;
@@ -65,34 +60,27 @@ impl Standby {
         keeper.keep(&contracts, &project.latest, &project.references, &project.streams);
         let stop = Shutdown::new();
         let mut servers = Vec::new();
-        if let Some(flight) = flight {
-            servers.push(task::spawn("flight-sql", flight.run(service.clone(), stop.clone())));
-        }
-        if let Some(http) = http {
-            let work = http.run(
-                Arc::new(|| vec!["standing by: another process writes to the lake".to_owned()]),
-                metrics::registry(Arc::clone(&catalog))?,
-                latest::lookup(Arc::clone(&catalog), service.clone()),
-                stop.clone(),
-            );
-            servers.push(task::spawn("http", work));
-        }
+        let gate = Gate::new(project, stop.clone())?;
+        gate.serve_flight(own.flight, &service, &mut servers);
+        gate.serve_postgres(own.postgres, &service, &mut servers);
+        gate.serve_http(
+            own.http,
+            Arc::new(|| vec!["standing by: another process writes to the lake".to_owned()]),
+            metrics::registry(Arc::clone(&catalog))?,
+            latest::lookup(Arc::clone(&catalog), service.clone()),
+            &mut servers,
+        );
         let follows = Follow::new(&lake, &catalog);
         let stopped = stop.clone();
         task::spawn("follow", async move {
             stopped.run_until_cancelled(follows.run()).await;
         });
-        Ok(Self { lake, catalog, flight_sql, http: http_address, doors, servers, stop, claim_stop: Shutdown::new() })
+        Ok(Self { lake, catalog, addresses, doors, servers, stop, claim_stop: Shutdown::new() })
     }
 
-    /// Where Flight SQL is served.
-    pub fn flight_sql(&self) -> Option<SocketAddr> {
-        self.flight_sql
-    }
-
-    /// Where health is served; it is not ready.
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+    /// Where its doors are; it is not ready.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// Waits until the lake has no writer, becomes it, and stops answering: statements that run have a few seconds to end.
@@ -102,7 +90,7 @@ impl Standby {
         self.stop.cancel();
         let (servers, catalog) = (self.servers, self.catalog);
         task::spawn("doors", async move {
-            for server in servers {
+            for (_, server) in servers {
                 let _ = server.await;
             }
             // The writer keeps rows of its own.
@@ -112,7 +100,7 @@ impl Standby {
     }
 
     async fn claim(&self) -> Claim {
-        let address = self.flight_sql.or(self.http).map(|address| address.to_string());
+        let address = self.addresses.any();
         let mut told = None;
         loop {
             let me = Holder::here(address.clone(), chrono::Utc::now());
@@ -138,7 +126,7 @@ impl Standby {
 pub struct Claimed {
     pub(super) claim: Claim,
     pub(super) stop: Shutdown,
-    pub(super) doors: (Option<Flight>, Option<Http>),
+    pub(super) doors: Doors,
 }
 
 /// Follows what another process commits.

@@ -10,6 +10,8 @@ use datafusion::common::DataFusionError;
 use parking_lot::RwLock;
 
 use super::past::PastTables;
+use super::postgres::{self, PgCatalog};
+use super::role::Role;
 use super::{CATALOG, Comments, PUBLIC, Pinned, SYSTEM};
 
 /// The one catalog of a statement.
@@ -19,6 +21,10 @@ pub(super) struct PinnedCatalog {
     keys: BTreeMap<String, Vec<String>>,
     comments: Option<Arc<Comments>>,
     past: Option<Arc<PastTables>>,
+    /// Who reads; nobody in particular may read all.
+    role: Option<Arc<Role>>,
+    /// PostgreSQL's catalogs, if the statement asks for them; no list of schemas shows them.
+    postgres: RwLock<Option<Arc<PgCatalog>>>,
 }
 
 impl fmt::Debug for PinnedCatalog {
@@ -29,22 +35,35 @@ impl fmt::Debug for PinnedCatalog {
 
 impl PinnedCatalog {
     /// `past` reads the tables of the past that the statement names.
-    pub(super) fn new(pinned: Pinned, past: Option<Arc<PastTables>>) -> Arc<Self> {
+    pub(super) fn new(pinned: Pinned, past: Option<Arc<PastTables>>, role: Option<Arc<Role>>) -> Arc<Self> {
         let mut schemas: BTreeMap<String, Arc<PinnedSchema>> = pinned
             .schemas
             .into_iter()
-            .map(|(name, tables)| (name, Arc::new(PinnedSchema { tables: RwLock::new(tables) })))
+            .map(|(name, tables)| {
+                let role = role.clone();
+                (name.clone(), Arc::new(PinnedSchema { name, role, tables: RwLock::new(tables) }))
+            })
             .collect();
         for always in [PUBLIC, SYSTEM] {
             schemas.entry(always.to_owned()).or_default();
         }
         let Pinned { views, keys, comments, .. } = pinned;
-        Arc::new(Self { schemas, views, keys, comments, past })
+        Arc::new(Self { schemas, views, keys, comments, past, role, postgres: RwLock::new(None) })
     }
 
     /// The tables of the past that the statement names.
     pub(super) fn past(&self) -> Option<&Arc<PastTables>> {
         self.past.as_ref()
+    }
+
+    /// Makes PostgreSQL's catalogs tables of this statement.
+    pub(super) fn add_postgres(&self, catalog: Arc<PgCatalog>) {
+        *self.postgres.write() = Some(catalog);
+    }
+
+    /// The SQL of a view.
+    pub(super) fn view(&self, name: &str) -> Option<&String> {
+        self.views.get(name)
     }
 
     /// What people should know of the columns of a table of schema `public`.
@@ -62,11 +81,20 @@ impl PinnedCatalog {
         self.schemas.keys()
     }
 
-    /// The tables of a schema, and those views that were planned.
+    /// The tables of a schema, and those views that were planned: those that may be read.
     pub(super) fn tables(&self, schema: &str) -> Vec<(String, Arc<dyn TableProvider>)> {
         self.schemas.get(schema).map_or_else(Vec::new, |schema| {
-            schema.tables.read().iter().map(|(name, table)| (name.clone(), Arc::clone(table))).collect()
+            let tables = schema.tables.read();
+            let readable = tables.iter().filter(|(name, _)| schema.may_read(name));
+            readable.map(|(name, table)| (name.clone(), Arc::clone(table))).collect()
         })
+    }
+
+    /// Whether a table or view is there, and must not be read.
+    pub(super) fn is_denied(&self, schema: &str, name: &str) -> bool {
+        let Some(role) = &self.role else { return false };
+        let is_there = self.table(schema, name).is_some() || schema == PUBLIC && self.views.contains_key(name);
+        is_there && !role.may_read(schema, name)
     }
 
     /// A table or planned view.
@@ -74,9 +102,9 @@ impl PinnedCatalog {
         self.schemas.get(schema)?.tables.read().get(name).cloned()
     }
 
-    /// Names of all views.
+    /// Names of all views that may be read.
     pub(super) fn view_names(&self) -> impl Iterator<Item = &String> {
-        self.views.keys()
+        self.views.keys().filter(|name| self.role.as_ref().is_none_or(|role| role.may_read(PUBLIC, name)))
     }
 
     /// The SQL of a view, unless a table of that name hides it or it is planned already.
@@ -117,19 +145,32 @@ impl CatalogProvider for PinnedCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == postgres::SCHEMA
+            && let Some(catalog) = &*self.postgres.read()
+        {
+            return Some(Arc::new(PostgresSchema(Arc::clone(catalog))));
+        }
         self.schemas.get(name).map(|schema| Arc::clone(schema) as _)
     }
 }
 
 #[derive(Debug, Default)]
 struct PinnedSchema {
+    name: String,
+    role: Option<Arc<Role>>,
     tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+}
+
+impl PinnedSchema {
+    fn may_read(&self, name: &str) -> bool {
+        self.role.as_ref().is_none_or(|role| role.may_read(&self.name, name))
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for PinnedSchema {
     fn table_names(&self) -> Vec<String> {
-        self.tables.read().keys().cloned().collect()
+        self.tables.read().keys().filter(|name| self.may_read(name)).cloned().collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
@@ -138,5 +179,24 @@ impl SchemaProvider for PinnedSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         self.tables.read().contains_key(name)
+    }
+}
+
+/// PostgreSQL's catalogs, each made when it is asked for.
+#[derive(Debug)]
+struct PostgresSchema(Arc<PgCatalog>);
+
+#[async_trait]
+impl SchemaProvider for PostgresSchema {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        postgres::table(&self.0, name).transpose()
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.table(name).is_some()
     }
 }

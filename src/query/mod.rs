@@ -16,6 +16,7 @@
 //!
 //! Never here: wire protocols, commits, Kafka.
 
+mod activity;
 mod allow;
 mod catalog;
 mod compute;
@@ -29,6 +30,8 @@ mod logical;
 mod origin;
 mod parse;
 mod past;
+pub mod postgres;
+mod role;
 mod rows;
 mod service;
 mod session;
@@ -57,6 +60,7 @@ pub use datafusion::common::ScalarValue;
 pub use fetched_table::FetchedTable;
 pub use latest::KeyedTable;
 pub use parse::{Script, is_subscription, split, statement_text};
+pub use role::{Role, RoleOptions};
 pub use rows::Rows;
 pub use service::{Service, ServiceOptions};
 pub use session::{Session, TableInfo};

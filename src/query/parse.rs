@@ -1,7 +1,11 @@
 //! Text to one statement. `?` becomes `$1`, `$2`… here, token by token, because DataFusion takes every `?` for the
 //! same parameter; tokens keep their places, so errors still point into the text that was typed.
 
+use std::ops::ControlFlow;
+
+use arrow::datatypes::DataType;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace, Word};
 
@@ -39,6 +43,46 @@ pub(super) fn parse(sql: &str) -> Result<Parsed> {
             .hint("send each statement by itself, or use `millpond sql -f FILE`"));
     }
     Ok(Parsed { statement, parameters, subscribes })
+}
+
+/// Says of which types parameters are, by their numbers: `$1` becomes `CAST($1 AS BIGINT)`.
+pub(super) fn cast_parameters(statement: &mut Statement, types: &[Option<DataType>]) {
+    let Statement::Statement(statement) = statement else { return };
+    let _ = ast::visit_expressions_mut(&mut **statement, |expr| {
+        if let ast::Expr::Value(value) = expr
+            && let ast::Value::Placeholder(name) = &value.value
+        {
+            let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+            if let Some(data_type) = at.and_then(|at| types.get(at)?.as_ref()).and_then(sql_type) {
+                *expr = ast::Expr::Cast {
+                    kind: ast::CastKind::Cast,
+                    expr: Box::new(expr.clone()),
+                    data_type,
+                    array: false,
+                    format: None,
+                };
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// The name in SQL of a type that parameters have.
+fn sql_type(data_type: &DataType) -> Option<ast::DataType> {
+    Some(match data_type {
+        DataType::Boolean => ast::DataType::Boolean,
+        DataType::Int16 => ast::DataType::SmallInt(None),
+        DataType::Int32 => ast::DataType::Integer(None),
+        DataType::Int64 => ast::DataType::BigInt(None),
+        DataType::Float32 => ast::DataType::Real,
+        DataType::Float64 => ast::DataType::Double(ast::ExactNumberInfo::None),
+        DataType::Date32 => ast::DataType::Date,
+        DataType::Timestamp(_, None) => ast::DataType::Timestamp(Some(6), ast::TimezoneInfo::None),
+        DataType::Timestamp(_, Some(_)) => ast::DataType::Timestamp(Some(6), ast::TimezoneInfo::WithTimeZone),
+        DataType::Binary => ast::DataType::Bytea,
+        DataType::Utf8 => ast::DataType::Varchar(None),
+        _ => return None,
+    })
 }
 
 /// The one statement of a text by itself, without comments and what ends it, so that it can stand inside another.

@@ -15,7 +15,8 @@ use datafusion::common::{DataFusionError, ScalarValue, plan_err};
 use datafusion::logical_expr::Expr;
 use parking_lot::Mutex;
 
-use super::Catalog;
+use super::role::Role;
+use super::{Catalog, PUBLIC};
 use crate::error::{Error, Kind, Result};
 use crate::lake::Past;
 
@@ -29,14 +30,16 @@ type Wanted = (String, Past);
 /// The tables of the past that one statement names.
 pub(super) struct PastTables {
     catalog: Arc<dyn Catalog>,
+    /// Who reads.
+    role: Option<Arc<Role>>,
     /// `None` until it was read.
     tables: Mutex<BTreeMap<Wanted, Option<Arc<dyn TableProvider>>>>,
 }
 
 impl PastTables {
     /// None yet; `catalog` knows them.
-    pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        Self { catalog, tables: Mutex::default() }
+    pub fn new(catalog: Arc<dyn Catalog>, role: Option<Arc<Role>>) -> Self {
+        Self { catalog, role, tables: Mutex::default() }
     }
 
     /// Reads what is wanted; false if nothing was.
@@ -46,9 +49,17 @@ impl PastTables {
             tables.iter().filter(|(_, table)| table.is_none()).map(|(wanted, _)| wanted.clone()).collect()
         };
         for (name, past) in &wanted {
+            let (schema, own) = name.split_once('.').unwrap_or((PUBLIC, name));
+            if self.role.as_ref().is_some_and(|role| !role.may_read(schema, own)) {
+                return Err(Role::denied(name));
+            }
             let Some(table) = self.catalog.past(name, *past).await? else {
                 return Err(Error::new(Kind::NotFound, format!("table `{name}` does not exist"))
                     .hint("at_version and at_time take the name of a table: 'telemetry', or 'system.alerts'"));
+            };
+            let table = match &self.role {
+                Some(role) if schema == PUBLIC => role.restricted(own, table),
+                _ => table,
             };
             self.tables.lock().insert((name.clone(), *past), Some(table));
         }

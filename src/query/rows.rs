@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::Entry;
 use super::threads::{Task, Threads};
 use super::{error, wire};
 use crate::error::{Error, Kind, Result};
@@ -88,14 +89,15 @@ pub(super) fn pump(
     stream: BoxStream<'static, Result<RecordBatch>>,
     schema: SchemaRef,
     deadline: Deadline,
+    entry: Entry,
 ) -> Rows {
     let (sender, batches) = mpsc::channel(AHEAD);
     let outcome = Outcome::default();
     let (shared, to) = (Arc::clone(&outcome), Arc::clone(&schema));
     let task = threads.spawn(async move {
-        let result = drive(stream, &to, &sender, deadline).await;
+        let result = drive(stream, &to, &sender, deadline, &entry).await;
         *shared.lock() = Some(result);
-        drop(sender);
+        drop((entry, sender));
     });
     Rows { schema, source: Source::Task { batches, outcome, _task: task } }
 }
@@ -105,6 +107,7 @@ async fn drive(
     schema: &SchemaRef,
     sender: &mpsc::Sender<RecordBatch>,
     deadline: Deadline,
+    entry: &Entry,
 ) -> Result<()> {
     while let Some(batch) = until(deadline, stream.next()).await? {
         let batch = batch?;
@@ -112,6 +115,7 @@ async fn drive(
             continue;
         }
         let batch = wire::batch(&batch, schema).map_err(|e| error::from_datafusion(e.into(), ""))?;
+        entry.made(batch.num_rows());
         match until(deadline, tokio::time::timeout(STALLED, sender.send(batch))).await? {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Error::new(Kind::Cancelled, "the query was cancelled")),

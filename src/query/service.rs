@@ -13,13 +13,15 @@ use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use url::Url;
 
+use super::activity::Activity;
 use super::catalog::{PinnedCatalog, PinnedList};
 use super::past::PastTables;
+use super::role::Role;
 use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
-use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, error, geo, windows};
+use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, SYSTEM, error, geo, windows};
 use crate::error::Result;
 
 /// How queries run.
@@ -70,6 +72,7 @@ struct Inner {
     defaults: Settings,
     state: SessionState,
     threads: Arc<Threads>,
+    activity: Arc<Activity>,
 }
 
 impl Service {
@@ -83,14 +86,15 @@ impl Service {
         let runtime = runtime(&options).map_err(|e| error::from_datafusion(e, ""))?;
         let state = state(&options, &defaults, Arc::new(runtime));
         let threads = Arc::new(Threads::new(options.threads)?);
-        Ok(Self { inner: Arc::new(Inner { catalog, defaults, state, threads }) })
+        Ok(Self { inner: Arc::new(Inner { catalog, defaults, state, threads, activity: Arc::default() }) })
     }
 
     /// The same service over other tables.
     #[must_use]
     pub fn over(&self, catalog: Arc<dyn Catalog>) -> Self {
-        let Inner { defaults, state, threads, .. } = &*self.inner;
-        let inner = Inner { catalog, defaults: defaults.clone(), state: state.clone(), threads: Arc::clone(threads) };
+        let Inner { defaults, state, threads, activity, .. } = &*self.inner;
+        let (threads, activity) = (Arc::clone(threads), Arc::clone(activity));
+        let inner = Inner { catalog, defaults: defaults.clone(), state: state.clone(), threads, activity };
         Self { inner: Arc::new(inner) }
     }
 
@@ -107,6 +111,20 @@ impl Service {
     /// The memory that all queries share, for others who work on rows.
     pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
         Arc::clone(&self.inner.state.runtime_env().memory_pool)
+    }
+
+    /// Statements that run now.
+    pub fn running(&self) -> usize {
+        self.inner.activity.running()
+    }
+
+    /// Sessions of clients that are open now.
+    pub fn sessions(&self) -> usize {
+        self.inner.activity.sessions()
+    }
+
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.inner.activity
     }
 
     pub(super) fn defaults(&self) -> &Settings {
@@ -138,9 +156,18 @@ impl Service {
         self.inner.catalog.follow(table, self).await
     }
 
-    pub(super) fn pin(&self) -> Arc<PinnedCatalog> {
-        let past = PastTables::new(Arc::clone(&self.inner.catalog));
-        PinnedCatalog::new(self.inner.catalog.pin(), Some(Arc::new(past)))
+    /// The tables as they are now, as `role` sees them.
+    pub(super) fn pin(&self, role: Option<&Arc<Role>>) -> Arc<PinnedCatalog> {
+        let past = PastTables::new(Arc::clone(&self.inner.catalog), role.cloned());
+        let mut pinned = self.inner.catalog.pin();
+        if let Some(system) = pinned.schemas.get_mut(SYSTEM) {
+            let own = self.inner.activity.tables();
+            system.extend(own.into_iter().map(|(name, table)| (name.to_owned(), table)));
+        }
+        if let Some(role) = role {
+            role.restrict(&mut pinned);
+        }
+        PinnedCatalog::new(pinned, Some(Arc::new(past)), role.cloned())
     }
 }
 
@@ -173,7 +200,7 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_catalog_list(Arc::new(PinnedList(PinnedCatalog::new(Pinned::default(), None))))
+        .with_catalog_list(Arc::new(PinnedList(PinnedCatalog::new(Pinned::default(), None, None))))
         // What reads or writes files by name stays out: no file formats, no table factories, and of the default
         // table functions only those that count.
         .with_file_formats(Vec::new())

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{ScalarValue, TableReference};
@@ -15,15 +15,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
+use super::activity::{Connected, Entry};
 use super::allow::{self, Ask};
 use super::catalog::{PinnedCatalog, PinnedList};
 use super::continuous::{self, Continuous};
 use super::past::{self, AtTime, AtVersion};
+use super::postgres::{self, PgCatalog};
+use super::role::Role;
 use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
 use super::threads::Threads;
-use super::{NewRows, PUBLIC, SYSTEM, error, parse, windows, wire};
+use super::{CATALOG, NewRows, PUBLIC, SYSTEM, error, parse, windows, wire};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
 
@@ -39,6 +42,12 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(2);
 #[derive(Clone)]
 pub struct Session {
     service: Service,
+    /// Whose it is; nobody's if the process itself asks.
+    client: Option<Arc<Connected>>,
+    /// What it may read; all if there is no role.
+    role: Option<Arc<Role>>,
+    /// It speaks PostgreSQL's SQL.
+    postgres: Option<Arc<postgres::Connection>>,
     now: Arc<Mutex<Now>>,
 }
 
@@ -73,14 +82,93 @@ impl Session {
     pub(super) fn new(service: Service) -> Self {
         let settings = service.defaults().clone();
         let state = Arc::new(service.state().clone());
-        Self { service, now: Arc::new(Mutex::new(Now { settings, state })) }
+        Self { service, client: None, role: None, postgres: None, now: Arc::new(Mutex::new(Now { settings, state })) }
+    }
+
+    /// The same session as that of `user`, who came in by `door`.
+    #[must_use]
+    pub fn of(self, user: &str, door: &'static str) -> Self {
+        let client = Some(Arc::new(self.service.activity().connect(user, door)));
+        Self { client, ..self }
+    }
+
+    /// The same session as that of somebody who has `role`.
+    #[must_use]
+    pub fn in_role(self, role: Arc<Role>) -> Self {
+        Self { role: Some(role), ..self }
+    }
+
+    /// Lists a statement as running, once there is room for it among those of its role.
+    pub(super) async fn begin(&self, sql: &str) -> Entry {
+        let room = self.role.as_ref().and_then(|role| role.room()).cloned();
+        let turn = match room {
+            // The room is never closed.
+            Some(room) => room.acquire_owned().await.ok(),
+            None => None,
+        };
+        let client = self.client.as_ref().map(|connected| Arc::clone(connected.client()));
+        self.service.activity().begin(sql, client, turn)
+    }
+
+    /// The same session as one that speaks PostgreSQL's SQL, over the connection of this number.
+    #[must_use]
+    pub fn speaking_postgres(self, process: u32) -> Self {
+        Self { postgres: Some(Arc::new(postgres::Connection::new(process))), ..self }
+    }
+
+    /// Says which options are in force, for those who ask in PostgreSQL's SQL.
+    pub fn tell_settings(&self, settings: Vec<(String, String)>) {
+        if let Some(connection) = &self.postgres {
+            connection.tell(settings);
+        }
+    }
+
+    /// Puts a statement into words that can be planned.
+    pub(super) fn rewrite(&self, statement: &mut Ast) {
+        if self.postgres.is_some() {
+            postgres::rewrite(statement);
+        }
+    }
+
+    /// What is known of the types of parameters beside what the plan tells: what the client declared, what they are cast
+    /// to, and for who speaks PostgreSQL's SQL, that what nobody knows is a text.
+    pub(super) fn declared(
+        &self,
+        statement: &Ast,
+        mut declared: Vec<Option<DataType>>,
+        count: usize,
+    ) -> Vec<Option<DataType>> {
+        declared.resize(count, None);
+        if self.postgres.is_some() {
+            for (at, data_type) in postgres::casts(statement) {
+                if let Some(known @ None) = declared.get_mut(at) {
+                    *known = Some(data_type);
+                }
+            }
+            declared.iter_mut().filter(|known| known.is_none()).for_each(|known| *known = Some(DataType::Utf8));
+        }
+        declared
+    }
+
+    /// Who asks.
+    pub fn user(&self) -> &str {
+        self.client.as_ref().map_or(CATALOG, |connected| connected.client().user())
     }
 
     /// Parses, plans and verifies one statement, for running it any number of times. Each run sees the rows of its
     /// own time.
     pub fn prepare<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Statement>> {
+        self.prepare_typed(sql, Vec::new())
+    }
+
+    /// The same with the types that the client says its parameters have: they count where the text does not tell.
+    pub fn prepare_typed<'a>(
+        &'a self,
+        sql: &'a str,
+        declared: Vec<Option<DataType>>,
+    ) -> BoxFuture<'a, Result<Statement>> {
         let (session, sql) = (self.clone(), sql.to_owned());
-        self.service.threads().run(async move { Statement::prepare(session, &sql).await })
+        self.service.threads().run(async move { Statement::prepare(session, &sql, declared).await })
     }
 
     /// One statement without parameters, planned on the tables as they are now.
@@ -88,7 +176,10 @@ impl Session {
         Box::pin(async move {
             let parsed = parse::parse(sql)?;
             let parameters = parsed.parameters;
-            let ask = allow::sort(parsed)?;
+            let mut ask = allow::sort(parsed)?;
+            if let Ask::Rows(statement) = &mut ask {
+                self.rewrite(statement);
+            }
             if parameters > 0 {
                 let text = format!("the statement has {parameters} parameters and no values for them");
                 return Err(Error::new(Kind::Query, text).hint("prepare it and bind values"));
@@ -114,7 +205,7 @@ impl Session {
 
     /// Schema names, `information_schema` among them.
     pub fn schemas(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.service.pin().schema_names().cloned().collect();
+        let mut names: Vec<String> = self.service.pin(self.role.as_ref()).schema_names().cloned().collect();
         names.push(INFORMATION_SCHEMA.to_owned());
         names
     }
@@ -122,12 +213,19 @@ impl Session {
     /// All tables and views, sorted by schema and name. A view that cannot be planned has no columns.
     pub fn tables<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
         let session = self.clone();
-        self.service.threads().run(async move { session.list_tables().await })
+        self.service.threads().run(async move {
+            let (catalog, state) = session.pinned();
+            session.list_tables(&catalog, &state).await
+        })
     }
 
     /// The key columns of a table of schema `public`; of one that does not have one row per key, none.
     pub fn primary_key(&self, table: &str) -> Vec<String> {
-        self.pinned().0.key(table).cloned().unwrap_or_default()
+        let catalog = self.pinned().0;
+        if catalog.is_denied(PUBLIC, table) {
+            return Vec::new();
+        }
+        catalog.key(table).cloned().unwrap_or_default()
     }
 
     /// What is wrong with the view `name`, as a statement that reads it would be told. Where not all columns are
@@ -164,6 +262,9 @@ impl Session {
 
     /// The rows that come to a table from now on.
     pub(super) async fn follow(&self, table: &str) -> Result<NewRows> {
+        if self.role.as_ref().is_some_and(|role| !role.may_read_all_of(table)) {
+            return Err(Role::denied(table));
+        }
         self.service.follow(table).await?.ok_or_else(|| {
             let hint = "the first table of FROM is the stream: an events table, a __changes table, a mirror, a latest \
                         table or a stream query";
@@ -171,14 +272,50 @@ impl Session {
         })
     }
 
-    fn list_tables<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
+    /// Makes PostgreSQL's catalogs and functions known to a statement.
+    async fn add_postgres(
+        &self,
+        connection: &postgres::Connection,
+        catalog: &Arc<PinnedCatalog>,
+        state: &mut SessionState,
+    ) -> Result<()> {
+        let tables = self.list_tables(catalog, state).await?.into_iter();
+        let told = tables.filter(|table| table.schema != INFORMATION_SCHEMA).map(|table| {
+            let TableInfo { schema, name, kind, columns } = table;
+            let key = if schema == PUBLIC { catalog.key(&name).cloned() } else { None };
+            let definition = if schema == PUBLIC { catalog.view(&name).cloned() } else { None };
+            let rows = catalog.table(&schema, &name).and_then(|table| table.statistics());
+            let rows = rows.and_then(|known| known.num_rows.get_value().copied());
+            postgres::Told {
+                schema,
+                name,
+                is_view: kind == "VIEW",
+                columns,
+                key: key.unwrap_or_default(),
+                definition,
+                rows,
+            }
+        });
+        let known = PgCatalog::new(told.collect(), postgres::own_schemas(), self.user(), connection.settings());
+        let known = Arc::new(known);
+        for function in connection.functions(&known, self.user()) {
+            state.register_udf(function).map_err(|cause| error::from_datafusion(cause, ""))?;
+        }
+        catalog.add_postgres(known);
+        Ok(())
+    }
+
+    fn list_tables<'a>(
+        &'a self,
+        catalog: &'a Arc<PinnedCatalog>,
+        state: &'a SessionState,
+    ) -> BoxFuture<'a, Result<Vec<TableInfo>>> {
         Box::pin(async move {
-            let (catalog, state) = self.pinned();
             let mut found = Vec::new();
             let mut add = |schema: &str, name: String, kind, columns: &Schema, inside: Option<LogicalPlan>| {
                 let mut own = if schema == PUBLIC { catalog.comments(&name) } else { HashMap::new() };
                 // A view passes on what is known of the columns that it passes on.
-                let passed = inside.map(|plan| comments(&plan, &catalog)).unwrap_or_default();
+                let passed = inside.map(|plan| comments(&plan, catalog)).unwrap_or_default();
                 let mut passed = passed.into_iter().chain(std::iter::repeat(None));
                 let fields = columns.fields().iter();
                 let comments = fields.map(|field| {
@@ -189,7 +326,7 @@ impl Session {
                 found.push(TableInfo { schema: schema.to_owned(), name, kind, columns });
             };
             for name in catalog.view_names() {
-                if plan_view(&catalog, &state, name, &mut Vec::new()).await.is_err() {
+                if plan_view(catalog, state, name, &mut Vec::new()).await.is_err() {
                     add(PUBLIC, name.clone(), "VIEW", &Schema::empty(), None);
                 }
             }
@@ -227,14 +364,19 @@ impl Session {
     }
 
     pub(super) fn statement_timeout(&self) -> Option<std::time::Duration> {
-        self.now.lock().settings.statement_timeout
+        let own = self.now.lock().settings.statement_timeout;
+        let limit = self.role.as_ref().and_then(|role| role.statement_timeout());
+        own.map_or(limit, |own| Some(limit.map_or(own, |limit| own.min(limit))))
     }
 
     /// Plans on tables pinned now, and verifies that the plan only reads.
     pub(super) fn plan<'a>(&'a self, sql: &'a str, statement: Ast) -> BoxFuture<'a, Result<Planned>> {
         Box::pin(async move {
             self.wait().await?;
-            let (catalog, state) = self.pinned();
+            let (catalog, mut state) = self.pinned();
+            if let Some(connection) = self.postgres.as_ref().filter(|_| postgres::asks(&statement)) {
+                self.add_postgres(connection, &catalog, &mut state).await?;
+            }
             let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
             let comments = comments(&plan, &catalog);
             Ok(Planned { plan, state, comments })
@@ -248,6 +390,9 @@ impl Session {
 
     /// The rows of a table of schema `public` that has one row per key.
     pub(super) fn keyed(&self, table: &str) -> Option<Arc<dyn Rows>> {
+        if self.role.as_ref().is_some_and(|role| !role.may_read_all_of(table)) {
+            return None;
+        }
         self.service.keyed(table)
     }
 
@@ -280,7 +425,7 @@ impl Session {
     }
 
     fn pinned(&self) -> (Arc<PinnedCatalog>, SessionState) {
-        let catalog = self.service.pin();
+        let catalog = self.service.pin(self.role.as_ref());
         let mut state = SessionState::clone(&self.now.lock().state);
         state.register_catalog_list(Arc::new(PinnedList(Arc::clone(&catalog))));
         state.mark_start_execution();
@@ -347,6 +492,12 @@ fn plan<'a>(
                 // A broken view must not hide the others; whoever selects from it is told.
                 let _ = plan_view(catalog, state, name, inside).await;
             }
+        }
+        if inside.is_empty()
+            && let Some(table) =
+                references.iter().find(|of| catalog.is_denied(of.schema().unwrap_or(PUBLIC), of.table()))
+        {
+            return Err(Role::denied(table.table()));
         }
         for table in &references {
             if catalog.unplanned_view(table.schema().unwrap_or(PUBLIC), table.table()).is_some() {

@@ -58,21 +58,33 @@ enum What {
 }
 
 impl Statement {
-    pub(super) async fn prepare(session: Session, sql: &str) -> Result<Self> {
+    pub(super) async fn prepare(session: Session, sql: &str, declared: Vec<Option<DataType>>) -> Result<Self> {
         let parsed = parse::parse(sql)?;
         let mut parameters = vec![DataType::Utf8; parsed.parameters];
-        let ask = allow::sort(parsed)?;
+        let mut ask = allow::sort(parsed)?;
         let mut direct = None;
-        let schema = match &ask {
+        let schema = match &mut ask {
             Ask::Rows(statement) => {
+                session.rewrite(statement);
                 let options = session.options();
-                let Planned { plan, state, comments } = session.plan(sql, (**statement).clone()).await?;
-                let types = plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))?;
-                for (name, data_type) in types {
-                    let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
-                    if let (Some(parameter), Some(data_type)) = (at.and_then(|at| parameters.get_mut(at)), data_type) {
-                        *parameter = data_type;
+                let mut planned = session.plan(sql, (**statement).clone()).await?;
+                let mut types = parameter_types(&planned.plan, parameters.len(), sql)?;
+                let declared = session.declared(statement, declared, parameters.len());
+                let told = types.iter().zip(&declared);
+                let untold: Vec<Option<DataType>> =
+                    told.map(|(found, declared)| declared.clone().filter(|_| found.is_none())).collect();
+                if untold.iter().any(Option::is_some) {
+                    let mut cast = (**statement).clone();
+                    parse::cast_parameters(&mut cast, &untold);
+                    // If it cannot be planned so, it is as if nothing had been said.
+                    if let Ok(again) = session.plan(sql, cast.clone()).await {
+                        types = parameter_types(&again.plan, parameters.len(), sql)?;
+                        (planned, **statement) = (again, cast);
                     }
+                }
+                let Planned { plan, state, comments } = planned;
+                for ((parameter, found), declared) in parameters.iter_mut().zip(types).zip(declared) {
+                    *parameter = found.or(declared).unwrap_or(DataType::Utf8);
                 }
                 // Types before and after coercion differ (of a UNION, say); with parameters still open coercion may
                 // fail, and then the raw types are the best guess.
@@ -108,6 +120,11 @@ impl Statement {
         &self.parameters
     }
 
+    /// Who prepared it.
+    pub fn user(&self) -> &str {
+        self.session.user()
+    }
+
     /// False for SET and RESET, which answer without rows.
     pub fn has_rows(&self) -> bool {
         matches!(self.ask, Ask::Rows(_) | Ask::Subscribe(_) | Ask::Show { .. })
@@ -141,7 +158,8 @@ impl Statement {
         let mut now = direct.load_full();
         let rows = self.session.keyed(now.table());
         if !rows.is_some_and(|rows| now.is_valid(&self.session.options(), &rows)) {
-            let again = Self::prepare(self.session.clone(), &self.sql).await?;
+            let declared = self.parameters.iter().cloned().map(Some).collect();
+            let again = Self::prepare(self.session.clone(), &self.sql, declared).await?;
             let Some(again) = again.direct else { return Ok(None) };
             now = again.load_full();
             direct.store(Arc::clone(&now));
@@ -165,6 +183,18 @@ impl Statement {
     pub fn run<'a>(&'a self, values: Vec<ScalarValue>) -> BoxFuture<'a, Result<Rows>> {
         Box::pin(async move { self.bind(values).await?.run().await })
     }
+}
+
+/// The types of a plan's parameters in the order of their numbers, where it tells.
+fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Option<DataType>>> {
+    let mut types = vec![None; count];
+    for (name, found) in plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))? {
+        let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+        if let Some(known) = at.and_then(|at| types.get_mut(at)) {
+            *known = found;
+        }
+    }
+    Ok(types)
 }
 
 /// The table of schema `public` that a statement names, if that is all it names.
@@ -221,6 +251,11 @@ impl Query {
         Arc::clone(&self.schema)
     }
 
+    /// Who asks.
+    pub fn user(&self) -> &str {
+        self.session.user()
+    }
+
     /// The columns of tables that its column `name` passes on as they are, if it has no other values.
     pub fn origins(&self, name: &str) -> Option<Vec<(String, String)>> {
         let What::Plan { plan, .. } = &self.what else { return None };
@@ -267,6 +302,7 @@ impl Query {
             };
             let timeout = self.session.statement_timeout();
             let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
+            let entry = rows::until(deadline, self.session.begin(&self.sql)).await?;
             let sql = Arc::clone(&self.sql);
             let start = self.session.threads().run(async move {
                 let physical = state.query_planner().create_physical_plan(&plan, state.as_ref()).await;
@@ -275,7 +311,7 @@ impl Query {
             });
             let stream = rows::until(deadline, start).await??;
             let stream = stream.map_err(|e| error::from_datafusion(e, "")).boxed();
-            Ok(rows::pump(self.session.threads(), stream, Arc::clone(&self.schema), deadline))
+            Ok(rows::pump(self.session.threads(), stream, Arc::clone(&self.schema), deadline, entry))
         })
     }
 
@@ -286,7 +322,8 @@ impl Query {
             let Found { rows, holds, .. } = query.run(&rows?, &Shared::default())?;
             filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
         });
-        Ok(rows::pump(self.session.threads(), found.boxed(), Arc::clone(&self.schema), None))
+        let entry = self.session.begin(&self.sql).await;
+        Ok(rows::pump(self.session.threads(), found.boxed(), Arc::clone(&self.schema), None, entry))
     }
 }
 

@@ -73,7 +73,8 @@ fn nullable(field: &Field) -> FieldRef {
     Arc::new(field.clone().with_data_type(data_type(field.data_type())).with_nullable(true))
 }
 
-pub(super) fn data_type(from: &DataType) -> DataType {
+/// The wire type of an Arrow type.
+pub fn data_type(from: &DataType) -> DataType {
     use DataType as T;
     match from {
         T::Utf8View | T::LargeUtf8 => T::Utf8,

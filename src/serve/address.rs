@@ -7,13 +7,14 @@ use tokio::net::TcpListener;
 
 use crate::error::{Error, Kind, Result};
 
-/// Listens on `address`, the value of `[serve] <setting>`. Port 0 takes a free one.
-pub(super) async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
+/// Listens on `address`, the value of `[serve] <setting>`. Port 0 takes a free one. Only a `closed` door, with accounts and TLS,
+/// can be reached from other machines.
+pub(super) async fn bind(address: SocketAddr, setting: &str, closed: bool) -> Result<TcpListener> {
+    if !address.ip().is_loopback() && !closed {
         let text =
-            format!("[serve] {setting} = \"{address}\" is reachable from other machines, and there are no accounts");
+            format!("[serve] {setting} = \"{address}\" can be reached from other machines, without accounts and TLS");
         return Err(
-            Error::new(Kind::Usage, text).hint("use a loopback address such as 127.0.0.1, and a proxy with TLS")
+            Error::new(Kind::Usage, text).hint("use a loopback address such as 127.0.0.1, or see docs/security.md")
         );
     }
     TcpListener::bind(address).await.map_err(|cause| {
@@ -41,9 +42,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_and_an_open_address_are_refused_with_the_setting_named() {
-        let first = bind("127.0.0.1:0".parse().unwrap(), "http").await.unwrap();
-        let taken = bind(first.local_addr().unwrap(), "http").await.unwrap_err();
-        let open = bind("0.0.0.0:0".parse().unwrap(), "http").await.unwrap_err();
+        let first = bind("127.0.0.1:0".parse().unwrap(), "http", false).await.unwrap();
+        let taken = bind(first.local_addr().unwrap(), "http", false).await.unwrap_err();
+        let open = bind("0.0.0.0:0".parse().unwrap(), "http", false).await.unwrap_err();
         for error in [taken, open] {
             assert!(error.to_string().contains("[serve] http"), "{error}");
             assert_eq!(error.kind(), Kind::Usage);

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 
+use super::accounts::Accounts;
 use super::address;
 use super::keys::{self, Lookup};
+use super::tls::{self, Connections, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::task::Shutdown;
 
@@ -32,9 +35,9 @@ pub struct Http {
 }
 
 impl Http {
-    /// Binds `[serve] http`.
-    pub async fn bind(address: SocketAddr) -> Result<Self> {
-        let listener = address::bind(address, "http").await?;
+    /// Binds `[serve] http`. Who can be reached from elsewhere must be `closed`: with accounts and TLS.
+    pub async fn bind(address: SocketAddr, closed: bool) -> Result<Self> {
+        let listener = address::bind(address, "http", closed).await?;
         let address = listener.local_addr().map_err(broken)?;
         Ok(Self { listener, address })
     }
@@ -50,9 +53,19 @@ impl Http {
     }
 
     /// Serves until told to stop.
-    pub async fn run(self, readiness: Readiness, metrics: Registry, lookup: Lookup, shutdown: Shutdown) -> Result<()> {
-        let server = axum::serve(self.listener, routes(readiness, metrics).merge(keys::routes(lookup)))
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    pub async fn run(
+        self,
+        readiness: Readiness,
+        metrics: Registry,
+        lookup: Lookup,
+        accounts: Arc<Accounts>,
+        tls: Option<Arc<Tls>>,
+        shutdown: Shutdown,
+    ) -> Result<()> {
+        let own = Router::new().route("/metrics", get(numbers).with_state(metrics)).merge(keys::routes(lookup));
+        let routes = routes(readiness).merge(own.layer(middleware::from_fn_with_state(accounts, known)));
+        let connections = Connections { taken: tls::incoming(self.listener, tls, "http/1.1"), address: self.address };
+        let server = axum::serve(connections, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let drained = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN).await;
@@ -68,12 +81,32 @@ fn broken(cause: std::io::Error) -> Error {
     Error::new(Kind::Internal, "the HTTP server stopped").because(cause)
 }
 
-fn routes(readiness: Readiness, metrics: Registry) -> Router {
+/// Lets those pass who have an account, if one is needed.
+async fn known(State(accounts): State<Arc<Accounts>>, mut request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let principal = match (accounts.anybody(""), header) {
+        (Some(anybody), _) => Ok(anybody),
+        (None, Some(header)) => accounts.basic(&header).await,
+        (None, None) => Err(Error::new(Kind::Denied, "log in first: user name and password")),
+    };
+    match principal {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => {
+            tracing::warn!(target: "audit", door = "http", reason = error.message(), "refused");
+            let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"millpond\", charset=\"UTF-8\"")];
+            (StatusCode::UNAUTHORIZED, ask, format!("{}\n", error.message())).into_response()
+        }
+    }
+}
+
+fn routes(readiness: Readiness) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(numbers).with_state(metrics))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
@@ -105,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_endpoints_answer_and_the_door_closes() {
-        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let base = format!("http://{}", http.address());
         let ready = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&ready);
@@ -127,7 +160,10 @@ mod tests {
             };
             Box::pin(std::future::ready(found))
         });
-        let server = crate::task::spawn("server", http.run(readiness, registry, lookup, shutdown.clone()));
+        let server = crate::task::spawn(
+            "server",
+            http.run(readiness, registry, lookup, Accounts::new(None).unwrap(), None, shutdown.clone()),
+        );
         let get = async |path: &str| {
             let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())

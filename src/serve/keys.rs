@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::json::writer::{JsonArray, WriterBuilder};
-use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use super::accounts::Principal;
 use crate::error::{Error, Kind, Result};
+use crate::query::PUBLIC;
 
 /// Most keys of one request.
 const MOST_KEYS: usize = 10_000;
@@ -32,7 +34,15 @@ pub(super) fn routes(lookup: Lookup) -> Router {
         .with_state(lookup)
 }
 
-async fn one(State(lookup): State<Lookup>, Path((table, key)): Path<(String, String)>, headers: HeaderMap) -> Response {
+async fn one(
+    State(lookup): State<Lookup>,
+    Extension(principal): Extension<Principal>,
+    Path((table, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refusal(&principal, &table) {
+        return refusal;
+    }
     let key = key.split('/').map(str::to_owned).collect();
     match rows(&lookup, &table, vec![key]).await {
         Ok(Some(mut rows)) => match rows.pop() {
@@ -46,10 +56,14 @@ async fn one(State(lookup): State<Lookup>, Path((table, key)): Path<(String, Str
 
 async fn several(
     State(lookup): State<Lookup>,
+    Extension(principal): Extension<Principal>,
     Path(table): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    if let Some(refusal) = refusal(&principal, &table) {
+        return refusal;
+    }
     let query = query.unwrap_or_default();
     let named = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "key");
     let keys: Vec<Vec<String>> = named.map(|(_, key)| key.split(',').map(str::to_owned).collect()).collect();
@@ -61,6 +75,16 @@ async fn several(
         Ok(None) => unknown(&table),
         Err(error) => broken(&error),
     }
+}
+
+/// Keys are looked up in whole tables only: conditions and masks of a role are for SQL.
+fn refusal(principal: &Principal, table: &str) -> Option<Response> {
+    let role = principal.role.as_ref().filter(|role| !role.may_read_all_of(table))?;
+    let message = match role.may_read(PUBLIC, table) {
+        true => format!("your role may read a part of {table} only: ask for it by SQL"),
+        false => format!("permission denied for table {table}"),
+    };
+    Some(failed(StatusCode::FORBIDDEN, &message))
 }
 
 async fn rows(lookup: &Lookup, table: &str, keys: Vec<Vec<String>>) -> Result<Option<Vec<Value>>> {

@@ -1,13 +1,19 @@
-//! The doors: Arrow Flight SQL and HTTP. They translate between a protocol and `query::Session`, and do nothing
+//! The doors: Arrow Flight SQL, the PostgreSQL wire and HTTP. They translate between a protocol and `query::Session`, and do nothing
 //! else: no planning, no Delta, no Kafka.
 //!
-//! There are no accounts in this version, so both doors open on loopback addresses only.
+//! There are no accounts in this version, so all of them open on loopback addresses only.
 
+mod accounts;
 mod address;
 pub mod flight;
 pub mod http;
 mod keys;
+pub mod postgres;
+mod tls;
 
+pub use accounts::{Accounts, Principal};
 pub use flight::{Admin, Flight};
 pub use http::Http;
 pub use keys::Lookup;
+pub use postgres::Postgres;
+pub use tls::Tls;

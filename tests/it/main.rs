@@ -30,6 +30,7 @@ mod nexmark_bench;
 mod other_store;
 mod pipe;
 mod positions;
+mod postgres;
 mod project_folder;
 mod public_json;
 mod readers;

@@ -26,6 +26,7 @@ async fn the_starter_project_does_what_its_readme_says() {
         let mut command = Command::new("sh");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         command.args(["-c", &format!("exec {line}")]).current_dir(dir).stdin(Stdio::null()).env("PATH", path);
+        command.env("MILLPOND__SERVE__POSTGRES", "off");
         command.env("MILLPOND__SERVE__FLIGHT_SQL", format!("127.0.0.1:{flight_sql}"));
         command.env("MILLPOND__SERVE__HTTP", format!("127.0.0.1:{http}")).env("NO_COLOR", "1");
         command

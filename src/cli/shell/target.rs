@@ -13,8 +13,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use tonic::transport::{Channel, Endpoint};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
+use tower::service_fn;
 
 use crate::error::{Error, Kind, Result};
 use crate::query::Session;
@@ -59,24 +65,43 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Connects to `grpc://host:port`.
+    /// Connects to `grpc://host:port` or, through TLS, `grpcs://host:port`. Name and password are in the URL
+    /// (`grpcs://ann:secret@host:port`), or in the environment as `MILLPOND_USER` and `MILLPOND_PASSWORD`.
     pub async fn connect(url: &str) -> Result<Self> {
-        let address = ["grpc://", "grpc+tcp://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        let wrong = || {
-            Error::new(Kind::Usage, format!("`{url}` is not the address of a server"))
-                .hint("give an address such as grpc://127.0.0.1:32010")
+        let at = Address::parse(url)?;
+        let shown: Arc<str> = at.shown().into();
+        let endpoint = Endpoint::from_shared(format!("http://{}", at.place)).map_err(|_| at.wrong())?.tcp_nodelay(true);
+        let connected = match at.tls()? {
+            None => endpoint.connect().await,
+            Some((connector, name)) => {
+                let place = at.place.clone();
+                let secure = service_fn(move |_: Uri| {
+                    let (connector, name, place) = (connector.clone(), name.clone(), place.clone());
+                    async move {
+                        let stream = TcpStream::connect(&place).await?;
+                        stream.set_nodelay(true)?;
+                        Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+                    }
+                });
+                endpoint.connect_with_connector(secure).await
+            }
         };
-        let endpoint = Endpoint::from_shared(format!("http://{}", address.ok_or_else(wrong)?)).map_err(|_| wrong())?;
-        let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|cause| {
-            Error::new(Kind::Unavailable, format!("no server answers at {url}"))
+        let channel = connected.map_err(|cause| {
+            Error::new(Kind::Unavailable, format!("no server answers at {shown}"))
                 .because(root_cause(&cause))
                 .hint("start one with `millpond serve` or `millpond demo`, or read a lake with --project DIR")
         })?;
         let inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         // A token keeps the session when the connection has to be made again.
-        client.handshake("", "").await.map_err(|error| translate(error, url))?;
-        Ok(Self { url: url.into(), client })
+        client.handshake(&at.user, &at.password).await.map_err(|error| {
+            let error = translate(error, &shown);
+            match error.kind() {
+                Kind::Denied => error.hint("MILLPOND_USER and MILLPOND_PASSWORD, or grpcs://user:password@host:port"),
+                _ => error,
+            }
+        })?;
+        Ok(Self { url: shown, client })
     }
 
     /// Has the server carry out an action; the answer's body.
@@ -116,6 +141,74 @@ impl Target for Remote {
             parts.push(rows.map_err(move |e| translate(e, &url)));
         }
         Ok((schema.into(), stream::iter(parts).flatten().boxed()))
+    }
+}
+
+/// Where a server is, and who asks.
+struct Address {
+    text: String,
+    place: String,
+    is_secured: bool,
+    user: String,
+    password: String,
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Self> {
+        let schemes = [("grpc://", false), ("grpc+tcp://", false), ("http://", false)];
+        let secured = [("grpcs://", true), ("grpc+tls://", true), ("https://", true)];
+        let found = schemes.iter().chain(&secured).find_map(|(scheme, tls)| Some((text.strip_prefix(scheme)?, *tls)));
+        let (rest, is_secured) = found.unwrap_or_default();
+        let (account, place) = rest.rsplit_once('@').map_or(("", rest), |(account, place)| (account, place));
+        let plain = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let (user, password) = account.split_once(':').unwrap_or((account, ""));
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let mut address = Self {
+            text: text.to_owned(),
+            place: place.to_owned(),
+            is_secured,
+            user: plain(user),
+            password: plain(password),
+        };
+        if address.user.is_empty() {
+            (address.user, address.password) = (variable("MILLPOND_USER"), variable("MILLPOND_PASSWORD"));
+        } else if address.password.is_empty() {
+            address.password = variable("MILLPOND_PASSWORD");
+        }
+        if place.is_empty() { Err(address.wrong()) } else { Ok(address) }
+    }
+
+    /// Without the password.
+    fn shown(&self) -> String {
+        match self.text.rsplit_once('@') {
+            Some((_, place)) => format!("{}://{place}", self.text.split("://").next().unwrap_or_default()),
+            None => self.text.clone(),
+        }
+    }
+
+    fn wrong(&self) -> Error {
+        Error::new(Kind::Usage, format!("`{}` is not the address of a server", self.shown()))
+            .hint("give an address such as grpc://127.0.0.1:32010")
+    }
+
+    /// What secures the connection, and the name that the certificate must have.
+    fn tls(&self) -> Result<Option<(TlsConnector, ServerName<'static>)>> {
+        if !self.is_secured {
+            return Ok(None);
+        }
+        let mut roots = RootCertStore::empty();
+        // The system's, or those that SSL_CERT_FILE names.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(Kind::Internal, "TLS cannot be set up").because(error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let host = self.place.rsplit_once(':').map_or(self.place.as_str(), |(host, _)| host);
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| self.wrong())?;
+        Ok(Some((TlsConnector::from(Arc::new(config)), name)))
     }
 }
 

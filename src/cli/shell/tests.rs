@@ -9,7 +9,7 @@ use super::format::render;
 use super::*;
 use crate::error::Kind;
 use crate::query::tests::{Fixture, service};
-use crate::serve::Flight;
+use crate::serve::{Accounts, Flight};
 use crate::task::Shutdown;
 
 async fn text(target: &mut dyn Target, sql: &str, format: Format) -> Result<String> {
@@ -21,9 +21,10 @@ async fn text(target: &mut dyn Target, sql: &str, format: Format) -> Result<Stri
 #[tokio::test]
 async fn local_and_remote_write_the_same() {
     let service = service(&Fixture::fleet());
-    let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let flight = Flight::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
     let (url, shutdown) = (format!("grpc://{}", flight.address()), Shutdown::new());
-    let server = crate::task::spawn("server", flight.run(service.clone(), shutdown.clone()));
+    let server =
+        crate::task::spawn("server", flight.run(service.clone(), Accounts::new(None).unwrap(), None, shutdown.clone()));
     let mut local = Local::new(service.session());
     let mut remote = Remote::connect(&url).await.unwrap();
 
@@ -73,9 +74,10 @@ async fn local_and_remote_write_the_same() {
 #[tokio::test]
 async fn a_server_that_is_gone_is_named_and_found_again() {
     let service = service(&Fixture::fleet());
-    let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let flight = Flight::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
     let (address, shutdown) = (flight.address(), Shutdown::new());
-    let server = crate::task::spawn("server", flight.run(service.clone(), shutdown.clone()));
+    let server =
+        crate::task::spawn("server", flight.run(service.clone(), Accounts::new(None).unwrap(), None, shutdown.clone()));
     let url = format!("grpc://{address}");
     let mut remote = Remote::connect(&url).await.unwrap();
     assert_eq!(text(&mut remote, "SELECT 1 AS n", Format::Csv).await.unwrap(), "n\n1\n");
@@ -86,8 +88,8 @@ async fn a_server_that_is_gone_is_named_and_found_again() {
     assert_eq!(error.message(), format!("the server at {url} is gone"));
     assert!(!error.to_string().contains("transport error"), "{error}");
 
-    let flight = Flight::bind(address).await.unwrap();
-    let server = crate::task::spawn("server", flight.run(service, Shutdown::new()));
+    let flight = Flight::bind(address, false).await.unwrap();
+    let server = crate::task::spawn("server", flight.run(service, Accounts::new(None).unwrap(), None, Shutdown::new()));
     assert_eq!(text(&mut remote, "SELECT 2 AS n", Format::Csv).await.unwrap(), "n\n2\n");
     server.abort();
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{assert_problems, load, load_with};
 use crate::{
-    config::{Brokers, ByteSize, LoadOptions, Problems, Project},
+    config::{Brokers, ByteSize, LoadOptions, Login, Problems, Project, Rights},
     error::{Error, Kind},
 };
 
@@ -18,8 +18,9 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
-    let Project { dir, config, tables, latest, references, imported, views, alerts, streams, made } =
+    let Project { dir, config, access, tables, latest, references, imported, views, alerts, streams, made } =
         load(&[]).unwrap();
+    assert_eq!(access, None);
     assert_eq!(config.project.timezone, chrono_tz::UTC);
     assert_eq!(config.lake.url.to_file_path().unwrap(), dir.join("lake"));
     assert!(config.lake.url.as_str().ends_with("/lake/"));
@@ -50,21 +51,17 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 #[test]
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
-        "[kafka]\nauth = \"msk-iam\"\n[serve]\npostgres = \"127.0.0.1:5433\"\ntls = {}\n\
-         [sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\n\
+        "[kafka]\nauth = \"msk-iam\"\n[sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\n\
          [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
         &[
             "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
-            "millpond.toml:4:1: serve.postgres: `postgres` is not in this version of Millpond",
-            "millpond.toml:5:1: serve.tls: `tls` is not in this version of Millpond",
-            "millpond.toml:10:7: notify.on: `query_error` is not in this version of Millpond",
+            "millpond.toml:7:7: notify.on: `query_error` is not in this version of Millpond",
         ],
     );
 }
 
 #[test]
 fn values_that_cannot_be() {
-    let loopback = "\n  hint: accounts and TLS are not in this version of Millpond, so only loopback addresses such as 127.0.0.1 are served; reach them from elsewhere through a tunnel";
     for (toml, expected) in [
         ("lake = 5", "1:8: lake: expected a table, found a number"),
         ("[lake]\nurl = 5", "2:7: lake.url: expected a text, found a number"),
@@ -95,14 +92,6 @@ fn values_that_cannot_be() {
             "2:10: limits.memory: `4` has no unit\n  hint: a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in \"512MiB\"",
         ),
         ("[limits]\nmemory = \"1MiB\"", "2:10: limits.memory: `1MiB` is too little\n  hint: at least 192MiB"),
-        (
-            "[serve]\nhttp = \"0.0.0.0:8090\"",
-            &format!("2:8: serve.http: `0.0.0.0:8090` is open to other machines{loopback}"),
-        ),
-        (
-            "[serve]\nflight_sql = \"[::]:0\"",
-            &format!("2:14: serve.flight_sql: `[::]:0` is open to other machines{loopback}"),
-        ),
         (
             "[serve]\nhttp = \"8090\"",
             "2:8: serve.http: `8090` is not an address\n  hint: address and port such as \"127.0.0.1:32010\"; port 0 = any free port; \"off\" = none",
@@ -177,6 +166,7 @@ fn values_that_can_be() {
     }
     let serve = load("[serve]\nflight_sql = \"off\"\nhttp = \"localhost:0\"").config.serve;
     assert_eq!((serve.flight_sql, serve.http), (None, Some(([127, 0, 0, 1], 0).into())));
+    assert_eq!(serve.postgres, Some(([127, 0, 0, 1], 5433).into()));
     assert!(load("[serve]\nflight_sql = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"").config.serve.http.is_some());
 
     let properties =
@@ -324,4 +314,56 @@ fn the_demo_project_has_no_problem() {
     let project = Project::load(root.as_ref(), &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(project.config.kafka.brokers, Brokers::Embedded);
     assert!(!project.tables.is_empty() && !project.views.is_empty());
+}
+
+const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+#[test]
+fn accounts_and_roles_are_read() {
+    let text = format!(
+        "[roles.analyst]\ntables = [\"telemetry\", \"car_*\"]\nstatement_timeout = \"30s\"\nqueries = 4\n\
+         filter = {{ telemetry = \"region = 'seoul'\" }}\nmask = {{ telemetry = [\"lat\"], car_state = \"plate\" }}\n\
+         [users.ann]\nrole = \"analyst\"\nverifier = \"{VERIFIER}\"\n[users.bob]\nrole = \"admin\"\nverifier = \"{VERIFIER}\"\nlogin = \"password\"\n"
+    );
+    let access = load(&[("access.toml", &text)]).unwrap().access.unwrap();
+    let role = &access.users["ann"].role;
+    assert_eq!((role.rights, role.tables.len(), role.queries), (Rights::Reader, 2, Some(4)));
+    assert_eq!(role.filter["telemetry"], "region = 'seoul'");
+    assert_eq!(role.mask["car_state"], ["plate"]);
+    assert_eq!((access.users["bob"].role.rights, access.users["bob"].login), (Rights::Admin, Login::Password));
+    for (text, expected) in [
+        ("[roles.a]", "access.toml:1:8: roles.a.tables: is missing"),
+        ("[users.a]\nrole = \"reader\"", "access.toml:1:8: users.a.verifier: is missing"),
+        ("[users.a]\nrole = \"boss\"\nverifier = \"x\"", "access.toml:2:8: users.a.role: `boss` is not a role"),
+        (
+            "[users.a]\nrole = \"reader\"\nverifier = \"secret\"",
+            "access.toml:3:12: users.a.verifier: is no verifier of SCRAM-SHA-256",
+        ),
+        (
+            "[roles.a]\ntables = [\"*\"]\nqueries = 0",
+            "access.toml:3:11: roles.a.queries: `0` is not a number of statements",
+        ),
+        ("[user.a]", "access.toml:1:2: user: unknown key"),
+    ] {
+        let problems = load(&[("access.toml", text)]).unwrap_err().to_string();
+        assert!(problems.contains(expected), "{text}: {problems}");
+    }
+}
+
+#[test]
+fn whoever_can_be_reached_from_elsewhere_has_accounts_and_tls() {
+    let user = format!("[users.ann]\nrole = \"reader\"\nverifier = \"{VERIFIER}\"\n");
+    let open = "[serve]\nhttp = \"0.0.0.0:8090\"\n";
+    let closed = "[serve]\nhttp = \"0.0.0.0:8090\"\ntls = { cert = \"server.pem\", key = \"server.key\" }\n";
+    let pem = [("server.pem", ""), ("server.key", "")];
+    let refused = |files: &[(&str, &str)], reason: &str| {
+        let problems = load(files).unwrap_err().to_string();
+        let wanted = format!("serve.http: `0.0.0.0:8090` can be reached from other machines, and {reason}");
+        assert!(problems.contains(&wanted), "{problems}");
+    };
+    refused(&[("millpond.toml", open)], "there are neither accounts nor TLS");
+    refused(&[("millpond.toml", open), ("access.toml", &user)], "there is no TLS");
+    refused(&[&[("millpond.toml", closed), ("access.toml", "")][..], &pem].concat(), "there are no accounts");
+    assert!(load(&[&[("millpond.toml", closed), ("access.toml", &user)][..], &pem].concat()).is_ok());
+    assert!(load(&[("millpond.toml", "[serve]\nhttp = \"[::1]:8090\"")]).is_ok());
 }

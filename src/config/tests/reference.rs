@@ -6,7 +6,7 @@ use super::load;
 use crate::config::{
     Problems, load as loading,
     tree::{Table, Value},
-    words::{Words, alert, events, latest, mirror, notify, project, reference, stream, table, view},
+    words::{Words, access, alert, events, latest, mirror, notify, project, reference, stream, table, view},
 };
 use crate::schema::Contract;
 
@@ -86,6 +86,7 @@ fn keys_and_defaults_are_those_of_the_code() {
     let project_later: &[&[&str]] = &[&["msk-iam"], notify::EVENTS_LATER];
     let chapters = [
         ("millpond.toml", project::ALL, project_later, loading::DEFAULTS),
+        ("access.toml", access::ALL, &[], ""),
         ("schemas/&lt;table&gt;.toml", events::ALL, &[], loading::EVENTS_DEFAULTS),
         ("schemas/&lt;mirror&gt;.toml", mirror::ALL, &[], loading::MIRROR_DEFAULTS),
         ("schemas/&lt;latest&gt;.toml", latest::ALL, &[], ""),
@@ -110,7 +111,8 @@ fn keys_and_defaults_are_those_of_the_code() {
 fn each_example_of_millpond_toml_changes_something() {
     let config = |lines: &[String]| {
         let table = ("schemas/telemetry.toml", "kind = \"events\"\ntopic = \"t\"");
-        let loaded = load(&[("millpond.toml", &lines.join("\n")), table]);
+        let pem = ["server.pem", "server.key", "clients.pem", "a.pem", "b.pem"].map(|name| (name, ""));
+        let loaded = load(&[&[("millpond.toml", &*lines.join("\n")), table][..], &pem].concat());
         let mut config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
         // The lake's default is a folder of the project, and each project here has its own.
         if config.lake.url.as_str().starts_with("file:") {
@@ -137,6 +139,7 @@ fn around(key: &str) -> Vec<String> {
         None if key.starts_with("notify.") => {
             &[OPS, "[sinks.all]\ntype = \"kafka\"\ntopic = \"a\"\n[[notify]]", "to = [\"all\"]"]
         }
+        None if key.starts_with("serve.tls.") => &["serve.tls.cert = \"a.pem\"", "serve.tls.key = \"b.pem\""],
         None => &[],
         Some("topic" | "send_resolved") => &["[sinks.x]", "type = \"kafka\"", "topic = \"t\""],
         Some("type" | "url" | "headers" | "secret") => &["[sinks.x]", "type = \"webhook\"", "url = \"http://x/\""],

@@ -17,7 +17,7 @@ const RECORDS: i64 = 1_200;
 fn project(dir: &std::path::Path, policy: &str) -> Project {
     std::fs::create_dir_all(dir.join("schemas")).unwrap();
     let toml = "[lake]\nurl = \"./lake\"\ncommit_interval = \"100ms\"\n[kafka]\nbrokers = \"embedded\"\n\
-         [serve]\nflight_sql = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n";
+         [serve]\nflight_sql = \"127.0.0.1:0\"\npostgres = \"off\"\nhttp = \"127.0.0.1:0\"\n";
     std::fs::write(dir.join("millpond.toml"), toml).unwrap();
     let contract = format!(
         "kind = \"events\"\ntopic = \"fleet\"\nformat = \"json\"\non_type_conflict = \"{policy}\"\n\

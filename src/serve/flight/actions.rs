@@ -22,9 +22,11 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Request, Status};
 
-use super::service::FlightSql;
+use super::service::{Caller, FlightSql};
 use super::{parameters, status};
+use crate::config::Rights;
 use crate::query::{CATALOG, PUBLIC, Session};
+use tracing::info;
 
 const ACTIONS: [(&str, &str); 7] = [
     ("CreatePreparedStatement", "plans a statement for repeated use"),
@@ -38,6 +40,8 @@ const ACTIONS: [(&str, &str); 7] = [
 
 /// How the names of actions begin that change something; the engine carries them out.
 const ADMIN: &str = "millpond.";
+/// The action that takes files in: who may write may do that.
+const IMPORT: &str = "millpond.import";
 /// What an action tells waits until it is sent, so much of it.
 const TOLD: usize = 16;
 
@@ -62,7 +66,8 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
             if asked.transaction_id.is_some() {
                 return Err(no_transactions());
             }
-            let statement = service.session(&request).prepare(&asked.query).await.map_err(status::status)?;
+            let statement =
+                service.session(Caller::of(&request)).await?.prepare(&asked.query).await.map_err(status::status)?;
             let dataset_schema = ipc(&statement.schema())?;
             let parameter_schema = ipc(&parameters::schema(&statement))?;
             let prepared_statement_handle = service.keep_prepared(statement);
@@ -79,37 +84,48 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
         }
         "CancelFlightInfo" => {
             let asked = CancelFlightInfoRequest::decode(body).map_err(status::malformed)?;
+            service.session(Caller::of(&request)).await?;
             let cancelled = cancel(&service, &asked.info.unwrap_or_default())?;
             Ok(plain(CancelFlightInfoResult::new(cancelled)))
         }
         "CancelQuery" => {
             let asked: ActionCancelQueryRequest = unpack(&body)?;
+            service.session(Caller::of(&request)).await?;
             let info = FlightInfo::decode(asked.info).map_err(status::malformed)?;
             // The numbers of the older enumeration are the same.
             Ok(packed(ActionCancelQueryResult { result: cancel(&service, &info)? as i32 }))
         }
         "SetSessionOptions" => {
             let asked = SetSessionOptionsRequest::decode(body).map_err(status::malformed)?;
-            let session = service.session(&request);
+            let session = service.session(Caller::of(&request)).await?;
             let errors = asked.session_options.into_iter().filter_map(|(name, value)| {
                 set(&session, &name, value.option_value).map(|value| (name, OptionError { value }))
             });
             Ok(plain(SetSessionOptionsResult { errors: errors.collect() }))
         }
         "GetSessionOptions" => {
-            let shown = service.session(&request).show(None).map_err(status::status)?;
+            let shown = service.session(Caller::of(&request)).await?.show(None).map_err(status::status)?;
             let fixed = [("catalog", CATALOG.to_owned()), ("schema", PUBLIC.to_owned())];
             let value = |text| OptionValue { option_value: Some(Value::Text(text)) };
             let session_options = shown.into_iter().chain(fixed).map(|(name, text)| (name.to_owned(), value(text)));
             Ok(plain(GetSessionOptionsResult { session_options: session_options.collect() }))
         }
         "CloseSession" => {
-            service.close_session(&request);
+            service.close_session(&Caller::of(&request));
             Ok(plain(CloseSessionResult { status: CLOSED }))
         }
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         name if name.starts_with(ADMIN) => {
             let refused = || Status::permission_denied("this server is read-only: it carries out no such action");
+            let needed = if name == IMPORT { Rights::Writer } else { Rights::Admin };
+            let seat = service.seat(Caller::of(&request)).await?;
+            if seat.rights < needed {
+                return Err(Status::permission_denied(format!(
+                    "{name} needs a role with rights = \"{}\"",
+                    word(needed)
+                )));
+            }
+            info!(target: "audit", user = seat.session.user(), action = name, "carried out");
             let admin = service.admin().ok_or_else(refused)?;
             let (tell, told) = mpsc::channel(TOLD);
             return Ok(answers(admin(name.to_owned(), body, tell), told).boxed());
@@ -118,6 +134,14 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
         other => Err(Status::unimplemented(format!("the action {other} is not offered"))),
     };
     Ok(stream::iter(results?.into_iter().map(Ok)).boxed())
+}
+
+fn word(rights: Rights) -> &'static str {
+    match rights {
+        Rights::Reader => "reader",
+        Rights::Writer => "writer",
+        Rights::Admin => "admin",
+    }
 }
 
 /// What `work` tells, then what it answers. It ends when nobody listens.

@@ -28,12 +28,14 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
+use super::accounts::Accounts;
 use super::address;
+use super::tls::{self, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::query::Service;
 use crate::task::Shutdown;
@@ -59,9 +61,9 @@ pub struct Flight {
 pub type Admin = Arc<dyn Fn(String, Bytes, mpsc::Sender<Bytes>) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
 
 impl Flight {
-    /// Binds `[serve] flight_sql`.
-    pub async fn bind(address: SocketAddr) -> Result<Self> {
-        let listener = address::bind(address, "flight_sql").await?;
+    /// Binds `[serve] flight_sql`. Who can be reached from elsewhere must be `closed`: with accounts and TLS.
+    pub async fn bind(address: SocketAddr, closed: bool) -> Result<Self> {
+        let listener = address::bind(address, "flight_sql", closed).await?;
         let address = listener.local_addr().map_err(broken)?;
         Ok(Self { listener, address, admin: None })
     }
@@ -84,8 +86,14 @@ impl Flight {
     }
 
     /// Serves until told to stop; statements that run then have ten seconds to end.
-    pub async fn run(self, queries: Service, shutdown: Shutdown) -> Result<()> {
-        let service = service::FlightSql::new(queries, self.admin);
+    pub async fn run(
+        self,
+        queries: Service,
+        accounts: Arc<Accounts>,
+        tls: Option<Arc<Tls>>,
+        shutdown: Shutdown,
+    ) -> Result<()> {
+        let service = service::FlightSql::new(queries, self.admin, accounts);
         let shelves = service.clone();
         let sweep = async {
             loop {
@@ -96,14 +104,16 @@ impl Flight {
         let door = FlightServiceServer::new(service)
             .max_decoding_message_size(REQUEST_BYTES)
             .max_encoding_message_size(usize::MAX);
+        let taken = tls::incoming(self.listener, tls, "h2");
+        let connections = stream::unfold(taken, async |mut taken| {
+            let wire = taken.recv().await?;
+            Some((Ok::<_, std::io::Error>(wire), taken))
+        });
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
             .add_service(door)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                shutdown.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let drained = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN).await;

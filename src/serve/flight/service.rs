@@ -26,8 +26,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::shelf::{Keep, Shelf};
 use super::{Admin, actions, metadata, parameters, status};
+use crate::config::Rights;
 use crate::query::{Query, ScalarValue, Service, Session, Statement, wire};
+use crate::serve::accounts::{Accounts, Principal};
 use crate::task::Shutdown;
+use tracing::{info, warn};
 
 /// How long a ticket pins its tables.
 const TICKET: Duration = Duration::from_secs(60);
@@ -51,10 +54,43 @@ pub(super) struct FlightSql {
 struct Inner {
     queries: Service,
     admin: Option<Admin>,
-    sessions: Shelf<Session>,
+    accounts: Arc<Accounts>,
+    sessions: Shelf<Seat>,
     prepared: Shelf<Arc<Prepared>>,
     tickets: Shelf<Query>,
     running: Shelf<Shutdown>,
+}
+
+/// A session, and who it is of.
+#[derive(Clone)]
+pub(super) struct Seat {
+    pub(super) session: Session,
+    /// What may be done beyond reading.
+    pub(super) rights: Rights,
+    /// How often accounts had been edited when it began: after the next edit, its client must come in again.
+    edits: u64,
+}
+
+/// What a request says of who sends it.
+pub(super) struct Caller {
+    name: Bytes,
+    basic: Option<String>,
+    has_token: bool,
+}
+
+impl Caller {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
+        let basic =
+            header.filter(|value| value.starts_with("Basic ") || value.starts_with("basic ")).map(str::to_owned);
+        let name = match (token, &basic) {
+            (Some(token), _) => format!("token {token}"),
+            (None, Some(basic)) => format!("connection {:?} {basic}", request.remote_addr()),
+            (None, None) => format!("connection {:?}", request.remote_addr()),
+        };
+        Self { name: Bytes::from(name), basic, has_token: token.is_some() }
+    }
 }
 
 /// A prepared statement and the values bound last.
@@ -64,10 +100,11 @@ pub(super) struct Prepared {
 }
 
 impl FlightSql {
-    pub(super) fn new(queries: Service, admin: Option<Admin>) -> Self {
+    pub(super) fn new(queries: Service, admin: Option<Admin>, accounts: Arc<Accounts>) -> Self {
         let inner = Inner {
             queries,
             admin,
+            accounts,
             sessions: Shelf::new(SESSIONS, Keep::FromUse(SESSION_IDLE)),
             prepared: Shelf::new(PREPARED, Keep::FromUse(PREPARED_IDLE)),
             tickets: Shelf::new(TICKETS, Keep::FromStart(TICKET)),
@@ -85,13 +122,46 @@ impl FlightSql {
     }
 
     /// The session of a request.
-    pub(super) fn session<T>(&self, request: &Request<T>) -> Session {
-        let name = session_name(request);
-        self.inner.sessions.get(&name).unwrap_or_else(|| {
-            let session = self.inner.queries.session();
-            self.inner.sessions.put_at(name, session.clone());
-            session
-        })
+    pub(super) async fn session(&self, caller: Caller) -> Result<Session, Status> {
+        self.seat(caller).await.map(|seat| seat.session)
+    }
+
+    /// The session of a request, and what its client may do.
+    pub(super) async fn seat(&self, caller: Caller) -> Result<Seat, Status> {
+        let accounts = &self.inner.accounts;
+        let edits = *accounts.changes().borrow();
+        if let Some(seat) = self.inner.sessions.get(&caller.name).filter(|seat| seat.edits == edits) {
+            return Ok(seat);
+        }
+        let principal = match (accounts.anybody(""), caller.basic) {
+            (Some(anybody), _) => anybody,
+            (None, Some(basic)) => self.come_in(&basic).await?,
+            (None, None) if caller.has_token => {
+                return Err(Status::unauthenticated("the session is over, or its account has changed: log in again"));
+            }
+            (None, None) => return Err(Status::unauthenticated("log in first: user name and password")),
+        };
+        Ok(self.sit(caller.name, &principal, edits))
+    }
+
+    /// Checks `Basic …`.
+    async fn come_in(&self, basic: &str) -> Result<Principal, Status> {
+        let principal = self.inner.accounts.basic(basic).await;
+        match &principal {
+            Ok(principal) => info!(target: "audit", user = principal.user, door = "flight_sql", "came in"),
+            Err(error) => warn!(target: "audit", door = "flight_sql", reason = error.message(), "refused"),
+        }
+        principal.map_err(|error| Status::unauthenticated(error.message().to_owned()))
+    }
+
+    fn sit(&self, name: Bytes, principal: &Principal, edits: u64) -> Seat {
+        let mut session = self.inner.queries.session().of(&principal.user, "flight_sql");
+        if let Some(role) = principal.role.clone() {
+            session = session.in_role(role);
+        }
+        let seat = Seat { session, rights: principal.rights, edits };
+        self.inner.sessions.put_at(name, seat.clone());
+        seat
     }
 
     /// What carries out actions that change something, if anything does.
@@ -100,8 +170,8 @@ impl FlightSql {
     }
 
     /// Forgets the session of a request.
-    pub(super) fn close_session<T>(&self, request: &Request<T>) {
-        self.inner.sessions.remove(&session_name(request));
+    pub(super) fn close_session(&self, caller: &Caller) {
+        self.inner.sessions.remove(&caller.name);
     }
 
     pub(super) fn keep_prepared(&self, statement: Statement) -> Bytes {
@@ -112,8 +182,10 @@ impl FlightSql {
         self.inner.prepared.remove(handle);
     }
 
-    fn prepared(&self, handle: &[u8]) -> Result<Arc<Prepared>, Status> {
-        self.inner.prepared.get(handle).ok_or_else(|| status::expired("prepared statement"))
+    /// A prepared statement, for the one who prepared it.
+    fn prepared(&self, handle: &[u8], session: &Session) -> Result<Arc<Prepared>, Status> {
+        let found = self.inner.prepared.get(handle).filter(|prepared| prepared.statement.user() == session.user());
+        found.ok_or_else(|| status::expired("prepared statement"))
     }
 
     /// Ends the statement of a ticket. False if it is neither waiting nor running.
@@ -137,7 +209,7 @@ impl FlightSql {
                 session.query(&statement.query).await
             }
             Command::CommandPreparedStatementQuery(statement) => {
-                let prepared = self.prepared(&statement.prepared_statement_handle)?;
+                let prepared = self.prepared(&statement.prepared_statement_handle, session)?;
                 let values = prepared.values.lock().clone();
                 prepared.statement.bind(values).await
             }
@@ -150,7 +222,7 @@ impl FlightSql {
     }
 
     async fn info(self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
-        let session = self.session(&request);
+        let session = self.session(Caller::of(&request)).await?;
         let descriptor = request.into_inner();
         let asked = command(&descriptor.cmd)?;
         let (schema, ticket, rows) = match self.plan(&asked, &session).await? {
@@ -179,13 +251,13 @@ impl FlightSql {
     }
 
     async fn schema(self, request: Request<FlightDescriptor>) -> Result<SchemaResult, Status> {
-        let session = self.session(&request);
+        let session = self.session(Caller::of(&request)).await?;
         let asked = command(&request.get_ref().cmd)?;
         let schema = match &asked {
             // Not planned as for running: a statement with parameters has a schema before it has values.
             Command::CommandStatementQuery(c) => session.prepare(&c.query).await.map_err(status::status)?.schema(),
             Command::CommandPreparedStatementQuery(c) => {
-                self.prepared(&c.prepared_statement_handle)?.statement.schema()
+                self.prepared(&c.prepared_statement_handle, &session)?.statement.schema()
             }
             _ => metadata_batch(asked, &session).await?.schema(),
         };
@@ -193,12 +265,13 @@ impl FlightSql {
     }
 
     async fn get(self, request: Request<Ticket>) -> Result<Messages<FlightData>, Status> {
-        let session = self.session(&request);
+        let session = self.session(Caller::of(&request)).await?;
         let asked = command(&request.get_ref().ticket)?;
         let (query, handle) = match &asked {
             Command::TicketStatementQuery(ticket) => {
+                let query = self.inner.tickets.get(&ticket.statement_handle);
                 let query =
-                    self.inner.tickets.get(&ticket.statement_handle).ok_or_else(|| status::expired("ticket"))?;
+                    query.filter(|query| query.user() == session.user()).ok_or_else(|| status::expired("ticket"))?;
                 (query, ticket.statement_handle.clone())
             }
             _ => match self.plan(&asked, &session).await? {
@@ -227,7 +300,7 @@ impl FlightSql {
     }
 
     async fn put(self, request: Request<Streaming<FlightData>>) -> Result<Vec<u8>, Status> {
-        let session = self.session(&request);
+        let session = self.session(Caller::of(&request)).await?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("DoPut without a message"))?;
         let descriptor = first.flight_descriptor.as_ref();
@@ -235,7 +308,7 @@ impl FlightSql {
         match asked {
             Command::CommandPreparedStatementQuery(statement) => {
                 let handle = statement.prepared_statement_handle;
-                let prepared = self.prepared(&handle)?;
+                let prepared = self.prepared(&handle, &session)?;
                 let values = parameters::read(first, messages).await?;
                 *prepared.values.lock() = values;
                 Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) }.encode_to_vec())
@@ -245,7 +318,7 @@ impl FlightSql {
                 run_update(&statement, Vec::new()).await
             }
             Command::CommandPreparedStatementUpdate(update) => {
-                let prepared = self.prepared(&update.prepared_statement_handle)?;
+                let prepared = self.prepared(&update.prepared_statement_handle, &session)?;
                 let values = prepared.values.lock().clone();
                 run_update(&prepared.statement, values).await
             }
@@ -256,16 +329,33 @@ impl FlightSql {
         }
     }
 
-    async fn shake(request: Request<Streaming<HandshakeRequest>>) -> Answer<Messages<HandshakeResponse>> {
-        // No accounts yet: every name and every token is taken, and the answer names a new session.
-        let token = format!("{:032x}", rand::random::<u128>());
+    /// Lets a client in; the answer names a new session.
+    async fn shake(self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Messages<HandshakeResponse>> {
+        let caller = Caller::of(&request);
         drop(request);
-        let header: MetadataValue<_> = format!("Bearer {token}").parse().map_err(status::malformed)?;
-        let answer = HandshakeResponse { protocol_version: 0, payload: Bytes::from(token) };
-        let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
-        response.metadata_mut().insert("authorization", header);
-        Ok(response)
+        let token = format!("{:032x}", rand::random::<u128>());
+        let edits = *self.inner.accounts.changes().borrow();
+        let principal = match (self.inner.accounts.anybody(""), &caller.basic) {
+            (Some(anybody), _) => anybody,
+            (None, Some(basic)) => self.come_in(basic).await?,
+            // Drivers shake hands with a token that they have already.
+            (None, None) => {
+                let seat = self.seat(caller).await?;
+                self.inner.sessions.put_at(Bytes::from(format!("token {token}")), seat);
+                return greet(token);
+            }
+        };
+        self.sit(Bytes::from(format!("token {token}")), &principal, edits);
+        greet(token)
     }
+}
+
+fn greet(token: String) -> Answer<Messages<HandshakeResponse>> {
+    let header: MetadataValue<_> = format!("Bearer {token}").parse().map_err(status::malformed)?;
+    let answer = HandshakeResponse { protocol_version: 0, payload: Bytes::from(token) };
+    let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
+    response.metadata_mut().insert("authorization", header);
+    Ok(response)
 }
 
 /// SET and RESET are the only "updates".
@@ -334,14 +424,6 @@ fn encode(
         .boxed()
 }
 
-fn session_name<T>(request: &Request<T>) -> Bytes {
-    let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-    match header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer "))) {
-        Some(token) => Bytes::from(format!("token {token}")),
-        None => Bytes::from(format!("connection {:?}", request.remote_addr())),
-    }
-}
-
 #[tonic::async_trait]
 impl FlightService for FlightSql {
     type HandshakeStream = Messages<HandshakeResponse>;
@@ -353,7 +435,7 @@ impl FlightService for FlightSql {
     type ListActionsStream = Messages<ActionType>;
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Self::HandshakeStream> {
-        Self::shake(request).await
+        self.clone().shake(request).boxed().await
     }
 
     async fn list_flights(&self, _: Request<Criteria>) -> Answer<Self::ListFlightsStream> {

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 
 use super::*;
 use crate::query::tests::{Fixture, service, telemetry};
+use crate::serve::Accounts;
 
 type Client = FlightSqlServiceClient<Channel>;
 
@@ -33,9 +34,12 @@ struct Server {
 impl Server {
     async fn start() -> Self {
         let fixture = Fixture::fleet();
-        let flight = Flight::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let flight = Flight::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let (address, shutdown) = (flight.address(), Shutdown::new());
-        let task = crate::task::spawn("server", flight.run(service(&fixture), shutdown.clone()));
+        let task = crate::task::spawn(
+            "server",
+            flight.run(service(&fixture), Accounts::new(None).unwrap(), None, shutdown.clone()),
+        );
         Self { fixture, address, shutdown, task }
     }
 
@@ -189,7 +193,7 @@ async fn metadata_is_filled_and_patterns_are_escaped() {
         (CommandGetTables { table_types: vec!["VIEW".into()], ..all.clone() }, vec!["a_b"]),
         (
             CommandGetTables { db_schema_filter_pattern: Some("sys%".into()), ..CommandGetTables::default() },
-            vec!["ingest"],
+            vec!["ingest", "running_queries", "sessions"],
         ),
     ];
     for (request, expected) in cases {

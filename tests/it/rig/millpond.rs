@@ -55,6 +55,7 @@ pub struct Project {
     more: String,
     env: Vec<(String, String)>,
     flight_sql: u16,
+    postgres: u16,
     http: u16,
 }
 
@@ -73,6 +74,7 @@ impl Project {
             more: String::new(),
             env: Vec::new(),
             flight_sql: free_port(),
+            postgres: free_port(),
             http: free_port(),
         }
     }
@@ -89,7 +91,7 @@ impl Project {
         }
         let url = format!("MILLPOND__LAKE__URL={}", self.lake_url());
         let (key, url) = url.split_once('=').unwrap();
-        Self { dir, flight_sql: free_port(), http: free_port(), ..self.clone() }.env(key, url)
+        Self { dir, flight_sql: free_port(), postgres: free_port(), http: free_port(), ..self.clone() }.env(key, url)
     }
 
     /// How often rows become durable; 500 ms unless told.
@@ -167,6 +169,11 @@ impl Project {
         format!("{}/system/{table}", self.lake_url())
     }
 
+    /// Port of the PostgreSQL wire.
+    pub fn postgres(&self) -> u16 {
+        self.postgres
+    }
+
     /// `grpc://host:port` of the Flight SQL server.
     pub fn flight_sql(&self) -> String {
         format!("grpc://127.0.0.1:{}", self.flight_sql)
@@ -208,8 +215,8 @@ impl Project {
         };
         let text = format!(
             "[lake]\n{lake}commit_interval = \"{}\"\n{s3}[kafka]\nbrokers = \"{}\"\n\
-             [serve]\nflight_sql = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{}",
-            self.commit_interval, self.brokers, self.flight_sql, self.http, self.more
+             [serve]\nflight_sql = \"127.0.0.1:{}\"\npostgres = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{}",
+            self.commit_interval, self.brokers, self.flight_sql, self.postgres, self.http, self.more
         );
         // A process that reads it at that moment finds it whole.
         let path = self.dir.join("millpond.toml");

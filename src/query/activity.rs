@@ -1,0 +1,210 @@
+//! Who is connected and what runs: `system.sessions`, `system.running_queries`, and how many there are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::TableProvider;
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::SystemTable;
+
+/// Characters of a statement that are kept.
+const SHOWN: usize = 10_000;
+
+/// What goes on in a query service.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    next: AtomicU64,
+    sessions: Mutex<BTreeMap<u64, Arc<Client>>>,
+    queries: Mutex<BTreeMap<u64, Arc<Running>>>,
+}
+
+/// Who a session belongs to.
+#[derive(Debug)]
+pub(super) struct Client {
+    id: u64,
+    user: String,
+    door: &'static str,
+    started_at: DateTime<Utc>,
+}
+
+/// A statement that runs.
+#[derive(Debug)]
+struct Running {
+    client: Option<Arc<Client>>,
+    sql: String,
+    started_at: DateTime<Utc>,
+    rows: AtomicU64,
+}
+
+/// Takes a session off the list when its last clone is dropped.
+#[derive(Debug)]
+pub(super) struct Connected {
+    activity: Arc<Activity>,
+    client: Arc<Client>,
+}
+
+/// Takes a query off the list when it has ended.
+#[derive(Debug)]
+pub(super) struct Entry {
+    activity: Arc<Activity>,
+    id: u64,
+    running: Arc<Running>,
+    /// Its place among the statements of its role.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Activity {
+    /// Lists a session of `user` through `door`.
+    pub(super) fn connect(self: &Arc<Self>, user: &str, door: &'static str) -> Connected {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Arc::new(Client { id, user: user.to_owned(), door, started_at: Utc::now() });
+        self.sessions.lock().insert(id, Arc::clone(&client));
+        Connected { activity: Arc::clone(self), client }
+    }
+
+    /// Lists a statement as running.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        sql: &str,
+        client: Option<Arc<Client>>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Entry {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let sql = sql.chars().take(SHOWN).collect();
+        let running = Arc::new(Running { client, sql, started_at: Utc::now(), rows: AtomicU64::new(0) });
+        self.queries.lock().insert(id, Arc::clone(&running));
+        Entry { activity: Arc::clone(self), id, running, _turn: turn }
+    }
+
+    /// Statements that run now.
+    pub(super) fn running(&self) -> usize {
+        self.queries.lock().len()
+    }
+
+    /// Sessions that are open now.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Their tables in schema `system`, by name.
+    pub(super) fn tables(self: &Arc<Self>) -> [(&'static str, Arc<dyn TableProvider>); 2] {
+        let (sessions, queries) = (Arc::clone(self), Arc::clone(self));
+        let table = |schema, make| Arc::new(SystemTable::new(schema, make)) as Arc<dyn TableProvider>;
+        [
+            ("sessions", table(sessions_schema(), Arc::new(move || sessions.session_rows()))),
+            ("running_queries", table(queries_schema(), Arc::new(move || queries.query_rows()))),
+        ]
+    }
+
+    fn session_rows(&self) -> Result<RecordBatch, ArrowError> {
+        let sessions: Vec<Arc<Client>> = self.sessions.lock().values().cloned().collect();
+        let busy: Vec<u64> =
+            self.queries.lock().values().filter_map(|query| query.client.as_ref()).map(|client| client.id).collect();
+        let state = |client: &Arc<Client>| if busy.contains(&client.id) { "active" } else { "idle" };
+        RecordBatch::try_new(
+            sessions_schema(),
+            vec![
+                Arc::new(Int64Array::from_iter_values(sessions.iter().map(|client| client.id as i64))),
+                Arc::new(StringArray::from_iter_values(sessions.iter().map(|client| &client.user))),
+                Arc::new(StringArray::from_iter_values(sessions.iter().map(|client| client.door))),
+                Arc::new(times(sessions.iter().map(|client| client.started_at))),
+                Arc::new(StringArray::from_iter_values(sessions.iter().map(state))),
+            ],
+        )
+    }
+
+    fn query_rows(&self) -> Result<RecordBatch, ArrowError> {
+        let queries: Vec<(u64, Arc<Running>)> =
+            self.queries.lock().iter().map(|(id, running)| (*id, Arc::clone(running))).collect();
+        let client = |running: &Arc<Running>| running.client.clone();
+        let now = Utc::now();
+        RecordBatch::try_new(
+            queries_schema(),
+            vec![
+                Arc::new(Int64Array::from_iter_values(queries.iter().map(|(id, _)| *id as i64))),
+                Arc::new(Int64Array::from_iter(queries.iter().map(|(_, query)| client(query).map(|of| of.id as i64)))),
+                Arc::new(StringArray::from_iter(
+                    queries.iter().map(|(_, query)| client(query).map(|of| of.user.clone())),
+                )),
+                Arc::new(StringArray::from_iter(queries.iter().map(|(_, query)| client(query).map(|of| of.door)))),
+                Arc::new(times(queries.iter().map(|(_, query)| query.started_at))),
+                Arc::new(Int64Array::from_iter_values(
+                    queries.iter().map(|(_, query)| (now - query.started_at).num_milliseconds()),
+                )),
+                Arc::new(Int64Array::from_iter_values(
+                    queries.iter().map(|(_, query)| query.rows.load(Ordering::Relaxed) as i64),
+                )),
+                Arc::new(StringArray::from_iter_values(queries.iter().map(|(_, query)| &query.sql))),
+            ],
+        )
+    }
+}
+
+impl Client {
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+}
+
+impl Connected {
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.activity.sessions.lock().remove(&self.client.id);
+    }
+}
+
+impl Entry {
+    /// More rows were made.
+    pub(super) fn made(&self, rows: usize) {
+        self.running.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.activity.queries.lock().remove(&self.id);
+    }
+}
+
+fn times(values: impl Iterator<Item = DateTime<Utc>>) -> TimestampMicrosecondArray {
+    TimestampMicrosecondArray::from_iter_values(values.map(|at| at.timestamp_micros())).with_timezone("UTC")
+}
+
+fn at(name: &str) -> Field {
+    Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false)
+}
+
+fn sessions_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("session", DataType::Int64, false),
+        Field::new("user_name", DataType::Utf8, false),
+        Field::new("door", DataType::Utf8, false),
+        at("started_at"),
+        Field::new("state", DataType::Utf8, false),
+    ]))
+}
+
+fn queries_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("query", DataType::Int64, false),
+        Field::new("session", DataType::Int64, true),
+        Field::new("user_name", DataType::Utf8, true),
+        Field::new("door", DataType::Utf8, true),
+        at("started_at"),
+        Field::new("running_ms", DataType::Int64, false),
+        Field::new("rows", DataType::Int64, false),
+        Field::new("sql", DataType::Utf8, false),
+    ]))
+}

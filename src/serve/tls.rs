@@ -1,0 +1,243 @@
+//! TLS for every door: the server's certificate, read anew when its files change, and connections that are made without
+//! holding up others. Nothing falls back to plain text: a client that cannot speak TLS is not served.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::{debug, info, warn};
+
+use crate::config::TlsFiles;
+use crate::error::{Error, Kind, Result};
+use crate::task;
+
+/// How often it is looked whether the files have changed, at most.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a client may take for the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections of one door.
+const MOST_CONNECTIONS: usize = 2_000;
+/// Connections that are made and not taken over yet.
+const MADE: usize = 16;
+
+/// The server's side of TLS.
+pub struct Tls {
+    files: TlsFiles,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    config: Arc<ServerConfig>,
+    stamp: Vec<Option<SystemTime>>,
+    looked: Instant,
+}
+
+impl Tls {
+    /// Reads the certificate and its key.
+    pub fn load(files: &TlsFiles) -> Result<Arc<Self>> {
+        let now = Now { config: read(files)?, stamp: stamp(files), looked: Instant::now() };
+        Ok(Arc::new(Self { files: files.clone(), now: Mutex::new(now) }))
+    }
+
+    /// Makes connections secure that speak `protocol` (ALPN).
+    pub(super) fn acceptor(&self, protocol: &str) -> TlsAcceptor {
+        let mut now = self.now.lock();
+        if now.looked.elapsed() >= LOOK {
+            now.looked = Instant::now();
+            let stamp = stamp(&self.files);
+            if stamp != now.stamp {
+                match read(&self.files) {
+                    Ok(config) => {
+                        info!(cert = %self.files.cert.display(), "certificate taken over");
+                        (now.config, now.stamp) = (config, stamp);
+                    }
+                    Err(error) => warn!(error = %error, "certificate not taken over, the one before goes on"),
+                }
+            }
+        }
+        let mut config = ServerConfig::clone(&now.config);
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// When the files were written last.
+fn stamp(files: &TlsFiles) -> Vec<Option<SystemTime>> {
+    let paths = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    paths.into_iter().flatten().map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok()).collect()
+}
+
+fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>> {
+    let wrong = |path: &Path, cause: String| {
+        Error::new(Kind::Usage, format!("[serve.tls] {}: {cause}", path.display()))
+            .hint("cert and key are PEM files: the certificate with its chain, and its private key")
+    };
+    let certificates = certificates(&files.cert).map_err(|cause| wrong(&files.cert, cause))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|cause| wrong(&files.key, cause.to_string()))?;
+    let provider = Arc::new(crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Error::new(Kind::Internal, "TLS cannot be set up").because(error))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in self::certificates(path).map_err(|cause| wrong(path, cause))? {
+                roots.add(certificate).map_err(|cause| wrong(path, cause.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|cause| wrong(path, cause.to_string()))?)
+        }
+    };
+    let config = builder.with_single_cert(certificates, key).map_err(|cause| wrong(&files.key, cause.to_string()))?;
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &PathBuf) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
+    let found = CertificateDer::pem_file_iter(path).map_err(|cause| cause.to_string())?;
+    let found = found.collect::<std::result::Result<Vec<_>, _>>().map_err(|cause| cause.to_string())?;
+    if found.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(found) }
+}
+
+/// A connection, secured if the door is.
+pub(super) enum Wire {
+    Plain(TcpStream),
+    Secured(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    /// Whether nobody between can read it.
+    pub(super) fn is_secured(&self) -> bool {
+        matches!(self, Self::Secured(_))
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Secured(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Secured(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+impl Connected for Wire {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.tcp().connect_info()
+    }
+}
+
+/// Connections as they are made: handshakes go on beside each other, each within its time.
+pub(super) fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>, protocol: &'static str) -> mpsc::Receiver<Wire> {
+    let (made, taken) = mpsc::channel(MADE);
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    task::spawn("accept", async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = made.closed() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // What is too much is closed at once.
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let _ = stream.set_nodelay(true);
+            let (tls, made) = (tls.clone(), made.clone());
+            task::spawn("handshake", async move {
+                let wire = match tls {
+                    None => Wire::Plain(stream),
+                    Some(tls) => match secure(stream, &tls, protocol).await {
+                        Ok(wire) => wire,
+                        Err(error) => return debug!(%error, "a client did not come to speak TLS"),
+                    },
+                };
+                let _ = made.send(wire).await;
+                drop(place);
+            });
+        }
+    });
+    taken
+}
+
+/// The server's part of a handshake.
+pub(super) async fn secure(stream: TcpStream, tls: &Tls, protocol: &str) -> io::Result<Wire> {
+    let secured = tokio::time::timeout(HANDSHAKE, tls.acceptor(protocol).accept(stream)).await??;
+    Ok(Wire::Secured(Box::new(secured)))
+}
+
+/// Connections for axum.
+pub(super) struct Connections {
+    pub(super) taken: mpsc::Receiver<Wire>,
+    pub(super) address: std::net::SocketAddr,
+}
+
+impl axum::serve::Listener for Connections {
+    type Io = Wire;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Wire, Self::Addr) {
+        match self.taken.recv().await {
+            Some(wire) => {
+                let address = wire.tcp().peer_addr().unwrap_or(self.address);
+                (wire, address)
+            }
+            // The door is closed.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
