@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
@@ -149,8 +149,9 @@ impl Accounts {
     /// Whoever an `Authorization: Basic …` header is of.
     pub async fn basic(self: &Arc<Self>, header: &str) -> Result<Principal> {
         let text = header.strip_prefix("Basic ").or_else(|| header.strip_prefix("basic "));
-        let text =
-            text.and_then(|text| STANDARD.decode(text.trim()).ok()).and_then(|text| String::from_utf8(text).ok());
+        let text = text
+            .and_then(|text| STANDARD_NO_PAD.decode(text.trim().trim_end_matches('=')).ok())
+            .and_then(|text| String::from_utf8(text).ok());
         let Some((name, password)) = text.as_deref().and_then(|text| text.split_once(':')) else {
             return Err(refused());
         };

@@ -95,7 +95,7 @@ async fn known(State(accounts): State<Arc<Accounts>>, mut request: Request, next
             next.run(request).await
         }
         Err(error) => {
-            tracing::warn!(target: "audit", door = "http", reason = error.message(), "refused");
+            tracing::warn!(target: "millpond::audit", door = "http", reason = error.message(), "refused");
             let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"millpond\", charset=\"UTF-8\"")];
             (StatusCode::UNAUTHORIZED, ask, format!("{}\n", error.message())).into_response()
         }

@@ -1,6 +1,7 @@
 //! The integration tests: one binary that starts the real executable, a real Kafka and a real MinIO on free ports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod access;
 mod after_care;
 mod alerts;
 mod alerts_bad_days;

@@ -87,11 +87,7 @@ async fn psql_describes_tables_copies_rows_and_is_told_what_is_wrong() {
         }
     };
     shows("\\d", &["public | car_state", "public | moving    | view", "| table | ann"]).await;
-    shows(
-        "\\d telemetry",
-        &["speed", "| double precision", "tags", "| text[]", "| timestamp with time zone"],
-    )
-    .await;
+    shows("\\d telemetry", &["speed", "| double precision", "tags", "| text[]", "| timestamp with time zone"]).await;
     shows("\\d car_state", &["car_id", "| not null", "\"car_state_pkey\" PRIMARY KEY, btree (car_id)"]).await;
     shows("\\d+ telemetry", &["km/h; NULL while parked"]).await;
     shows("\\d+ moving", &["| numeric(12,2)", "SELECT car_id, speed, price::decimal(12,2) AS price FROM telemetry"])

@@ -15,7 +15,7 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::rig::{Kafka, Lake, Millpond, Minio, Project, folder, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Minio, Project, folder, python, wait_until};
 
 const SHOWN: Duration = Duration::from_secs(40);
 
@@ -287,6 +287,15 @@ async fn invariant_7_sql_from_the_wire_cannot_write_or_read_elsewhere() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The same over the PostgreSQL wire, where COPY goes to the client and nowhere else.
+    let statements: Vec<String> =
+        forbidden.iter().map(|(_, sql)| sql.replace("{dir}", dir.to_str().unwrap())).collect();
+    let list = dir.join("forbidden.json");
+    std::fs::write(&list, serde_json::to_string(&statements).unwrap()).unwrap();
+    let arguments = [&project.postgres().to_string(), list.to_str().unwrap()];
+    let output = python::run("pg_forbidden.py", &arguments, &[]).await;
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+    std::fs::remove_file(list).unwrap();
     assert_eq!(state_of(&client, &dir).await, before);
     assert_eq!(millpond.get("/healthz").await.map(|(status, _)| status), Some(200));
 }

@@ -295,6 +295,7 @@ pub(in crate::query) fn functions(catalog: &Arc<PgCatalog>, user: &str, process:
         add(name, DataType::Boolean, Arc::new(body));
     }
     add("pg_backend_pid", DataType::Int64, Arc::new(move |_, _| Ok(number(i64::from(process)))));
+    add("pg_char_to_encoding", DataType::Int64, Arc::new(|_, _| Ok(number(6))));
     add("pg_my_temp_schema", DataType::Int64, Arc::new(|_, _| Ok(number(0))));
     add(
         "current_schemas",

@@ -228,9 +228,9 @@ impl VisitorMut for Rewrite {
             _ => {}
         }
         if let Expr::Function(function) = expr
-            && let Some(query) = array_of(function)
+            && let Some(gathered) = array_of(function)
         {
-            *expr = Expr::Subquery(query);
+            *expr = gathered;
         }
         if let Expr::Function(function) = expr
             && words(&function.name) == ["generate_subscripts"]
@@ -254,8 +254,11 @@ fn null() -> Expr {
 }
 
 fn text_null() -> Expr {
-    let kind = ast::CastKind::Cast;
-    Expr::Cast { kind, expr: Box::new(null()), data_type: DataType::Text, array: false, format: None }
+    null_of(DataType::Text)
+}
+
+fn null_of(data_type: DataType) -> Expr {
+    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(null()), data_type, array: false, format: None }
 }
 
 fn number(digits: &str) -> Expr {
@@ -313,14 +316,18 @@ fn rewrite_function(function: &mut Function) {
 }
 
 /// The query of `ARRAY(SELECT …)`, whose rows are gathered.
-fn array_of(function: &mut Function) -> Option<Box<Query>> {
+fn array_of(function: &mut Function) -> Option<Expr> {
     if words(&function.name) != ["array"] {
         return None;
     }
     let FunctionArguments::Subquery(query) = &mut function.args else { return None };
+    if reads_nothing(query) {
+        let data_type = DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(DataType::Text), None));
+        return Some(null_of(data_type));
+    }
     let mut query = query.clone();
     aggregate(&mut query, "array_agg");
-    Some(query)
+    Some(Expr::Subquery(query))
 }
 
 /// A function's number in a catalog is its name here; that of no function is `-`.
@@ -367,6 +374,11 @@ fn reads_nothing(query: &Query) -> bool {
                 [schema, name] if schema == PG_CATALOG => catalog::is_empty(name) || name == "pg_collation",
                 _ => false,
             },
+            // Options of tables and columns: there are none.
+            TableFactor::UNNEST { array_exprs, .. } => array_exprs.iter().any(|expr| match expr {
+                Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|name| name.value.ends_with("options")),
+                _ => false,
+            }),
             _ => false,
         })
 }

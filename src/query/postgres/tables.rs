@@ -84,6 +84,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "pg_opclass",
         "oid:o opcmethod:o opcname:n opcnamespace:o opcowner:o opcfamily:o opcintype:o opcdefault:b opckeytype:o",
     ),
+    ("pg_opfamily", "oid:o opfmethod:o opfname:n opfnamespace:o opfowner:o"),
     (
         "pg_operator",
         "oid:o oprname:n oprnamespace:o oprowner:o oprkind:c oprcanmerge:b oprcanhash:b oprleft:o oprright:o oprresult:o \
@@ -158,6 +159,18 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "schemaname:n tablename:n tableowner:n tablespace:?n hasindexes:b hasrules:b hastriggers:b rowsecurity:b",
     ),
     ("pg_tablespace", "oid:o spcname:n spcowner:o spcacl:?T spcoptions:?T"),
+    (
+        "pg_amop",
+        "oid:o amopfamily:o amoplefttype:o amoprighttype:o amopstrategy:s amoppurpose:c amopopr:o amopmethod:o",
+    ),
+    ("pg_amproc", "oid:o amprocfamily:o amproclefttype:o amprocrighttype:o amprocnum:s amproc:t"),
+    ("pg_largeobject_metadata", "oid:o lomowner:o lomacl:?T"),
+    ("pg_transform", "oid:o trftype:o trflang:o trffromsql:t trftosql:t"),
+    ("pg_ts_config", "oid:o cfgname:n cfgnamespace:o cfgowner:o cfgparser:o"),
+    ("pg_ts_dict", "oid:o dictname:n dictnamespace:o dictowner:o dicttemplate:o dictinitoption:?t"),
+    ("pg_ts_parser", "oid:o prsname:n prsnamespace:o"),
+    ("pg_ts_template", "oid:o tmplname:n tmplnamespace:o"),
+    ("pg_user_mapping", "oid:o umuser:o umserver:o umoptions:?T"),
     ("pg_timezone_names", "name:t abbrev:t utc_offset:t is_dst:b"),
     (
         "pg_trigger",

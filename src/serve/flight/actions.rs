@@ -125,7 +125,7 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
                     word(needed)
                 )));
             }
-            info!(target: "audit", user = seat.session.user(), action = name, "carried out");
+            info!(target: "millpond::audit", user = seat.session.user(), action = name, "carried out");
             let admin = service.admin().ok_or_else(refused)?;
             let (tell, told) = mpsc::channel(TOLD);
             return Ok(answers(admin(name.to_owned(), body, tell), told).boxed());

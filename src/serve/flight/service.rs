@@ -148,8 +148,8 @@ impl FlightSql {
     async fn come_in(&self, basic: &str) -> Result<Principal, Status> {
         let principal = self.inner.accounts.basic(basic).await;
         match &principal {
-            Ok(principal) => info!(target: "audit", user = principal.user, door = "flight_sql", "came in"),
-            Err(error) => warn!(target: "audit", door = "flight_sql", reason = error.message(), "refused"),
+            Ok(principal) => info!(target: "millpond::audit", user = principal.user, door = "flight_sql", "came in"),
+            Err(error) => warn!(target: "millpond::audit", door = "flight_sql", reason = error.message(), "refused"),
         }
         principal.map_err(|error| Status::unauthenticated(error.message().to_owned()))
     }

@@ -271,12 +271,12 @@ impl Door {
         match login::log_in(&wish.user, is_secured, &self.accounts, &mut frames, &mut answers).await {
             Ok(principal) => {
                 frames.trust();
-                info!(target: "audit", user = principal.user, door = "postgres", "came in");
+                info!(target: "millpond::audit", user = principal.user, door = "postgres", "came in");
                 Ok(Some((wish, principal, frames, answers)))
             }
             Err(Refusal::Broken(broken)) => Err(broken),
             Err(Refusal::Trouble(trouble)) => {
-                warn!(target: "audit", user = wish.user, door = "postgres", reason = trouble.message, "refused");
+                warn!(target: "millpond::audit", user = wish.user, door = "postgres", reason = trouble.message, "refused");
                 answers.fatal(&trouble);
                 answers.send().await?;
                 Ok(None)

@@ -34,7 +34,7 @@ pub use database::{Connect, Database, Maker};
 pub use hook::{Hook, Posted};
 pub use kafka::{Kafka, Received, Record, Sender, Sent};
 pub use ledger::{Ledger, Report};
-pub use millpond::{Lake, Millpond, Project};
+pub use millpond::{Lake, Millpond, Project, executable};
 pub use minio::{Minio, credentials, store};
 pub use process::{Process, component};
 pub use proxy::{Fault, Proxy, Rule, RuleId};
