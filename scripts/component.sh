@@ -17,6 +17,7 @@
 #   component.sh connector postgres|mariadb NAME PREFIX PORT DATABASE HISTORY
 #                                                 prints the properties of the connector NAME for such a database: its
 #                                                 topics begin with PREFIX, MariaDB's needs a file for its HISTORY
+#   component.sh pgjdbc FILE ARGS…                runs a Java program that uses PostgreSQL's JDBC driver (Debezium's)
 #   component.sh python ARGS…                     Python with the outside readers
 #   component.sh spark ARGS…                      Python with Spark and Delta
 #   component.sh flink FILE OPTION=VALUE…         Flink, which runs the statements of the file with these options
@@ -210,6 +211,10 @@ EOF
     exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx512m -Dorg.slf4j.simpleLogger.showDateTime=true \
         -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS -cp "$CONNECT_HOME/libs/*" \
         org.apache.kafka.connect.cli.ConnectStandalone "$dir/worker.properties" "$@"
+    ;;
+pgjdbc)
+    [ -d "$CONNECT_HOME" ] || absent "Kafka Connect"
+    exec java -XX:+UseSerialGC -cp "$CONNECT_HOME/plugins/debezium-connector-postgres/*" "$@"
     ;;
 python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rig::python::{self, Output};
-use crate::rig::{Kafka, Lake, Millpond, Project, wait_until};
+use crate::rig::{Kafka, Lake, Millpond, Project, component, wait_until};
 
 const SHOWN: Duration = Duration::from_secs(60);
 /// Readings of the fleet.
@@ -62,6 +62,15 @@ async fn drivers_of_python_see_rows_types_nulls_parameters_and_metadata() {
         let output = python::run(script, &[&port], &[]).await;
         assert_eq!(output.code, Some(0), "{script}: {}{}", output.stdout, output.stderr);
     }
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgjdbc_sees_rows_and_metadata_in_each_of_its_modes() {
+    let millpond = fleet().await;
+    let program = format!("{}/tests/clients/PgJdbc.java", env!("CARGO_MANIFEST_DIR"));
+    let output = Output::of(component(&["pgjdbc", &program, &millpond.project().postgres().to_string()])).await;
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
     assert_eq!(millpond.stop().await, Some(0));
 }
 

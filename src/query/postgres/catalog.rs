@@ -498,9 +498,9 @@ fn attributes(table: &Relation) -> Vec<Row> {
         let number = at as i16 + 1;
         row! {
             attrelid: table.oid, attname: field.name().as_str(), atttypid: i64::from(column_type.oid()),
-            attlen: i64::from(column_type.len()), attnum: i64::from(number), attcacheoff: -1_i64,
+            attlen: i64::from(column_type.width()), attnum: i64::from(number), attcacheoff: -1_i64,
             atttypmod: i64::from(column_type.modifier), attndims: i64::from(column_type.is_array),
-            attbyval: matches!(column_type.len(), 1..=8), attalign: "i", attstorage: if column_type.len() < 0 { "x" } else { "p" },
+            attbyval: matches!(column_type.width(), 1..=8), attalign: "i", attstorage: if column_type.width() < 0 { "x" } else { "p" },
             attnotnull: table.key.contains(&number), attislocal: true, attstattarget: -1_i64,
             attcompression: "", attidentity: "", attgenerated: "",
             attcollation: if column_type.item.category == "S" { 100_i64 } else { 0 }
@@ -515,7 +515,7 @@ fn key_attributes(table: &Relation) -> Vec<Row> {
         let column_type = ColumnType::of(field);
         row! {
             attrelid: table.key_oid(), attname: field.name().as_str(), atttypid: i64::from(column_type.oid()),
-            attlen: i64::from(column_type.len()), attnum: at as i64 + 1, atttypmod: i64::from(column_type.modifier),
+            attlen: i64::from(column_type.width()), attnum: at as i64 + 1, atttypmod: i64::from(column_type.modifier),
             attislocal: true, attstattarget: -1_i64, attcompression: "", attidentity: "", attgenerated: ""
         }
     };

@@ -90,7 +90,7 @@ impl ColumnType {
     }
 
     /// Bytes of a value; −1 if they vary.
-    pub fn len(&self) -> i16 {
+    pub fn width(&self) -> i16 {
         if self.is_array { -1 } else { self.item.len }
     }
 

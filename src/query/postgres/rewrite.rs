@@ -206,7 +206,8 @@ impl VisitorMut for Rewrite {
                     *expr = changed;
                 }
             }
-            Expr::CompoundFieldAccess { access_chain, .. } => {
+            // A field of what is no column: `(f(x)).n`.
+            Expr::CompoundFieldAccess { root, access_chain } if !matches!(**root, Expr::Identifier(_)) => {
                 for access in access_chain {
                     if let ast::AccessExpr::Dot(field) = access
                         && let Expr::Identifier(name) = field

@@ -139,7 +139,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
                 // Of which table it is cannot be told once it went through a query.
                 body.extend([0; 6]);
                 body.extend(column.column_type.oid().to_be_bytes());
-                body.extend(column.column_type.len().to_be_bytes());
+                body.extend(column.column_type.width().to_be_bytes());
                 body.extend(column.column_type.modifier.to_be_bytes());
                 body.extend(u16::from(column.is_binary).to_be_bytes());
             }
