@@ -507,7 +507,18 @@ fn cast(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
     Some(match own.as_str() {
         "regclass" => call(REGCLASS, vec![taken()]),
         "regtype" => call(REGTYPE, vec![taken()]),
-        "oid" | "regproc" | "regprocedure" | "regoper" | "regnamespace" | "xid" | "cid" => {
+        // Functions go by their names.
+        "regproc" | "regprocedure" => {
+            if let Expr::Value(value) = &mut *inner
+                && let ast::Value::SingleQuotedString(name) = &mut value.value
+                && let Some(own) = name.strip_prefix("pg_catalog.")
+            {
+                *name = own.to_owned();
+            }
+            *data_type = DataType::Text;
+            return None;
+        }
+        "oid" | "regoper" | "regnamespace" | "xid" | "cid" => {
             *data_type = DataType::BigInt(None);
             return None;
         }
