@@ -19,6 +19,7 @@ mod come_and_go;
 mod copies;
 mod dead_letters;
 mod deliver;
+mod doors;
 mod exactly_once;
 mod full_load;
 mod import;

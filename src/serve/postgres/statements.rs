@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use futures::TryStreamExt;
 
 use super::answers::{Column, Trouble};
@@ -90,9 +90,36 @@ impl Cursor {
         if batch.schema().fields() == self.schema.fields() {
             return Ok(batch.clone());
         }
-        wire::batch(batch, &self.schema).map_err(|_| {
-            Trouble::new("0A000", "the types of the rows have changed").hint("prepare the statement again")
-        })
+        let changed =
+            || Trouble::new("0A000", "the types of the rows have changed").hint("prepare the statement again");
+        let schema = batch.schema();
+        // A number must not lose its fraction because another was told.
+        let mut types = schema.fields().iter().zip(self.schema.fields());
+        if !types.all(|(has, told)| holds(told.data_type(), has.data_type())) {
+            return Err(changed());
+        }
+        wire::batch(batch, &self.schema).map_err(|_| changed())
+    }
+}
+
+/// Whether every value of type `has` is one of type `told`.
+fn holds(told: &DataType, has: &DataType) -> bool {
+    use DataType as T;
+    let bits = |data_type: &DataType| match data_type {
+        T::Int8 => Some(8),
+        T::Int16 => Some(16),
+        T::Int32 => Some(32),
+        T::Int64 => Some(64),
+        _ => None,
+    };
+    match (told, has) {
+        _ if told == has => true,
+        (_, T::Null) | (T::Float64, T::Int8 | T::Int16 | T::Int32 | T::Float32) => true,
+        (T::Decimal128(wide, scale), T::Decimal128(has, of)) => {
+            let whole = |digits: u8, scale: i8| i16::from(digits) - i16::from(scale);
+            scale >= of && whole(*wide, *scale) >= whole(*has, *of)
+        }
+        _ => bits(told).zip(bits(has)).is_some_and(|(told, has)| told >= has),
     }
 }
 

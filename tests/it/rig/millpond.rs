@@ -325,6 +325,13 @@ impl Millpond {
         row.as_object()?.values().next()?.as_i64()
     }
 
+    /// Resident bytes.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     /// The process.
     pub fn process(&self) -> &Process {
         &self.process
