@@ -19,6 +19,7 @@
 #                                                 topics begin with PREFIX, MariaDB's needs a file for its HISTORY
 #   component.sh pgjdbc FILE ARGS…                runs a Java program that uses PostgreSQL's JDBC driver (Debezium's)
 #   component.sh python ARGS…                     Python with the outside readers
+#   component.sh node FILE ARGS…                  Node with node-postgres
 #   component.sh spark ARGS…                      Python with Spark and Delta
 #   component.sh flink FILE OPTION=VALUE…         Flink, which runs the statements of the file with these options
 set -euo pipefail
@@ -219,6 +220,10 @@ pgjdbc)
 python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
     exec "$PYTHON_HOME/bin/python" "$@"
+    ;;
+node)
+    [ -d "$NODE_HOME" ] || absent "node-postgres"
+    MILLPOND_NODE=$NODE_HOME exec node "$@"
     ;;
 spark)
     [ -e "$SPARK_HOME/ready" ] || die "Spark is not installed yet: run scripts/setup.sh all (make test-all does it)"

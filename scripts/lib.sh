@@ -14,6 +14,7 @@ REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 SPARK_HOME=$CACHE/spark-$SPARK_VERSION-$(checksum "$SCRIPTS/spark/libs.sha256" "$SCRIPTS/spark/requirements.txt")
 FLINK_HOME=$CACHE/flink-$FLINK_VERSION-$(checksum "$SCRIPTS/flink/libs.sha256" "$SCRIPTS/flink/requirements.txt")
 PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
+NODE_HOME=$CACHE/node-$(checksum "$SCRIPTS/node/package-lock.json")
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "millpond: $*"; exit 1; }

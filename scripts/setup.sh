@@ -2,7 +2,7 @@
 # Fetches what the tests and the local stack need, once, into the user's cache folder; silent when nothing is missing.
 #   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
 #   setup.sh         that, and Kafka, Kafka Connect with Debezium and a schema registry (Maven), MinIO (Go), the
-#                    Python clients (pip), PostgreSQL and MariaDB (Debian packages)
+#                    Python clients (pip), node-postgres (npm), PostgreSQL and MariaDB (Debian packages)
 #   setup.sh all     that, and what only `make test-all` and `make bench` need: Redis (a Debian package), Spark with Delta
 #                    (pip, Maven; 450 MB), Flink (pip, Maven; 320 MB)
 set -euo pipefail
@@ -71,6 +71,7 @@ test_tools() {
     have mvn || missing+=(maven)
     have python3 || missing+=(python3)
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+    have npm || missing+=(nodejs npm)
     have setpriv || missing+=(util-linux)
     have openssl || missing+=(openssl)
     databases || missing+=(postgresql mariadb-server)
@@ -160,6 +161,15 @@ python_clients() {
     touch "$PYTHON_HOME/ready"
 }
 
+node_client() {
+    local made=$NODE_HOME.part
+    rm -rf "$made"
+    mkdir -p "$made"
+    cp "$SCRIPTS/node/package.json" "$SCRIPTS/node/package-lock.json" "$made" || return 1
+    npm ci --prefix "$made" --ignore-scripts --no-audit --no-fund || return 1
+    publish "$made" "$NODE_HOME"
+}
+
 spark() {
     # Like the Python clients: made in place.
     rm -rf "$SPARK_HOME"
@@ -189,7 +199,7 @@ more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && [ -d "$FLINK_HOM
 
 if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$VERSITYGW_HOME" ] &&
     [ -d "$REGISTRY_HOME" ] &&
-    [ -e "$PYTHON_HOME/ready" ] && databases && have java && have setpriv && have openssl; then
+    [ -e "$PYTHON_HOME/ready" ] && [ -d "$NODE_HOME" ] && databases && have java && have setpriv && have openssl; then
     exit 0
 fi
 
@@ -213,6 +223,8 @@ if [ ! -d "$VERSITYGW_HOME" ]; then
     have go || die "missing: Go 1.21 or later, to build Versity Gateway. Get it from https://go.dev/dl (Debian 12's own is too old)."
     step "Versity Gateway $VERSITYGW_VERSION (built from source: a minute)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" versitygw
 fi
+[ -d "$NODE_HOME" ] ||
+    step "node-postgres" "is npm's registry or your mirror reachable?" node_client
 [ -e "$PYTHON_HOME/ready" ] ||
     step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients
 [ "$scope" != all ] || [ -e "$SPARK_HOME/ready" ] ||

@@ -11,9 +11,12 @@ use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::info;
 
 use super::SystemTable;
 
+/// Statements of clients that take so long are lines of the log.
+const SLOW_MS: i64 = 5_000;
 /// Characters of a statement that are kept.
 const SHOWN: usize = 10_000;
 
@@ -174,6 +177,13 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let Running { client, sql, started_at, rows } = &*self.running;
+        let millis = (Utc::now() - *started_at).num_milliseconds();
+        if millis >= SLOW_MS && client.is_some() {
+            let (user, door) = client.as_ref().map_or(("", ""), |client| (client.user(), client.door));
+            let rows = rows.load(Ordering::Relaxed);
+            info!(target: "millpond::slow_query", user, door, millis, rows, sql, "slow query");
+        }
         self.activity.queries.lock().remove(&self.id);
     }
 }

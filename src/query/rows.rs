@@ -22,8 +22,10 @@ use crate::error::{Error, Kind, Result};
 
 /// Batches made ahead of the client.
 const AHEAD: usize = 2;
-/// How long a client may leave a batch lying.
-const STALLED: Duration = Duration::from_secs(60);
+/// How long a client may leave a batch lying …
+pub(super) const STALLED: Duration = Duration::from_secs(60);
+/// … and one that asks for a page of rows when somebody turns to it.
+pub(super) const PAGED: Duration = Duration::from_secs(600);
 
 /// A result: its wire schema, and batches in it. Dropping it cancels the query.
 pub struct Rows {
@@ -89,13 +91,14 @@ pub(super) fn pump(
     stream: BoxStream<'static, Result<RecordBatch>>,
     schema: SchemaRef,
     deadline: Deadline,
+    patience: Duration,
     entry: Entry,
 ) -> Rows {
     let (sender, batches) = mpsc::channel(AHEAD);
     let outcome = Outcome::default();
     let (shared, to) = (Arc::clone(&outcome), Arc::clone(&schema));
     let task = threads.spawn(async move {
-        let result = drive(stream, &to, &sender, deadline, &entry).await;
+        let result = drive(stream, &to, &sender, (deadline, patience), &entry).await;
         *shared.lock() = Some(result);
         drop((entry, sender));
     });
@@ -106,7 +109,7 @@ async fn drive(
     mut stream: BoxStream<'static, Result<RecordBatch>>,
     schema: &SchemaRef,
     sender: &mpsc::Sender<RecordBatch>,
-    deadline: Deadline,
+    (deadline, patience): (Deadline, Duration),
     entry: &Entry,
 ) -> Result<()> {
     while let Some(batch) = until(deadline, stream.next()).await? {
@@ -116,11 +119,11 @@ async fn drive(
         }
         let batch = wire::batch(&batch, schema).map_err(|e| error::from_datafusion(e.into(), ""))?;
         entry.made(batch.num_rows());
-        match until(deadline, tokio::time::timeout(STALLED, sender.send(batch))).await? {
+        match until(deadline, tokio::time::timeout(patience, sender.send(batch))).await? {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Error::new(Kind::Cancelled, "the query was cancelled")),
             Err(_) => {
-                let text = format!("the client took no rows for {} s, so the query was ended", STALLED.as_secs());
+                let text = format!("the client took no rows for {} s, so the query was ended", patience.as_secs());
                 return Err(Error::new(Kind::Unavailable, text).hint("run it again"));
             }
         }

@@ -26,7 +26,7 @@ use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
 use super::threads::Threads;
-use super::{CATALOG, NewRows, PUBLIC, SYSTEM, error, parse, windows, wire};
+use super::{CATALOG, NewRows, PUBLIC, SYSTEM, error, parse, rows, windows, wire};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
 
@@ -361,6 +361,11 @@ impl Session {
 
     pub(super) fn threads(&self) -> &Threads {
         self.service.threads()
+    }
+
+    /// How long its client may take no rows.
+    pub(super) fn patience(&self) -> std::time::Duration {
+        if self.postgres.is_some() { rows::PAGED } else { rows::STALLED }
     }
 
     pub(super) fn statement_timeout(&self) -> Option<std::time::Duration> {

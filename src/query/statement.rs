@@ -311,7 +311,14 @@ impl Query {
             });
             let stream = rows::until(deadline, start).await??;
             let stream = stream.map_err(|e| error::from_datafusion(e, "")).boxed();
-            Ok(rows::pump(self.session.threads(), stream, Arc::clone(&self.schema), deadline, entry))
+            Ok(rows::pump(
+                self.session.threads(),
+                stream,
+                Arc::clone(&self.schema),
+                deadline,
+                self.session.patience(),
+                entry,
+            ))
         })
     }
 
@@ -323,7 +330,14 @@ impl Query {
             filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
         });
         let entry = self.session.begin(&self.sql).await;
-        Ok(rows::pump(self.session.threads(), found.boxed(), Arc::clone(&self.schema), None, entry))
+        Ok(rows::pump(
+            self.session.threads(),
+            found.boxed(),
+            Arc::clone(&self.schema),
+            None,
+            self.session.patience(),
+            entry,
+        ))
     }
 }
 

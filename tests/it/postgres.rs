@@ -75,6 +75,15 @@ async fn pgjdbc_sees_rows_and_metadata_in_each_of_its_modes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn node_postgres_sees_rows_and_errors() {
+    let millpond = fleet().await;
+    let program = format!("{}/tests/clients/pg_node.mjs", env!("CARGO_MANIFEST_DIR"));
+    let output = Output::of(component(&["node", &program, &millpond.project().postgres().to_string()])).await;
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_sql_gives_the_same_rows_through_both_doors() {
     let millpond = fleet().await;
     let slt = format!("{}/tests/slt", env!("CARGO_MANIFEST_DIR"));

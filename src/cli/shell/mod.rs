@@ -4,6 +4,7 @@
 //! Rows go to standard output, everything else (counts, errors) to standard error, so output can be piped. The
 //! first statement that fails ends a script with exit code 1; the prompt goes on.
 
+mod complete;
 mod format;
 mod prompt;
 mod target;
@@ -14,7 +15,7 @@ mod tests;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
@@ -91,7 +92,7 @@ pub async fn run(args: SqlArgs, mut target: Box<dyn Target>) -> anyhow::Result<E
     };
     for sql in statements {
         match execute(target.as_mut(), &sql, args.format, &mut io::stdout()).await? {
-            Ok(()) => {}
+            Ok(done) => done.say(true),
             Err(error) => return Ok(fail(&error)),
         }
     }
@@ -126,7 +127,7 @@ async fn execute(
     sql: &str,
     format: Format,
     out: &mut (impl Write + Send),
-) -> anyhow::Result<Result<()>> {
+) -> anyhow::Result<Result<Done>> {
     let started = Instant::now();
     let results = match target.query(sql).await {
         Ok(results) => results,
@@ -134,15 +135,31 @@ async fn execute(
     };
     match format::write(results, format, query::is_subscription(sql), out).await {
         Ok(Ok(rows)) => {
-            if format == Format::Table {
-                let plural = if rows == 1 { "" } else { "s" };
-                eprintln!("{rows} row{plural} in {:.1?}", started.elapsed());
-            }
-            Ok(Ok(()))
+            let rows = (format == Format::Table).then_some(rows);
+            Ok(Ok(Done { rows, taken: started.elapsed() }))
         }
         Ok(Err(error)) => Ok(Err(error)),
         // `| head` closed the pipe: it has what it wanted.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ok(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(Ok(Done { rows: None, taken: started.elapsed() }))
+        }
         Err(error) => Err(error).context("rows cannot be written"),
+    }
+}
+
+/// What is said of a statement when its rows are written.
+#[derive(Debug)]
+struct Done {
+    /// Their number, if people read them.
+    rows: Option<usize>,
+    taken: Duration,
+}
+
+impl Done {
+    fn say(&self, timing: bool) {
+        let Some(rows) = self.rows else { return };
+        let plural = if rows == 1 { "" } else { "s" };
+        let taken = if timing { format!(" in {:.1?}", self.taken) } else { String::new() };
+        eprintln!("{rows} row{plural}{taken}");
     }
 }
