@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::config::{ACCESS_FILE, Access, LoadOptions, Project, Verifier, md5_of};
+use crate::config::{ACCESS_FILE, Access, LoadOptions, Project, Verifier, md5_of, nearest};
 use crate::error::{Error, Kind, Result};
 
 /// Shorter passwords are refused.
@@ -79,6 +79,14 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
             .hint("letters, digits and signs other than : , ="));
     }
     let before = access(&args.folder.project)?;
+    if !before.roles.contains_key(&args.role) {
+        let known: Vec<&str> = before.roles.keys().map(String::as_str).collect();
+        let hint = match nearest(&args.role, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are: {}; write [roles.{}] into {ACCESS_FILE}", known.join(", "), args.role),
+        };
+        return Err(Error::new(Kind::Usage, format!("there is no role `{}`", args.role)).hint(hint));
+    }
     let password = password(name)?;
     let mut text = read(&args.folder.project)?;
     let known = before.users.contains_key(name);

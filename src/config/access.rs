@@ -17,10 +17,20 @@ use super::words;
 pub const FILE: &str = "access.toml";
 
 /// Accounts and roles.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Access {
     /// By name.
     pub users: BTreeMap<String, User>,
+    /// By name, those that are there without the file too.
+    pub roles: BTreeMap<String, Arc<Role>>,
+}
+
+/// Nobody has an account.
+impl Default for Access {
+    fn default() -> Self {
+        let own = RIGHTS.iter().map(|(name, rights)| ((*name).to_owned(), Arc::new(Role::whole(name, *rights))));
+        Self { users: BTreeMap::new(), roles: own.collect() }
+    }
 }
 
 /// An account.
@@ -98,20 +108,18 @@ const LOGINS: [(&str, Login); 3] = [("scram", Login::Scram), ("password", Login:
 /// Reads the file's tree.
 pub(super) fn read(tree: &Table, file: &str, problems: &RefCell<Problems>) -> Access {
     let root = Section::root(tree, file, &words::access::FILE, problems);
-    let mut roles: BTreeMap<String, Arc<Role>> =
-        RIGHTS.iter().map(|(name, rights)| ((*name).to_owned(), Arc::new(Role::whole(name, *rights)))).collect();
+    let mut access = Access::default();
     if let Some(section) = root.table("roles") {
         for name in root.names("roles") {
             if let Some(role) = section.section(name, &words::access::ROLE).and_then(|section| role(name, &section)) {
-                roles.insert(name.to_owned(), Arc::new(role));
+                access.roles.insert(name.to_owned(), Arc::new(role));
             }
         }
     }
-    let mut access = Access::default();
     if let Some(section) = root.table("users") {
         for name in root.names("users") {
             let Some(of) = section.section(name, &words::access::USER) else { continue };
-            if let Some(user) = user(&of, &roles) {
+            if let Some(user) = user(&of, &access.roles) {
                 access.users.insert(name.to_owned(), user);
             }
         }

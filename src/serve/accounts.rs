@@ -62,7 +62,7 @@ impl Accounts {
             turns: Semaphore::new(AT_ONCE),
             changes: watch::Sender::new(0),
         };
-        accounts.now.store(Arc::new(access.map(load).transpose()?));
+        accounts.now.store(Arc::new(access.map(|access| load(access, None)).transpose()?));
         Ok(Arc::new(accounts))
     }
 
@@ -72,7 +72,7 @@ impl Accounts {
         if before.as_ref().as_ref().map(|loaded| &loaded.access) == access {
             return Ok(());
         }
-        self.now.store(Arc::new(access.map(load).transpose()?));
+        self.now.store(Arc::new(access.map(|access| load(access, before.as_ref().as_ref())).transpose()?));
         self.known.lock().clear();
         self.changes.send_modify(|change| *change += 1);
         info!(users = access.map_or(0, |access| access.users.len()), "accounts taken over");
@@ -102,6 +102,17 @@ impl Accounts {
         let user = loaded.access.users.get(name)?;
         let role = loaded.roles.get(&user.role.name).cloned();
         Some(Principal { user: name.to_owned(), role, rights: user.role.rights })
+    }
+
+    /// Whether somebody who came in may stay: the account is there, and its role is as it was.
+    pub fn may_stay(&self, principal: &Principal) -> bool {
+        let now = self.principal(&principal.user).or_else(|| self.anybody(&principal.user));
+        let same = |a: &Option<Arc<Role>>, b: &Option<Arc<Role>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        now.is_some_and(|now| same(&now.role, &principal.role) && now.rights == principal.rights)
     }
 
     /// What is known of the password of a name, whether there is an account or not.
@@ -164,21 +175,23 @@ pub fn refused() -> Error {
     Error::new(Kind::Denied, "user name or password is wrong")
 }
 
-fn load(access: &Access) -> Result<Loaded> {
+/// A role that is as it was `before` stays the same: sessions in it go on.
+fn load(access: &Access, before: Option<&Loaded>) -> Result<Loaded> {
     let mut roles = BTreeMap::new();
-    for user in access.users.values() {
-        if !roles.contains_key(&user.role.name) {
-            let of = &user.role;
-            let role = Role::new(RoleOptions {
+    for (name, of) in &access.roles {
+        let kept = before.filter(|before| before.access.roles.get(name) == Some(of));
+        let role = match kept.and_then(|before| before.roles.get(name)) {
+            Some(role) => Arc::clone(role),
+            None => Arc::new(Role::new(RoleOptions {
                 name: of.name.clone(),
                 tables: of.tables.clone(),
                 filter: of.filter.clone(),
                 mask: of.mask.clone(),
                 statement_timeout: of.statement_timeout,
                 queries: of.queries,
-            })?;
-            roles.insert(of.name.clone(), Arc::new(role));
-        }
+            })?),
+        };
+        roles.insert(name.clone(), role);
     }
     Ok(Loaded { access: access.clone(), roles })
 }

@@ -1,8 +1,8 @@
 //! Accounts, roles and TLS, through every door.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::rig::python::{self, Output};
@@ -120,12 +120,37 @@ async fn psql_with(millpond: &Millpond, user: &str, env: &[(&str, &str)], argume
 }
 
 /// A session that stays open.
-fn session(millpond: &Millpond, user: &str) -> Child {
-    let mut command = Command::new("psql");
-    let port = millpond.project().postgres().to_string();
-    command.args(["-X", "-At", "-h", "127.0.0.1", "-p", &port, "-U", user, "-d", "millpond"]);
-    command.env("PGPASSWORD", format!("secret of {user}")).env("PGSSLMODE", "require");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+struct Talk {
+    process: Child,
+    asked: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Talk {
+    fn new(millpond: &Millpond, user: &str) -> Self {
+        let mut command = Command::new("psql");
+        let port = millpond.project().postgres().to_string();
+        command.args(["-X", "-At", "-h", "127.0.0.1", "-p", &port, "-U", user, "-d", "millpond"]);
+        command.env("PGPASSWORD", format!("secret of {user}")).env("PGSSLMODE", "require");
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (asked, answers) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        Self { process, asked, answers }
+    }
+
+    /// The first line that is answered; nothing if the session is over.
+    fn ask(&mut self, sql: &str) -> String {
+        let _ = writeln!(self.asked, "{sql};");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 async fn psql(millpond: &Millpond, user: &str, arguments: &[&str]) -> Output {
@@ -274,13 +299,8 @@ async fn nobody_comes_in_without_tls_and_the_right_password() {
         );
     }
     // An account that is taken away loses its sessions; one that comes may come in; a certificate is renewed while it runs.
-    let mut session = session(&millpond, "board");
-    let mut asked = session.stdin.take().unwrap();
-    writeln!(asked, "SELECT 'before';").unwrap();
-    let mut answers = BufReader::new(session.stdout.take().unwrap());
-    let mut answer = String::new();
-    answers.read_line(&mut answer).unwrap();
-    assert_eq!(answer, "before\n");
+    let (mut goes, mut stays) = (Talk::new(&millpond, "board"), Talk::new(&millpond, "ann"));
+    assert_eq!((goes.ask("SELECT 'before'").as_str(), stays.ask("SELECT 'before'").as_str()), ("before", "before"));
     let removed = millpond.project().run(&["user", "remove", "board", "--project", "."]).await;
     assert_eq!((removed.code, removed.stdout.as_str()), (Some(0), "board: removed\n"), "{}", removed.stderr);
     wait_until("the account is gone", SHOWN, async || {
@@ -288,18 +308,20 @@ async fn nobody_comes_in_without_tls_and_the_right_password() {
         refused.stderr.contains("password authentication failed").then_some(())
     })
     .await;
-    let _ = writeln!(asked, "SELECT 'after';");
-    drop(asked);
-    answer.clear();
-    answers.read_to_string(&mut answer).unwrap();
-    assert_eq!(answer, "", "its session is over");
-    session.wait().unwrap();
+    assert_eq!(goes.ask("SELECT 'after'"), "", "its session is over");
     assert_eq!(add_user(millpond.project(), "new", "reader", "scram").await.code, Some(0));
     wait_until("the new account is known", SHOWN, async || {
         let output = psql(&millpond, "new", &["-c", "SELECT count(*) FROM telemetry"]).await;
         (output.stdout.trim() == "100").then_some(())
     })
     .await;
+    assert_eq!(stays.ask("SELECT 'after'"), "after", "others keep theirs");
+    let unknown = add_user(millpond.project(), "eve", "analist", "scram").await;
+    assert!(
+        unknown.stderr.contains("there is no role `analist`\n  hint: did you mean `analyst`?"),
+        "{}",
+        unknown.stderr
+    );
     let old = std::fs::read(millpond.project().dir().join("server.pem")).unwrap();
     certificate(millpond.project());
     wait_until("the new certificate is shown", SHOWN, async || {

@@ -119,7 +119,7 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
             let refused = || Status::permission_denied("this server is read-only: it carries out no such action");
             let needed = if name == IMPORT { Rights::Writer } else { Rights::Admin };
             let seat = service.seat(Caller::of(&request)).await?;
-            if seat.rights < needed {
+            if seat.rights() < needed {
                 return Err(Status::permission_denied(format!(
                     "{name} needs a role with rights = \"{}\"",
                     word(needed)

@@ -65,10 +65,14 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct Seat {
     pub(super) session: Session,
+    principal: Principal,
+}
+
+impl Seat {
     /// What may be done beyond reading.
-    pub(super) rights: Rights,
-    /// How often accounts had been edited when it began: after the next edit, its client must come in again.
-    edits: u64,
+    pub(super) fn rights(&self) -> Rights {
+        self.principal.rights
+    }
 }
 
 /// What a request says of who sends it.
@@ -129,8 +133,7 @@ impl FlightSql {
     /// The session of a request, and what its client may do.
     pub(super) async fn seat(&self, caller: Caller) -> Result<Seat, Status> {
         let accounts = &self.inner.accounts;
-        let edits = *accounts.changes().borrow();
-        if let Some(seat) = self.inner.sessions.get(&caller.name).filter(|seat| seat.edits == edits) {
+        if let Some(seat) = self.inner.sessions.get(&caller.name).filter(|seat| accounts.may_stay(&seat.principal)) {
             return Ok(seat);
         }
         let principal = match (accounts.anybody(""), caller.basic) {
@@ -141,7 +144,7 @@ impl FlightSql {
             }
             (None, None) => return Err(Status::unauthenticated("log in first: user name and password")),
         };
-        Ok(self.sit(caller.name, &principal, edits))
+        Ok(self.sit(caller.name, principal))
     }
 
     /// Checks `Basic …`.
@@ -154,12 +157,12 @@ impl FlightSql {
         principal.map_err(|error| Status::unauthenticated(error.message().to_owned()))
     }
 
-    fn sit(&self, name: Bytes, principal: &Principal, edits: u64) -> Seat {
+    fn sit(&self, name: Bytes, principal: Principal) -> Seat {
         let mut session = self.inner.queries.session().of(&principal.user, "flight_sql");
         if let Some(role) = principal.role.clone() {
             session = session.in_role(role);
         }
-        let seat = Seat { session, rights: principal.rights, edits };
+        let seat = Seat { session, principal };
         self.inner.sessions.put_at(name, seat.clone());
         seat
     }
@@ -334,7 +337,6 @@ impl FlightSql {
         let caller = Caller::of(&request);
         drop(request);
         let token = format!("{:032x}", rand::random::<u128>());
-        let edits = *self.inner.accounts.changes().borrow();
         let principal = match (self.inner.accounts.anybody(""), &caller.basic) {
             (Some(anybody), _) => anybody,
             (None, Some(basic)) => self.come_in(basic).await?,
@@ -345,7 +347,7 @@ impl FlightSql {
                 return greet(token);
             }
         };
-        self.sit(Bytes::from(format!("token {token}")), &principal, edits);
+        self.sit(Bytes::from(format!("token {token}")), principal);
         greet(token)
     }
 }

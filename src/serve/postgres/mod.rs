@@ -45,7 +45,7 @@ use super::accounts::{Accounts, Principal};
 use super::address;
 use super::tls::{self, Tls, Wire};
 use crate::error::{Error, Kind};
-use crate::query::{CATALOG, Role, Service};
+use crate::query::{CATALOG, Service};
 use crate::task::{self, Shutdown};
 
 /// Open connections.
@@ -175,13 +175,7 @@ impl Door {
                 if changes.changed().await.is_err() {
                     return std::future::pending().await;
                 }
-                let now = self.accounts.principal(&principal.user).or_else(|| self.accounts.anybody(&principal.user));
-                let same = |a: &Option<Arc<Role>>, b: &Option<Arc<Role>>| match (a, b) {
-                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                    (None, None) => true,
-                    _ => false,
-                };
-                if now.is_none_or(|now| !same(&now.role, &principal.role)) {
+                if !self.accounts.may_stay(&principal) {
                     return;
                 }
             }
