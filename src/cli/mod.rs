@@ -113,6 +113,9 @@ enum Command {
     Simulate(simulate::SimulateArgs),
 }
 
+/// Of a thread: a statement that is as deep as is allowed is taken apart on it.
+const STACK_BYTES: usize = 16 << 20;
+
 /// Which project, and what overrides its files.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProjectArgs {
@@ -152,7 +155,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = !matches!(cli.command, Command::Serve(_));
     crate::telemetry::init(std::env::var("MILLPOND_LOG").ok().as_deref(), quiet);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: no threads to run on: {error}");

@@ -81,7 +81,7 @@ pub struct Role {
 pub enum Rights {
     /// Nothing.
     Reader,
-    /// Files may be imported.
+    /// Nothing more in this version: files that are imported can be any that the process can read.
     Writer,
     /// All actions of `millpond table`, `ingest`, `query` and the like.
     Admin,

@@ -73,6 +73,22 @@ fn classify(statement: Statement) -> Result<Ask> {
     }
 }
 
+/// Takes VERBOSE out of EXPLAIN.
+pub(super) fn not_verbose(statement: &mut Statement) {
+    match statement {
+        Statement::Explain(explain) => {
+            explain.options.verbose = false;
+            not_verbose(&mut explain.statement);
+        }
+        Statement::Statement(sql) => {
+            if let ast::Statement::Explain { verbose, .. } = sql.as_mut() {
+                *verbose = false;
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Finds statements that write inside a query: in CTEs, subqueries, set operations.
 struct NoWrites;
 

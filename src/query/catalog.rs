@@ -90,6 +90,14 @@ impl PinnedCatalog {
         })
     }
 
+    /// A view as whoever reads sees it.
+    pub(super) fn restricted(&self, name: &str, view: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+        match &self.role {
+            Some(role) => role.restricted(name, view),
+            None => view,
+        }
+    }
+
     /// Whether a table or view is there, and must not be read.
     pub(super) fn is_denied(&self, schema: &str, name: &str) -> bool {
         let Some(role) = &self.role else { return false };

@@ -7,6 +7,7 @@ use arrow::datatypes::DataType;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace, Word};
 
 use super::error;
@@ -14,6 +15,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Nested expressions deeper than this are refused instead of overflowing the stack.
 const RECURSION_LIMIT: usize = 100;
+/// Operators of one statement: a chain of them (`1 + 1 + …`, `SELECT … UNION SELECT …`) is as deep as it is long.
+const CHAIN_LIMIT: usize = 2_000;
 /// Parameters of one statement.
 const PARAMETER_LIMIT: usize = 10_000;
 
@@ -28,6 +31,10 @@ pub(super) struct Parsed {
 /// Parses exactly one statement.
 pub(super) fn parse(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
+    if tokens.iter().filter(|token| chains(&token.token)).count() > CHAIN_LIMIT {
+        let text = format!("more than {CHAIN_LIMIT} operators in one statement");
+        return Err(Error::new(Kind::Query, text).hint("IN (…) takes a list of any length"));
+    }
     let parameters = number_parameters(&mut tokens)?;
     let subscribes = take_subscribe(&mut tokens);
     let mut statements = DFParserBuilder::new(tokens)
@@ -139,6 +146,40 @@ pub fn split(script: &str) -> Result<Script> {
     Ok(Script { complete, rest })
 }
 
+/// Whether a token can make a tree deeper.
+fn chains(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::IN
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+                | Keyword::JOIN
+                | Keyword::CASE
+        ),
+        Token::Whitespace(_)
+        | Token::Comma
+        | Token::Number(_, _)
+        | Token::SingleQuotedString(_)
+        | Token::Period
+        | Token::LParen
+        | Token::RParen
+        | Token::SemiColon
+        | Token::Placeholder(_)
+        | Token::EOF => false,
+        _ => true,
+    }
+}
+
 fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
@@ -226,6 +267,20 @@ mod tests {
             assert_eq!(cut.rest, rest, "{script}");
         }
         assert!(split("SELECT 'unfinished").is_err());
+    }
+
+    #[test]
+    fn chains_have_an_end() {
+        for (sql, is_long) in [
+            (format!("SELECT 1{}", " + 1".repeat(1_900)), false),
+            (format!("SELECT 1{}", " + 1".repeat(100_000)), true),
+            (format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(100_000)), true),
+            (format!("SELECT 1{}", "::int".repeat(100_000)), true),
+            (format!("SELECT 1 WHERE 1 IN (1{})", ", 1".repeat(100_000)), false),
+        ] {
+            let refused = parse(&sql).err().is_some_and(|error| error.message().contains("operators"));
+            assert_eq!(refused, is_long, "{}", &sql[..40]);
+        }
     }
 
     #[test]

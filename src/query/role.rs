@@ -81,12 +81,26 @@ impl Role {
 
     /// Whether a table or view may be read.
     pub fn may_read(&self, schema: &str, name: &str) -> bool {
-        self.patterns.iter().any(|(of, pattern)| of == schema && pattern.matches(name))
+        // What is kept beside a table (`…__raw`, `…__changes`, `…__merged`, its children) has the rows that its condition
+        // holds back: of such a table it must be named itself.
+        let beside = name.split_once("__").is_some_and(|(table, _)| schema == PUBLIC && self.holds_back(table));
+        let named = |of: &str, pattern: &Pattern| of == schema && pattern.as_str() == name;
+        self.patterns
+            .iter()
+            .any(|(of, pattern)| if beside { named(of, pattern) } else { of == schema && pattern.matches(name) })
+    }
+
+    /// Whether rows or columns of a table are held back.
+    fn holds_back(&self, table: &str) -> bool {
+        self.options.filter.contains_key(table) || self.options.mask.contains_key(table)
     }
 
     /// Whether a table may be read as a whole, so that what knows nothing of conditions can read it.
     pub fn may_read_all_of(&self, name: &str) -> bool {
-        self.may_read(PUBLIC, name) && !self.options.filter.contains_key(name) && !self.options.mask.contains_key(name)
+        let of_it =
+            |table: &String| table == name || table.strip_prefix(name).is_some_and(|rest| rest.starts_with("__"));
+        let held_back = self.options.filter.keys().chain(self.options.mask.keys()).any(of_it);
+        self.may_read(PUBLIC, name) && !held_back
     }
 
     /// The refusal.
@@ -183,6 +197,11 @@ impl Restricted {
     ) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
         Box::pin(async move {
             let schema = self.table.schema();
+            if let Some(column) = self.masked.iter().find(|column| schema.index_of(column).is_err()) {
+                let text = format!("your role masks {}.{column}, which is not there", self.name);
+                let refusal = Error::new(Kind::Refused, text).hint("who keeps access.toml must correct it");
+                return Err(DataFusionError::External(Box::new(refusal)));
+            }
             let condition = self.condition(session, &schema)?;
             let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
             let mut read: Vec<usize> =

@@ -120,9 +120,9 @@ impl Statement {
         &self.parameters
     }
 
-    /// Who prepared it.
-    pub fn user(&self) -> &str {
-        self.session.user()
+    /// Whether `session` may run it: it is of whoever prepared it, in the same role.
+    pub fn belongs_to(&self, session: &Session) -> bool {
+        self.session.is_like(session)
     }
 
     /// False for SET and RESET, which answer without rows.
@@ -251,9 +251,9 @@ impl Query {
         Arc::clone(&self.schema)
     }
 
-    /// Who asks.
-    pub fn user(&self) -> &str {
-        self.session.user()
+    /// Whether `session` may run it: it is of whoever planned it, in the same role.
+    pub fn belongs_to(&self, session: &Session) -> bool {
+        self.session.is_like(session)
     }
 
     /// The columns of tables that its column `name` passes on as they are, if it has no other values.

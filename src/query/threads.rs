@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Kind, Result};
 
+/// A plan that is as deep as is allowed is taken apart on such a stack.
+const STACK_BYTES: usize = 16 << 20;
+
 /// A runtime that may be dropped anywhere.
 pub(super) struct Threads {
     runtime: Option<Runtime>,
@@ -22,8 +25,12 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn new(count: usize) -> Result<Self> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(count.max(1)).thread_name("query").enable_all().build();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(count.max(1))
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("query")
+            .enable_all()
+            .build();
         let runtime =
             runtime.map_err(|cause| Error::new(Kind::Internal, "query threads cannot be started").because(cause))?;
         Ok(Self { runtime: Some(runtime) })

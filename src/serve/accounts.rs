@@ -27,7 +27,7 @@ const KNOWN: Duration = Duration::from_secs(60);
 const MOST_KNOWN: usize = 1_000;
 
 /// Somebody who came in.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Principal {
     /// The account's name.
     pub user: String,
@@ -35,6 +35,8 @@ pub struct Principal {
     pub role: Option<Arc<Role>>,
     /// What may be done beyond reading.
     pub rights: Rights,
+    /// Tells one password from another.
+    key: Option<[u8; 32]>,
 }
 
 /// All accounts.
@@ -72,16 +74,16 @@ impl Accounts {
         if before.as_ref().as_ref().map(|loaded| &loaded.access) == access {
             return Ok(());
         }
+        if access.is_none() {
+            let text = "access.toml is gone: the accounts that were there stay";
+            return Err(Error::new(Kind::Refused, text)
+                .hint("without accounts everybody may do everything: that takes a restart"));
+        }
         self.now.store(Arc::new(access.map(|access| load(access, before.as_ref().as_ref())).transpose()?));
         self.known.lock().clear();
         self.changes.send_modify(|change| *change += 1);
         info!(users = access.map_or(0, |access| access.users.len()), "accounts taken over");
         Ok(())
-    }
-
-    /// Tells of every edit.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
     }
 
     /// Whether an account is needed to come in.
@@ -92,7 +94,8 @@ impl Accounts {
     /// Who comes in where no account is needed.
     pub fn anybody(&self, name: &str) -> Option<Principal> {
         let user = if name.is_empty() { CATALOG } else { name };
-        (!self.are_needed()).then(|| Principal { user: user.to_owned(), role: None, rights: Rights::Admin })
+        let anybody = || Principal { user: user.to_owned(), role: None, rights: Rights::Admin, key: None };
+        (!self.are_needed()).then(anybody)
     }
 
     /// The account of a name, for who has shown to have its password.
@@ -101,10 +104,20 @@ impl Accounts {
         let loaded = now.as_ref().as_ref()?;
         let user = loaded.access.users.get(name)?;
         let role = loaded.roles.get(&user.role.name).cloned();
-        Some(Principal { user: name.to_owned(), role, rights: user.role.rights })
+        Some(Principal { user: name.to_owned(), role, rights: user.role.rights, key: Some(user.verifier.stored_key) })
     }
 
-    /// Whether somebody who came in may stay: the account is there, and its role is as it was.
+    /// Ends when somebody who came in may not stay.
+    pub async fn gone(&self, principal: &Principal) {
+        let mut changes = self.changes.subscribe();
+        while self.may_stay(principal) {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Whether somebody who came in may stay: the account is there, its role and password are as they were.
     pub fn may_stay(&self, principal: &Principal) -> bool {
         let now = self.principal(&principal.user).or_else(|| self.anybody(&principal.user));
         let same = |a: &Option<Arc<Role>>, b: &Option<Arc<Role>>| match (a, b) {
@@ -112,7 +125,9 @@ impl Accounts {
             (None, None) => true,
             _ => false,
         };
-        now.is_some_and(|now| same(&now.role, &principal.role) && now.rights == principal.rights)
+        now.is_some_and(|now| {
+            same(&now.role, &principal.role) && now.rights == principal.rights && now.key == principal.key
+        })
     }
 
     /// What is known of the password of a name, whether there is an account or not.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -113,53 +113,64 @@ fn certificates(path: &PathBuf) -> std::result::Result<Vec<CertificateDer<'stati
 }
 
 /// A connection, secured if the door is.
-pub(super) enum Wire {
+pub(super) struct Wire {
+    stream: Stream,
+    /// Its place among the connections of the door.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+enum Stream {
     Plain(TcpStream),
     Secured(Box<TlsStream<TcpStream>>),
 }
 
 impl Wire {
+    /// A connection in plain text.
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self { stream: Stream::Plain(stream), place: None }
+    }
+
     /// Whether nobody between can read it.
     pub(super) fn is_secured(&self) -> bool {
-        matches!(self, Self::Secured(_))
+        matches!(self.stream, Stream::Secured(_))
     }
 
     fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Secured(stream) => stream.get_ref().0,
+        match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Secured(stream) => stream.get_ref().0,
         }
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Secured(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Secured(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Secured(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Secured(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Secured(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Secured(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -195,15 +206,15 @@ pub(super) fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>, protocol: &
             let _ = stream.set_nodelay(true);
             let (tls, made) = (tls.clone(), made.clone());
             task::spawn("handshake", async move {
-                let wire = match tls {
-                    None => Wire::Plain(stream),
+                let mut wire = match tls {
+                    None => Wire::plain(stream),
                     Some(tls) => match secure(stream, &tls, protocol).await {
                         Ok(wire) => wire,
                         Err(error) => return debug!(%error, "a client did not come to speak TLS"),
                     },
                 };
+                wire.place = Some(place);
                 let _ = made.send(wire).await;
-                drop(place);
             });
         }
     });
@@ -213,7 +224,7 @@ pub(super) fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>, protocol: &
 /// The server's part of a handshake.
 pub(super) async fn secure(stream: TcpStream, tls: &Tls, protocol: &str) -> io::Result<Wire> {
     let secured = tokio::time::timeout(HANDSHAKE, tls.acceptor(protocol).accept(stream)).await??;
-    Ok(Wire::Secured(Box::new(secured)))
+    Ok(Wire { stream: Stream::Secured(Box::new(secured)), place: None })
 }
 
 /// Connections for axum.

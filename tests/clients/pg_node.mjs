@@ -18,7 +18,7 @@ assert.deepEqual(await ask("SELECT speed FROM telemetry WHERE n = 7"), [{ speed:
 assert.deepEqual(await ask({ name: "cars", text: "SELECT count(*) FROM telemetry WHERE car_id = ANY($1)" }, [["car-01", "car-02"]]), [{ count: "20" }]);
 assert.deepEqual(await ask({ name: "cars", text: "SELECT count(*) FROM telemetry WHERE car_id = ANY($1)" }, [["car-03"]]), [{ count: "10" }]);
 const several = await Promise.all(Array.from({ length: 40 }, (_, n) => ask("SELECT $1::int + 1 AS next", [n])));
-assert.deepEqual(several.map(([row]) => row.next), Array.from({ length: 40 }, (_, n) => n + 1));
+assert.deepEqual(several.map(([row]) => Number(row.next)), Array.from({ length: 40 }, (_, n) => n + 1));
 await assert.rejects(ask("SELECT * FROM nope"), { code: "42P01" });
 await assert.rejects(ask("DROP TABLE telemetry"), { code: "42501" });
 const client = await pool.connect();

@@ -68,6 +68,37 @@ async fn a_header_of_a_hundred_megabytes_is_refused_at_each_door() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn statements_as_deep_as_is_allowed_are_answered_and_deeper_ones_refused() {
+    let (millpond, _) = fleet("4GiB").await;
+    let client = Client::connect(&millpond.project().flight_sql()).await;
+    let port = millpond.project().postgres().to_string();
+    let chains: [(fn(usize) -> String, i64); 4] = [
+        (|length| format!("SELECT 0{} AS n", " + 1".repeat(length)), 1_990),
+        (|length| format!("SELECT count(*) AS n FROM telemetry WHERE {} n > 0", "n = 0 OR ".repeat(length / 2)), 2),
+        (|length| format!("SELECT count(*) AS n FROM (SELECT 1{})", " UNION ALL SELECT 1".repeat(length / 4)), 498),
+        (|length| format!("SELECT 1{} AS n", "::bigint".repeat(length)), 1),
+    ];
+    for (chain, answer) in chains {
+        let deep = chain(1_990);
+        assert_eq!(
+            client.numbers(&deep).await.map_err(|refusal| refusal.to_string()),
+            Ok(vec![vec![answer]]),
+            "{}",
+            &deep[..60]
+        );
+        let refusal = client.query(&chain(400_000)).await.unwrap_err();
+        assert!(refusal.message.contains("operators in one statement"), "{refusal}");
+        let file = millpond.project().dir().join("deep.sql");
+        std::fs::write(&file, chain(400_000)).unwrap();
+        let mut psql = std::process::Command::new("psql");
+        psql.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "ann", "-d", "millpond", "-f"]).arg(file);
+        let told = python::Output::of(psql).await;
+        assert!(told.stderr.contains("operators in one statement"), "{}", told.stderr);
+    }
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_queries_at_once_are_answered_beside_one_that_takes_too_much() {
     let (millpond, _) = fleet("320MiB").await;
     let project = millpond.project();

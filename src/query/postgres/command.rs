@@ -240,7 +240,8 @@ fn of_set(set: Set) -> Result<Command> {
         Set::SingleAssignment { scope, variable, values, .. } => {
             let local = scope == Some(ast::ContextModifier::Local);
             let values: Vec<String> = values.iter().map(text).collect();
-            let value = (values != ["DEFAULT"]).then(|| values.join(", "));
+            let is_default = matches!(&values[..], [word] if word.eq_ignore_ascii_case("default"));
+            let value = (!is_default).then(|| values.join(", "));
             Command::Set { name: plain(&variable), value, local }
         }
         Set::SetTimeZone { local, value } => {
@@ -253,6 +254,11 @@ fn of_set(set: Set) -> Result<Command> {
         }
         Set::SetNamesDefault {} => Command::Set { name: "client_encoding".to_owned(), value: None, local: false },
         Set::SetTransaction { .. } => Command::SetTransaction,
+        Set::SetSessionAuthorization(ast::SetSessionAuthorizationParam {
+            kind: ast::SetSessionAuthorizationParamKind::Default,
+            ..
+        })
+        | Set::SetRole { role_name: None, .. } => Command::SetTransaction,
         other => return Err(refused(&other.to_string())),
     })
 }

@@ -126,16 +126,17 @@ fn type_oid(name: &str) -> Option<i64> {
 /// The type of this name.
 pub(super) fn type_named(name: &str) -> Option<ColumnType> {
     let name = name.trim().trim_start_matches("pg_catalog.").to_ascii_lowercase();
+    let (name, is_array) = match name.strip_suffix("[]") {
+        Some(item) => (item.to_owned(), true),
+        None => (name, false),
+    };
     let name = match name.as_str() {
         "int" => "integer".to_owned(),
+        "float" | "double" => "double precision".to_owned(),
         "timestamp" => "timestamp without time zone".to_owned(),
         "varchar" => "character varying".to_owned(),
         "decimal" => "numeric".to_owned(),
         _ => name,
-    };
-    let (name, is_array) = match name.strip_suffix("[]") {
-        Some(item) => (item.to_owned(), true),
-        None => (name, false),
     };
     let plain = name.trim_matches('"');
     let found = ALL.iter().find(|known| known.name == plain || known.sql_name == name)?;

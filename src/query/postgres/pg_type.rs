@@ -104,6 +104,16 @@ impl ColumnType {
     /// What a column is to clients.
     pub fn of(field: &Field) -> Self {
         let named = field.metadata().get(TYPE_KEY).and_then(|name| ALL.iter().find(|known| known.name == name));
+        // What was cast from such a column is none of them.
+        let fits = |known: &&PgType, data_type: &DataType| match data_type {
+            DataType::Int64 => known.len == 4,
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => matches!(known.name, "name" | "char"),
+            _ => false,
+        };
+        let named = named.filter(|known| match field.data_type() {
+            DataType::List(item) => fits(known, item.data_type()),
+            data_type => fits(known, data_type),
+        });
         match (named, field.data_type()) {
             (Some(named), DataType::List(_)) => Self { is_array: true, ..Self::plain(*named) },
             (Some(named), _) => Self::plain(*named),

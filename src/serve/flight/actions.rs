@@ -40,8 +40,6 @@ const ACTIONS: [(&str, &str); 7] = [
 
 /// How the names of actions begin that change something; the engine carries them out.
 const ADMIN: &str = "millpond.";
-/// The action that takes files in: who may write may do that.
-const IMPORT: &str = "millpond.import";
 /// What an action tells waits until it is sent, so much of it.
 const TOLD: usize = 16;
 
@@ -117,13 +115,9 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         name if name.starts_with(ADMIN) => {
             let refused = || Status::permission_denied("this server is read-only: it carries out no such action");
-            let needed = if name == IMPORT { Rights::Writer } else { Rights::Admin };
             let seat = service.seat(Caller::of(&request)).await?;
-            if seat.rights() < needed {
-                return Err(Status::permission_denied(format!(
-                    "{name} needs a role with rights = \"{}\"",
-                    word(needed)
-                )));
+            if seat.rights() < Rights::Admin {
+                return Err(Status::permission_denied(format!("{name} needs a role with rights = \"admin\"")));
             }
             info!(target: "millpond::audit", user = seat.session.user(), action = name, "carried out");
             let admin = service.admin().ok_or_else(refused)?;
@@ -134,14 +128,6 @@ pub(super) async fn run(service: FlightSql, request: Request<Action>) -> Result<
         other => Err(Status::unimplemented(format!("the action {other} is not offered"))),
     };
     Ok(stream::iter(results?.into_iter().map(Ok)).boxed())
-}
-
-fn word(rights: Rights) -> &'static str {
-    match rights {
-        Rights::Reader => "reader",
-        Rights::Writer => "writer",
-        Rights::Admin => "admin",
-    }
 }
 
 /// What `work` tells, then what it answers. It ends when nobody listens.

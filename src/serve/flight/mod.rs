@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use futures::stream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use super::accounts::Accounts;
@@ -46,6 +47,8 @@ const REQUEST_BYTES: usize = 16 << 20;
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long running statements may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Requests of one connection at once.
+const MOST_STREAMS: u32 = 64;
 /// Connections that answer no ping are closed.
 const PING: Duration = Duration::from_secs(30);
 
@@ -101,9 +104,12 @@ impl Flight {
                 shelves.sweep();
             }
         };
+        let known = service.clone();
         let door = FlightServiceServer::new(service)
             .max_decoding_message_size(REQUEST_BYTES)
             .max_encoding_message_size(usize::MAX);
+        // Of who has neither a session nor a password not one message is read.
+        let door = InterceptedService::new(door, move |request| known.may_speak(request));
         let taken = tls::incoming(self.listener, tls, "h2");
         let connections = stream::unfold(taken, async |mut taken| {
             let wire = taken.recv().await?;
@@ -112,6 +118,7 @@ impl Flight {
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
+            .max_concurrent_streams(MOST_STREAMS)
             .add_service(door)
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let drained = async {

@@ -20,21 +20,26 @@ pub(super) fn schema(statement: &Statement) -> Schema {
     Schema::new(statement.parameters().iter().enumerate().map(field).collect::<Vec<_>>())
 }
 
+/// Batches of one binding, empty ones among them.
+const MOST_BATCHES: usize = 16;
+
 /// Reads the one row of values; none if no row was sent.
 pub(super) async fn read(first: FlightData, rest: Streaming<FlightData>) -> Result<Vec<ScalarValue>, Status> {
     if first.data_header.is_empty() {
         return Ok(Vec::new());
     }
     let messages = stream::iter([Ok(first)]).chain(rest.map_err(|status| FlightError::Tonic(Box::new(status))));
-    let batches: Vec<RecordBatch> = FlightRecordBatchStream::new_from_flight_data(messages)
-        .try_collect()
-        .await
-        .map_err(|error| status::malformed(error.to_string()))?;
-    let mut filled = batches.iter().filter(|batch| batch.num_rows() > 0);
-    let Some(batch) = filled.next() else { return Ok(Vec::new()) };
-    if batch.num_rows() > 1 || filled.next().is_some() {
-        return Err(Status::invalid_argument("bind one row of parameters at a time: several were sent"));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    let mut filled: Option<RecordBatch> = None;
+    let mut count = 0;
+    while let Some(batch) = batches.try_next().await.map_err(|error| status::malformed(error.to_string()))? {
+        count += 1;
+        if batch.num_rows() > 1 || batch.num_rows() == 1 && filled.is_some() || count > MOST_BATCHES {
+            return Err(Status::invalid_argument("bind one row of parameters at a time: several were sent"));
+        }
+        filled = filled.or(Some(batch).filter(|batch| batch.num_rows() > 0));
     }
+    let Some(batch) = filled else { return Ok(Vec::new()) };
     let value = |column: &arrow::array::ArrayRef| ScalarValue::try_from_array(column, 0).map_err(status::malformed);
     batch.columns().iter().map(value).collect()
 }

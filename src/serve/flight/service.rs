@@ -130,6 +130,17 @@ impl FlightSql {
         self.seat(caller).await.map(|seat| seat.session)
     }
 
+    /// Whether a request is worth reading: it has a session, or a password to be checked.
+    pub(super) fn may_speak(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let caller = Caller::of(&request);
+        let accounts = &self.inner.accounts;
+        let known = || self.inner.sessions.get(&caller.name).is_some_and(|seat| accounts.may_stay(&seat.principal));
+        if !accounts.are_needed() || caller.basic.is_some() || known() {
+            return Ok(request);
+        }
+        Err(Status::unauthenticated("log in first: user name and password"))
+    }
+
     /// The session of a request, and what its client may do.
     pub(super) async fn seat(&self, caller: Caller) -> Result<Seat, Status> {
         let accounts = &self.inner.accounts;
@@ -187,7 +198,7 @@ impl FlightSql {
 
     /// A prepared statement, for the one who prepared it.
     fn prepared(&self, handle: &[u8], session: &Session) -> Result<Arc<Prepared>, Status> {
-        let found = self.inner.prepared.get(handle).filter(|prepared| prepared.statement.user() == session.user());
+        let found = self.inner.prepared.get(handle).filter(|prepared| prepared.statement.belongs_to(session));
         found.ok_or_else(|| status::expired("prepared statement"))
     }
 
@@ -268,13 +279,14 @@ impl FlightSql {
     }
 
     async fn get(self, request: Request<Ticket>) -> Result<Messages<FlightData>, Status> {
-        let session = self.session(Caller::of(&request)).await?;
+        let Seat { session, principal } = self.seat(Caller::of(&request)).await?;
+        let accounts = Arc::clone(&self.inner.accounts);
         let asked = command(&request.get_ref().ticket)?;
         let (query, handle) = match &asked {
             Command::TicketStatementQuery(ticket) => {
                 let query = self.inner.tickets.get(&ticket.statement_handle);
                 let query =
-                    query.filter(|query| query.user() == session.user()).ok_or_else(|| status::expired("ticket"))?;
+                    query.filter(|query| query.belongs_to(&session)).ok_or_else(|| status::expired("ticket"))?;
                 (query, ticket.statement_handle.clone())
             }
             _ => match self.plan(&asked, &session).await? {
@@ -287,18 +299,21 @@ impl FlightSql {
         };
         let rows = query.run().await.map_err(status::status)?;
         let schema = rows.schema();
-        let rows = stream::try_unfold((rows, Running::new(self, handle)), |(mut rows, running)| async move {
-            tokio::select! {
-                () = running.cancelled.cancelled() => Err(Status::cancelled("the query was cancelled")),
-                batch = rows.try_next() => match batch.map_err(status::status)? {
-                    Some(batch) => Ok(Some((batch, (rows, running)))),
-                    None => {
-                        running.read_to_the_end();
-                        Ok(None)
-                    }
-                },
-            }
-        });
+        let gone = async move { accounts.gone(&principal).await }.boxed();
+        let rows =
+            stream::try_unfold((rows, Running::new(self, handle), gone), |(mut rows, running, mut gone)| async move {
+                tokio::select! {
+                    () = &mut gone => Err(Status::unauthenticated("the account has changed: log in again")),
+                    () = running.cancelled.cancelled() => Err(Status::cancelled("the query was cancelled")),
+                    batch = rows.try_next() => match batch.map_err(status::status)? {
+                        Some(batch) => Ok(Some((batch, (rows, running, gone)))),
+                        None => {
+                            running.read_to_the_end();
+                            Ok(None)
+                        }
+                    },
+                }
+            });
         Ok(encode(schema, rows))
     }
 

@@ -41,6 +41,9 @@ impl Trouble {
     }
 }
 
+/// The newest version of the protocol that is spoken: 3.0.
+const NEWEST: u32 = 3 << 16;
+
 /// Where a session stands between statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -116,7 +119,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     /// The newest minor version that is spoken, and the options that are not known.
     pub(super) fn negotiate(&mut self, unknown: &[&str]) {
         self.message(b'v', |body| {
-            body.extend(0u32.to_be_bytes());
+            body.extend(NEWEST.to_be_bytes());
             body.extend((unknown.len() as u32).to_be_bytes());
             unknown.iter().for_each(|name| text(body, name));
         });

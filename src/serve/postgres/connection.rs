@@ -23,9 +23,14 @@ use super::trouble;
 use crate::error::Error;
 use crate::query::postgres::{self, ColumnType, Command, CopyForm};
 use crate::query::{Session, is_subscription, split};
+use crate::task::Shutdown;
 
 /// Statements and portals of one connection.
-const MOST_NAMED: usize = 10_000;
+const MOST_NAMED: usize = 1_000;
+/// Statements of one simple query.
+const MOST_AT_ONCE: usize = 1_000;
+/// Bytes of the texts of one connection's prepared statements.
+const MOST_TEXT_BYTES: usize = 64 << 20;
 /// Rows that are made messages at a time.
 const ROWS_AT_A_TIME: usize = 512;
 /// Options that the session has itself.
@@ -77,6 +82,12 @@ pub(super) struct Connection<R, W> {
     standing: Standing,
     changes: Vec<Change>,
     line: Arc<Line>,
+    /// Of the request under way.
+    cancelled: Shutdown,
+    /// What the client asked for on connecting.
+    wished: Vec<(String, String)>,
+    /// Bytes of the texts of prepared statements.
+    texts: usize,
 }
 
 impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W> {
@@ -91,19 +102,23 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             standing: Standing::Idle,
             changes: Vec::new(),
             line,
+            cancelled: Shutdown::new(),
+            wished: Vec::new(),
+            texts: 0,
         }
     }
 
     /// Sets what the client asked for on connecting, tells it how things are, and answers until it leaves or `ending`
     /// says why not.
     pub(super) async fn run(mut self, wished: Vec<(String, String)>, ending: impl Future<Output = &'static str>) {
-        for (name, value) in wished {
-            if let Err(trouble) = self.change(&name, Some(&value)) {
+        for (name, value) in &wished {
+            if let Err(trouble) = self.change(name, Some(value)) {
                 self.answers.fatal(&trouble);
                 let _ = self.answers.send().await;
                 return;
             }
         }
+        self.wished = wished;
         for (name, value) in self.options.told() {
             self.answers.parameter(name, value);
         }
@@ -140,6 +155,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 Err(Broken::Io(error)) => return Err(error),
                 Err(Broken::Protocol(message)) => return Ok(Some(Trouble::new("08P01", message))),
             };
+            self.cancelled = self.line.begin();
             match request {
                 Request::Sync => {
                     skipping = false;
@@ -201,17 +217,21 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             self.answers.bare(b'I');
             return Ok(());
         }
-        let mut from = 0;
+        if statements.len() > MOST_AT_ONCE {
+            return Err(Trouble::new("54000", format!("more than {MOST_AT_ONCE} statements at once")).into());
+        }
+        let (mut from, mut before) = (0, 0);
         for sql in statements {
             let start = text[from..].find(&sql).map_or(from, |at| from + at);
-            from = start + sql.len();
-            let before = text[..start].chars().count();
+            before += text[from..start].chars().count();
             let mut portal = self.plan(&sql, before).await?;
             if !portal.columns.is_empty() && !matches!(portal.what, Bound::Command(Command::Copy { .. })) {
                 self.answers.rows_of(&portal.columns);
             }
             self.execute(&mut portal, None).await?;
             self.answers.send_pieces().await?;
+            from = start;
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -228,7 +248,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         let session = self.session.clone();
         let query = self.unless_cancelled(session.query(sql)).await?.map_err(|error| told(&error))?;
         let (told, columns) = (query.schema(), columns(&query.schema(), &[])?);
-        Ok(Portal { sql: sql.into(), what: Bound::Query(Box::new(query)), told, columns, holds: false })
+        Ok(Portal { sql: sql.into(), what: Bound::Query(Box::new(query)), told, columns, holds: false, is_kept: false })
     }
 
     async fn extended(&mut self, request: Request) -> Done {
@@ -239,6 +259,13 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 }
                 self.limit(self.statements.len(), "prepared statements")?;
                 let prepared = self.parse(&sql, &types, 0).await?;
+                self.forget(&name);
+                self.texts += prepared.sql.len();
+                if self.texts > MOST_TEXT_BYTES {
+                    self.texts -= prepared.sql.len();
+                    let text = format!("this connection has {} MiB of prepared statements", MOST_TEXT_BYTES >> 20);
+                    return Err(Trouble::new("54000", text).hint("close some").into());
+                }
                 self.statements.insert(name, prepared);
                 self.answers.bare(b'1');
             }
@@ -274,7 +301,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 done?;
             }
             Request::CloseStatement(name) => {
-                self.statements.remove(&name);
+                self.forget(&name);
                 self.answers.bare(b'3');
             }
             Request::ClosePortal(name) => {
@@ -284,6 +311,12 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             _ => {}
         }
         Ok(())
+    }
+
+    fn forget(&mut self, name: &str) {
+        if let Some(known) = self.statements.remove(name) {
+            self.texts -= known.sql.len();
+        }
     }
 
     fn statement(&self, name: &str) -> Result<&Prepared, Trouble> {
@@ -401,6 +434,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             told: Arc::new(Schema::empty()),
             columns,
             holds: false,
+            is_kept: false,
         };
         let statement = match what {
             Parsed::Empty => return Ok(portal(Bound::Empty, Vec::new())),
@@ -425,10 +459,11 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
 
     /// `work`, unless the statement is cancelled or the client leaves.
     async fn unless_cancelled<T>(&mut self, work: impl Future<Output = T>) -> Done<T> {
-        let cancelled = self.line.begin();
+        let cancelled = self.cancelled.clone();
         tokio::select! {
-            done = work => Ok(done),
+            biased;
             () = cancelled.cancelled() => Err(Trouble::new("57014", "canceling statement due to user request").into()),
+            done = work => Ok(done),
             () = self.frames.left() => Err(Stop::Gone),
         }
     }
@@ -568,16 +603,18 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                     self.reset()?;
                     self.portals.clear();
                     self.statements.clear();
+                    self.texts = 0;
                 }
                 if all { "DISCARD ALL" } else { "DISCARD" }.to_owned()
             }
             Command::Deallocate(Some(name)) => {
                 self.statement(&name)?;
-                self.statements.remove(&name);
+                self.forget(&name);
                 "DEALLOCATE".to_owned()
             }
             Command::Deallocate(None) => {
                 self.statements.clear();
+                self.texts = 0;
                 "DEALLOCATE ALL".to_owned()
             }
             Command::Declare { name, hold, query } => {
@@ -590,11 +627,16 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 }
                 self.limit(self.portals.len(), "cursors")?;
                 let portal = self.query(&query).await?;
-                self.portals.insert(name, Portal { holds: hold, ..portal });
+                let is_kept = hold && self.standing == Standing::Idle;
+                self.portals.insert(name, Portal { holds: hold, is_kept, ..portal });
                 "DECLARE CURSOR".to_owned()
             }
             Command::Fetch { name, count, skip } => {
                 let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+                if !skip && portal.columns.len() != columns.len() {
+                    self.portals.insert(name, portal);
+                    return Err(Trouble::new("0A000", "the cursor is another than when it was bound").into());
+                }
                 let done = self.rows_of(&mut portal, count, skip, Some(columns)).await;
                 self.portals.insert(name, portal);
                 let (sent, _) = done?.unwrap_or_default();
@@ -692,6 +734,11 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
 
     /// Changes an option, and tells the client if it wants to know.
     fn change(&mut self, name: &str, value: Option<&str>) -> Result<(), Trouble> {
+        // Back is what the client asked for on connecting.
+        let wished =
+            || self.wished.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+        let back = if value.is_none() { wished() } else { None };
+        let value = value.or(back.as_deref());
         let told = if OF_SESSION.iter().any(|own| own.eq_ignore_ascii_case(name)) {
             let changed = match value {
                 Some(value) => self.session.set(name, value),
@@ -719,12 +766,17 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         for (name, value) in self.options.reset() {
             self.answers.parameter(name, &value);
         }
-        OF_SESSION.iter().try_for_each(|name| self.change(name, None))
+        OF_SESSION.iter().try_for_each(|name| self.change(name, None))?;
+        for (name, value) in self.wished.clone() {
+            self.change(&name, Some(&value))?;
+        }
+        Ok(())
     }
 
     fn end_transaction(&mut self, commits: bool) -> Result<(), Trouble> {
         self.standing = Standing::Idle;
-        self.portals.retain(|_, portal| portal.holds && commits);
+        self.portals.retain(|_, portal| portal.is_kept || portal.holds && commits);
+        self.portals.values_mut().for_each(|portal| portal.is_kept = true);
         for change in std::mem::take(&mut self.changes).into_iter().rev() {
             if !commits || change.is_local {
                 self.change(&change.name, change.before.as_deref())?;

@@ -58,6 +58,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const STARTUP: Duration = Duration::from_secs(10);
 /// How long running statements may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a session goes on whose account has changed: as long as it takes to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Of a connection that says nothing for so long it is asked whether it is still there.
@@ -163,26 +165,23 @@ impl Door {
             session = session.in_role(role);
         }
         let connection = Connection::new(frames, answers, session, Arc::clone(open.line()));
-        connection.run(wish.options, self.ending(principal)).await;
+        // Who is told that the account has changed leaves; a statement that runs is cut off.
+        let cut_off = async {
+            self.accounts.gone(&principal).await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            () = connection.run(wish.options, self.ending(&principal)) => {}
+            () = cut_off => {}
+        }
         Ok(())
     }
 
     /// Why a session is ended from here, once it is.
-    async fn ending(&self, principal: Principal) -> &'static str {
-        let mut changes = self.accounts.changes();
-        let gone = async {
-            loop {
-                if changes.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-                if !self.accounts.may_stay(&principal) {
-                    return;
-                }
-            }
-        };
+    async fn ending(&self, principal: &Principal) -> &'static str {
         tokio::select! {
             () = self.shutdown.cancelled() => "the server is shutting down",
-            () = gone => "the account has changed: connect again",
+            () = self.accounts.gone(principal) => "the account has changed: connect again",
         }
     }
 
@@ -209,7 +208,7 @@ impl Door {
                     return self.welcome(tls::secure(stream, tls, PROTOCOL).await?, has_room).await;
                 }
                 (Ok(Some(Startup::Tls | Startup::Gss)), _) => stream.write_all(b"N").await?,
-                (Ok(Some(asked)), _) => return self.admit(asked, Wire::Plain(stream), rest, has_room).await,
+                (Ok(Some(asked)), _) => return self.admit(asked, Wire::plain(stream), rest, has_room).await,
                 (Ok(None), _) => return Ok(None),
                 (Err(Broken::Protocol(message)), _) => return refuse(stream, &Trouble::new("08P01", message)).await,
                 (Err(error), _) => return Err(error),

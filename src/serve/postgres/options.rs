@@ -76,6 +76,7 @@ const KNOWN: &[Known] = &[
     fixed("max_identifier_length", "63"),
     fixed("max_index_keys", "32"),
     any("quote_all_identifiers", "off"),
+    one_of("role", "none", &["none"]),
     any("row_security", "on"),
     one_of(
         "search_path",

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 
 use super::answers::Trouble;
 use super::decimal;
+use super::statements::holds;
 use crate::query::ScalarValue;
 use crate::query::postgres::ColumnType;
 
@@ -47,15 +48,23 @@ impl Parameter {
             let to = column_type.arrow().unwrap_or_else(|| self.wanted.clone());
             from_text(text, column_type, &to, zone)?
         };
-        if value.data_type() == self.wanted {
+        let has = value.data_type();
+        if has == self.wanted {
             return Ok(value);
         }
-        // Where the statement says nothing of the type, what was declared stays.
-        let says_nothing = self.wanted == DataType::Utf8 && self.declared.is_some();
-        match value.cast_to(&self.wanted) {
-            Ok(cast) if !says_nothing => Ok(cast),
-            _ => Ok(value),
+        if let (DataType::Timestamp(_, Some(_)), DataType::Timestamp(unit, None)) = (&self.wanted, &has) {
+            // A time without a zone is one of the session's.
+            let local = value.cast_to(&DataType::Timestamp(*unit, Some(zone.into())));
+            return local.and_then(|local| local.cast_to(&self.wanted)).map_err(|error| broken(&error));
         }
+        // Where the statement says nothing of the type, what was declared stays; and so does what the type that the
+        // statement wants could not hold: it is the other side of a comparison that widens.
+        let says_nothing = self.wanted == DataType::Utf8 && self.declared.is_some();
+        let is_text = matches!(has, DataType::Utf8);
+        if says_nothing || !(is_text || holds(&self.wanted, &has)) {
+            return Ok(value);
+        }
+        Ok(value.cast_to(&self.wanted).unwrap_or(value))
     }
 }
 
@@ -319,7 +328,9 @@ mod tests {
         );
         assert_eq!(read(0, DataType::Boolean, "yes").unwrap(), ScalarValue::Boolean(Some(true)));
         assert_eq!(read(0, DataType::Decimal128(10, 2), "1.5").unwrap(), ScalarValue::Decimal128(Some(150), 10, 2));
-        assert_eq!(read(1700, DataType::Float64, "1.5").unwrap(), ScalarValue::Float64(Some(1.5)));
+        assert_eq!(read(1700, DataType::Float64, "1.5").unwrap(), ScalarValue::Decimal128(Some(15), 38, 1));
+        assert_eq!(read(701, DataType::Int64, "2.5").unwrap(), ScalarValue::Float64(Some(2.5)), "it is not cut off");
+        assert_eq!(read(1700, DataType::Int64, "2.5").unwrap(), ScalarValue::Decimal128(Some(25), 38, 1));
         let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let at = |text: &str| read(1184, zoned.clone(), text).unwrap();
         assert_eq!(at("2026-01-01 09:00:00"), at("2026-01-01 00:00:00+00"), "a time without zone is the session's");

@@ -6,7 +6,7 @@ use arrow::error::ArrowError;
 
 use super::answers::{Answers, Column};
 use super::cells::{self, Write};
-use crate::query::postgres::{CopyForm, CopyFormat};
+use crate::query::postgres::{ColumnType, CopyForm, CopyFormat};
 
 /// The header of COPY's binary format: signature, flags, length of an extension.
 const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -16,12 +16,15 @@ const BINARY_END: &[u8] = &[0xff, 0xff];
 /// Calls `each` with the writers of all columns, for every row.
 fn each_row(
     batch: &RecordBatch,
-    is_binary: impl Fn(usize) -> bool,
+    told: impl Fn(usize) -> (ColumnType, bool),
     zone: Tz,
     mut each: impl FnMut(usize, &mut [(Write<'_>, &ArrayRef)]) -> Result<(), ArrowError>,
 ) -> Result<(), ArrowError> {
     let arrays: Vec<ArrayRef> = batch.columns().iter().map(cells::plain).collect::<Result<_, _>>()?;
-    let writers = arrays.iter().enumerate().map(|(at, array)| Ok((cells::writer(array, is_binary(at), zone)?, array)));
+    let writers = arrays.iter().enumerate().map(|(at, array)| {
+        let (column_type, is_binary) = told(at);
+        Ok((cells::writer(array, column_type, is_binary, zone)?, array))
+    });
     let mut writers: Vec<(Write<'_>, &ArrayRef)> = writers.collect::<Result<_, ArrowError>>()?;
     (0..batch.num_rows()).try_for_each(|row| each(row, &mut writers))
 }
@@ -41,7 +44,7 @@ pub(super) fn data_rows<W: tokio::io::AsyncWrite + Unpin>(
     let out = answers.buffer();
     each_row(
         batch,
-        |at| columns[at].is_binary,
+        |at| (columns[at].column_type, columns[at].is_binary),
         zone,
         |row, writers| {
             cells::message(out, b'D', |out| {
@@ -73,6 +76,7 @@ pub(super) struct Copy {
     /// Columns whose values are always quoted.
     quoted: Vec<bool>,
     names: Vec<String>,
+    types: Vec<ColumnType>,
     /// Clients look for the binary header before the first row, in one message with it.
     owes_header: bool,
 }
@@ -81,8 +85,9 @@ impl Copy {
     pub(super) fn new(form: CopyForm, columns: &[Column]) -> Self {
         let all = form.force_quote.iter().any(|name| name == "*");
         let quoted = columns.iter().map(|column| all || form.force_quote.contains(&column.name)).collect();
+        let types = columns.iter().map(|column| column.column_type).collect();
         let names = columns.iter().map(|column| column.name.clone()).collect();
-        Self { owes_header: form.format == CopyFormat::Binary, form, quoted, names }
+        Self { owes_header: form.format == CopyFormat::Binary, form, quoted, names, types }
     }
 
     pub(super) fn is_binary(&self) -> bool {
@@ -128,7 +133,7 @@ impl Copy {
         self.owes_header &= !owes;
         each_row(
             batch,
-            |_| self.is_binary(),
+            |at| (self.types[at], self.is_binary()),
             zone,
             |row, writers| {
                 cells::message(out, b'd', |out| {

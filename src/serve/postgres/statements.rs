@@ -39,6 +39,8 @@ pub(super) struct Portal {
     pub(super) columns: Vec<Column>,
     /// It outlives its transaction.
     pub(super) holds: bool,
+    /// It did.
+    pub(super) is_kept: bool,
 }
 
 /// What a portal does when it is executed.
@@ -103,7 +105,7 @@ impl Cursor {
 }
 
 /// Whether every value of type `has` is one of type `told`.
-fn holds(told: &DataType, has: &DataType) -> bool {
+pub(super) fn holds(told: &DataType, has: &DataType) -> bool {
     use DataType as T;
     let bits = |data_type: &DataType| match data_type {
         T::Int8 => Some(8),

@@ -11,7 +11,7 @@ use super::*;
 
 fn texts(array: impl Array + 'static, zone: &str) -> Vec<String> {
     let array = plain(&(Arc::new(array) as ArrayRef)).unwrap();
-    let mut write = writer(&array, false, zone.parse().unwrap()).unwrap();
+    let mut write = writer(&array, ColumnType::of_arrow(array.data_type()), false, zone.parse().unwrap()).unwrap();
     let mut one = |row| {
         let mut out = Vec::new();
         write(row, &mut out).unwrap();
@@ -23,7 +23,8 @@ fn texts(array: impl Array + 'static, zone: &str) -> Vec<String> {
 fn bytes_of(array: impl Array + 'static) -> Vec<u8> {
     let array = plain(&(Arc::new(array) as ArrayRef)).unwrap();
     let mut out = Vec::new();
-    writer(&array, true, "UTC".parse().unwrap()).unwrap()(0, &mut out).unwrap();
+    writer(&array, ColumnType::of_arrow(array.data_type()), true, "UTC".parse().unwrap()).unwrap()(0, &mut out)
+        .unwrap();
     out
 }
 
@@ -86,7 +87,10 @@ fn times_are_shown_in_the_sessions_zone() {
     let nano = TimestampNanosecondArray::from(vec![-1]);
     assert_eq!(texts(nano, "UTC"), ["1969-12-31 23:59:59.999999"]);
     let far = Arc::new(TimestampSecondArray::from(vec![i64::MAX])) as ArrayRef;
-    assert!(writer(&far, false, "UTC".parse().unwrap()).unwrap()(0, &mut Vec::new()).is_err());
+    assert!(
+        writer(&far, ColumnType::of_arrow(far.data_type()), false, "UTC".parse().unwrap()).unwrap()(0, &mut Vec::new())
+            .is_err()
+    );
 }
 
 #[test]
