@@ -67,12 +67,15 @@ async fn a_header_of_a_hundred_megabytes_is_refused_at_each_door() {
     assert_eq!(millpond.stop().await, Some(0));
 }
 
+/// A statement with so many operators.
+type Chain = fn(usize) -> String;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_as_deep_as_is_allowed_are_answered_and_deeper_ones_refused() {
     let (millpond, _) = fleet("4GiB").await;
     let client = Client::connect(&millpond.project().flight_sql()).await;
     let port = millpond.project().postgres().to_string();
-    let chains: [(fn(usize) -> String, i64); 4] = [
+    let chains: [(Chain, i64); 4] = [
         (|length| format!("SELECT 0{} AS n", " + 1".repeat(length)), 1_990),
         (|length| format!("SELECT count(*) AS n FROM telemetry WHERE {} n > 0", "n = 0 OR ".repeat(length / 2)), 2),
         (|length| format!("SELECT count(*) AS n FROM (SELECT 1{})", " UNION ALL SELECT 1".repeat(length / 4)), 498),
