@@ -79,14 +79,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
 
 fn say_doors(project: &Project, doors: Addresses) {
     say!("lake        {}", project.config.lake.url);
+    let secured = if project.config.serve.tls.is_some() { "s" } else { "" };
     if let Some(address) = doors.flight_sql {
-        say!("flight sql  grpc://{address}");
+        say!("flight sql  grpc{secured}://{address}");
     }
     if let Some(address) = doors.postgres {
         say!("postgres    postgresql://{address}/millpond");
     }
     if let Some(address) = doors.http {
-        say!("http        http://{address}  (/healthz /readyz /metrics)");
+        say!("http        http{secured}://{address}  (/healthz /readyz /metrics)");
     }
 }
 

@@ -94,13 +94,7 @@ impl Remote {
         let inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         // A token keeps the session when the connection has to be made again.
-        client.handshake(&at.user, &at.password).await.map_err(|error| {
-            let error = translate(error, &shown);
-            match error.kind() {
-                Kind::Denied => error.hint("MILLPOND_USER and MILLPOND_PASSWORD, or grpcs://user:password@host:port"),
-                _ => error,
-            }
-        })?;
+        client.handshake(&at.user, &at.password).await.map_err(|error| at.not_let_in(&error.to_string()))?;
         Ok(Self { url: shown, client })
     }
 
@@ -184,6 +178,22 @@ impl Address {
             Some((_, place)) => format!("{}://{place}", self.text.split("://").next().unwrap_or_default()),
             None => self.text.clone(),
         }
+    }
+
+    /// Why there is no session. The client library tells a refusal in words only.
+    fn not_let_in(&self, told: &str) -> Error {
+        let shown = self.shown();
+        if told.contains("valid authentication credentials") {
+            let message = match self.user.is_empty() {
+                true => format!("the server at {shown} wants to know who you are"),
+                false => format!("the server at {shown} does not let {} in: user name or password is wrong", self.user),
+            };
+            let hint = "MILLPOND_USER and MILLPOND_PASSWORD, or grpcs://user:password@host:port";
+            return Error::new(Kind::Denied, message).hint(hint);
+        }
+        let error =
+            Error::new(Kind::Unavailable, format!("the server at {shown} does not answer")).because(told.to_owned());
+        if self.is_secured { error } else { error.hint("if it has a certificate, its address begins with grpcs://") }
     }
 
     fn wrong(&self) -> Error {
