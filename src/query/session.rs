@@ -144,9 +144,9 @@ impl Session {
     ) -> Vec<Option<DataType>> {
         declared.resize(count, None);
         if self.postgres.is_some() {
-            for (at, data_type) in postgres::casts(statement) {
+            for (at, cast) in postgres::casts(statement) {
                 if let Some(known @ None) = declared.get_mut(at) {
-                    *known = Some(data_type);
+                    *known = postgres::parameter_type(cast);
                 }
             }
             declared.iter_mut().filter(|known| known.is_none()).for_each(|known| *known = Some(DataType::Utf8));

@@ -10,9 +10,10 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as Ast;
@@ -22,6 +23,7 @@ use super::allow::{self, Ask};
 use super::continuous::{Continuous, Found, Shared};
 use super::direct::Direct;
 use super::origin;
+use super::postgres::{self, ColumnType};
 use super::rows::{self, Rows};
 use super::session::{Planned, Session};
 use super::{PUBLIC, error, parse, wire};
@@ -35,6 +37,8 @@ pub struct Statement {
     sql: Arc<str>,
     ask: Ask,
     parameters: Vec<DataType>,
+    /// PostgreSQL's types that parameters are cast to, by their numbers from 0.
+    casts: Vec<(usize, ColumnType)>,
     schema: SchemaRef,
     /// What it is, if it is a look-up.
     direct: Option<Arc<ArcSwap<Direct>>>,
@@ -62,9 +66,11 @@ impl Statement {
         let parsed = parse::parse(sql)?;
         let mut parameters = vec![DataType::Utf8; parsed.parameters];
         let mut ask = allow::sort(parsed)?;
-        let mut direct = None;
+        let (mut direct, mut casts) = (None, Vec::new());
         let schema = match &mut ask {
             Ask::Rows(statement) => {
+                // As the client wrote it.
+                casts = postgres::casts(statement);
                 session.rewrite(statement);
                 let options = session.options();
                 let mut planned = session.plan(sql, (**statement).clone()).await?;
@@ -107,7 +113,7 @@ impl Statement {
         };
         let parameters = parameters.iter().map(wire::data_type).collect();
         let direct = direct.map(|direct| Arc::new(ArcSwap::from_pointee(direct)));
-        Ok(Self { session, sql: sql.into(), ask, parameters, schema, direct })
+        Ok(Self { session, sql: sql.into(), ask, parameters, casts, schema, direct })
     }
 
     /// Wire schema of its rows; of a statement with parameters it may widen when values are bound.
@@ -118,6 +124,11 @@ impl Statement {
     /// Types of its parameters, in the order of their numbers; `Utf8` where the text does not tell.
     pub fn parameters(&self) -> &[DataType] {
         &self.parameters
+    }
+
+    /// The type of PostgreSQL that a parameter is cast to where it stands; its number is from 0.
+    pub fn cast_of(&self, parameter: usize) -> Option<ColumnType> {
+        self.casts.iter().find(|(at, _)| *at == parameter).map(|(_, cast)| *cast)
     }
 
     /// Whether `session` may run it: it is of whoever prepared it, in the same role.
@@ -194,7 +205,34 @@ fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Op
             *known = found;
         }
     }
+    for (at, found) in lists(plan) {
+        types.get_mut(at).into_iter().filter(|known| known.is_none()).for_each(|known| *known = Some(found.clone()));
+    }
     Ok(types)
+}
+
+/// Types of the parameters that `column = ANY($1)` takes: lists of the column's type. Numbers from 0.
+fn lists(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
+    let mut found = Vec::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(function) = expr
+                    && function.name() == "array_has"
+                    && let [Expr::Placeholder(list), item] = &function.args[..]
+                    && let Some(at) =
+                        list.id.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1))
+                    && let Ok(data_type) = item.get_type(&schema)
+                {
+                    found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    debug_assert!(walked.is_ok(), "nothing here fails");
+    found
 }
 
 /// The table of schema `public` that a statement names, if that is all it names.

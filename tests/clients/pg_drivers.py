@@ -40,6 +40,13 @@ def psycopg_3():
         same(ask("SELECT count(*) FROM telemetry WHERE car_id = ANY(%s)", (["car-01", "car-02"],)), [(20,)])
         same(ask("SELECT count(*) FROM telemetry WHERE speed > %s AND event_time < %s", (100.0, AT)), [(0,)])
         same(ask("SELECT %s::int IS NULL", (None,)), [(True,)])
+        # What a type could not hold is not cut off: the other side widens.
+        same(ask("SELECT count(*) FROM telemetry WHERE n = %s", (2.5,)), [(0,)])
+        same(ask("SELECT count(*) FROM telemetry WHERE n < %s", (decimal.Decimal("2.5"),)), [(3,)])
+        same(ask("SELECT count(*) FROM telemetry WHERE event_time <= %s", (AT,)), [(1,)])
+        connection.execute("SET timezone = 'Asia/Seoul'")
+        same(ask("SELECT count(*) FROM telemetry WHERE event_time <= %s", (datetime.datetime(2026, 11, 21, 8, 0, 0, 250000),)), [(1,)])
+        connection.execute("SET timezone = 'UTC'")
         for car in range(12):
             same(ask("SELECT n FROM car_state WHERE car_id = %s", (f"car-{car:02}",)), [(180 + car,)])
         with connection.cursor("x y") as cursor:
@@ -103,6 +110,11 @@ async def with_asyncpg():
     same(tuple(row.values()), FIRST)
     same(await connection.fetchval("SELECT count(*) FROM telemetry WHERE car_id = ANY($1::text[])", ["car-01"]), 10)
     same(await connection.fetchval("SELECT count(*) FROM telemetry WHERE speed > $1 AND day = $2", 3.5, FIRST[7]), 57)
+    same(await connection.fetchval("SELECT count(*) FROM telemetry WHERE n = ANY($1)", [1, 2, 999]), 2)
+    same(await connection.fetchval("SELECT count(*) FROM telemetry WHERE car_id = ANY($1)", ["car-01"]), 10)
+    same(await connection.fetchval("SELECT count(*) FROM telemetry WHERE n = ANY($1::int[])", [1, 2]), 2)
+    same(await connection.fetchval("SELECT $1::float * 2", 1.25), 2.5)
+    same((await connection.fetch("SELECT oid, relname, relkind FROM pg_class WHERE relname = 'telemetry'"))[0]["relname"], "telemetry")
     async with connection.transaction():
         same([row["n"] async for row in connection.cursor("SELECT n FROM telemetry ORDER BY n", prefetch=7)], list(range(200)))
     await connection.reset()

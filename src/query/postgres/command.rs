@@ -3,7 +3,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     self, CloseCursor, CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, DiscardObject, Expr,
-    FetchDirection, Reset, Set, Statement,
+    Reset, Set, Statement,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -119,13 +119,8 @@ pub fn command(sql: &str) -> Result<Option<Command>> {
     let first = words.next();
     match first {
         Some(Keyword::ABORT) => return Ok(Some(Command::Rollback)),
-        _ if starts_with(&tokens, "move") => {
-            let fetch = sql.trim_start().get(4..).map(|rest| format!("FETCH {rest}")).unwrap_or_default();
-            return Ok(match command(&fetch)? {
-                Some(Command::Fetch { name, count, .. }) => Some(Command::Fetch { name, count, skip: true }),
-                other => other,
-            });
-        }
+        Some(Keyword::FETCH) => return fetch(&tokens, false).map(Some),
+        _ if starts_with(&tokens, "move") => return fetch(&tokens, true).map(Some),
         Some(Keyword::UNLISTEN) => return Ok(Some(Command::Unlisten)),
         // The parser wants a name or ALL behind it; PREPARE between is optional.
         Some(
@@ -142,7 +137,6 @@ pub fn command(sql: &str) -> Result<Option<Command>> {
             | Keyword::DISCARD
             | Keyword::DEALLOCATE
             | Keyword::DECLARE
-            | Keyword::FETCH
             | Keyword::CLOSE
             | Keyword::COPY,
         ) => {}
@@ -210,9 +204,6 @@ fn of_statement(statement: Statement) -> Result<Option<Command>> {
             }
             _ => return Err(refused("this DECLARE")),
         },
-        Statement::Fetch { name, direction, into: None, .. } => {
-            Command::Fetch { name: folded(&name), count: forward(&direction)?, skip: false }
-        }
         Statement::Close { cursor: CloseCursor::All } => Command::Close(None),
         Statement::Close { cursor: CloseCursor::Specific { name } } => Command::Close(Some(folded(&name))),
         Statement::Copy { source, to, target, options, legacy_options, .. } => {
@@ -263,17 +254,36 @@ fn of_set(set: Set) -> Result<Command> {
     })
 }
 
-/// How far a FETCH goes; `None` is to the end.
-fn forward(direction: &FetchDirection) -> Result<Option<u64>> {
-    let number = |limit: &ast::ValueWithSpan| match &limit.value {
-        ast::Value::Number(number, _) => number.to_string().parse::<u64>().map_err(|_| refused("this FETCH")),
-        _ => Err(refused("this FETCH")),
-    };
-    match direction {
-        FetchDirection::Count { limit } | FetchDirection::Forward { limit: Some(limit) } => number(limit).map(Some),
-        FetchDirection::Next | FetchDirection::Forward { limit: None } => Ok(Some(1)),
-        FetchDirection::All | FetchDirection::ForwardAll => Ok(None),
-        _ => Err(refused("FETCH backwards or to a place").hint("cursors go forward only")),
+/// FETCH or MOVE: how far, and in which cursor. (The parser wants a number always.)
+fn fetch(tokens: &[Token], skip: bool) -> Result<Command> {
+    let wrong = || Error::new(Kind::Query, "syntax error: expected FETCH [FORWARD] [count | ALL] FROM and a cursor");
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word));
+    let mut words = tokens
+        .iter()
+        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF))
+        .skip(1)
+        .peekable();
+    if words.peek().is_some_and(|token| {
+        ["prior", "last", "first", "absolute", "relative", "backward"].iter().any(|word| is(token, word))
+    }) {
+        return Err(refused("FETCH backwards or to a place").hint("cursors go forward only"));
+    }
+    let mut count = Some(1);
+    if words.next_if(|token| is(token, "next")).is_none() {
+        let _ = words.next_if(|token| is(token, "forward"));
+        if words.next_if(|token| is(token, "all")).is_some() {
+            count = None;
+        } else if let Some(Token::Number(number, _)) = words.next_if(|token| matches!(token, Token::Number(_, _))) {
+            count = Some(number.parse().map_err(|_| wrong())?);
+        }
+    }
+    let _ = words.next_if(|token| is(token, "from") || is(token, "in"));
+    match (words.next(), words.next()) {
+        (Some(Token::Word(name)), None) => {
+            let name = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() };
+            Ok(Command::Fetch { name, count, skip })
+        }
+        _ => Err(wrong()),
     }
 }
 
@@ -403,6 +413,9 @@ mod tests {
         assert_eq!(of("SET TIME ZONE 'Asia/Seoul'"), set("timezone", "Asia/Seoul"));
         assert_eq!(of("SET NAMES 'UTF8'"), set("client_encoding", "UTF8"));
         assert_eq!(of("SET DateStyle=ISO"), set("DateStyle", "ISO"));
+        assert_eq!(of("SET SESSION AUTHORIZATION DEFAULT"), Some(Command::SetTransaction));
+        let back = Some(Command::Set { name: "statement_timeout".into(), value: None, local: false });
+        assert_eq!(of("set statement_timeout to default"), back);
         assert_eq!(of("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"), Some(Command::SetTransaction));
         assert_eq!(of("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"), Some(Command::SetTransaction));
         assert_eq!(of("SHOW TRANSACTION ISOLATION LEVEL"), Some(Command::Show(Some("transaction_isolation".into()))));
@@ -426,9 +439,15 @@ mod tests {
         assert_eq!(of("FETCH FORWARD 100 FROM \"x y\""), fetch("x y", Some(100), false));
         assert_eq!(of("fetch 7 in C"), fetch("c", Some(7), false));
         assert_eq!(of("FETCH ALL FROM c"), fetch("c", None, false));
-        assert_eq!(of("FETCH NEXT FROM c"), fetch("c", Some(1), false));
+        for one in ["FETCH NEXT FROM c", "FETCH c", "FETCH FROM c", "FETCH FORWARD IN c;"] {
+            assert_eq!(of(one), fetch("c", Some(1), false), "{one}");
+        }
+        assert_eq!(of("MOVE ALL IN c"), fetch("c", None, true));
+        assert_eq!(of("FETCH FORWARD ALL IN c"), fetch("c", None, false));
         assert_eq!(of("MOVE FORWARD 3 FROM c"), fetch("c", Some(3), true));
-        assert!(command("FETCH BACKWARD 2 FROM c").is_err());
+        for wrong in ["FETCH BACKWARD 2 FROM c", "FETCH", "FETCH 1 FROM a b", "FETCH -1 FROM c", "FETCH LAST FROM c"] {
+            assert!(command(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -378,7 +378,23 @@ pub(in crate::query) fn functions(catalog: &Arc<PgCatalog>, user: &str, process:
             }
         }),
     );
-    add("set_config", DataType::Utf8, Arc::new(|_, arguments| Ok(text(string(arguments, 1)))));
+    add(
+        "set_config",
+        DataType::Utf8,
+        Arc::new(|catalog, arguments| {
+            let (Some(name), value) = (string(arguments, 0), string(arguments, 1).unwrap_or_default()) else {
+                return Ok(text(None));
+            };
+            let now = catalog.setting(&name).ok_or_else(|| missing("configuration parameter", &name))?;
+            // Tools say so what is the case anyhow; a query changes nothing.
+            if now.eq_ignore_ascii_case(&value) || name.eq_ignore_ascii_case("search_path") {
+                return Ok(text(value));
+            }
+            let refusal = Error::new(Kind::Denied, format!("set_config cannot change {name}"))
+                .hint(format!("SET {name} = '{value}'"));
+            Err(DataFusionError::External(Box::new(refusal)))
+        }),
+    );
     add("pg_size_pretty", DataType::Utf8, Arc::new(|_, arguments| Ok(text(int(arguments, 0).map(size_pretty)))));
     add(
         "quote_ident",

@@ -22,7 +22,7 @@ pub(super) use catalog::{PgCatalog, Told, own_schemas};
 pub use command::{Command, CopyForm, CopyFormat, command, is_utf8};
 pub use pg_type::{ALL as ALL_TYPES, ColumnType, JSON, PgType};
 pub use rewrite::SAME_NAME;
-pub(super) use rewrite::{asks, casts, rewrite};
+pub(super) use rewrite::{asks, casts, parameter_type, rewrite};
 
 /// The schema of PostgreSQL's catalogs.
 pub(super) const SCHEMA: &str = "pg_catalog";

@@ -10,7 +10,8 @@ use datafusion::sql::sqlparser::ast::{
     Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::{catalog, functions};
+use super::{ColumnType, catalog, functions};
+use crate::query::parse;
 
 /// Number of a relation, from its name or number.
 pub(super) const REGCLASS: &str = "pg_regclass";
@@ -29,6 +30,11 @@ const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// Puts a client's statement into words that can be planned. True if it is about the catalogs.
 pub(in crate::query) fn rewrite(statement: &mut Statement) -> bool {
+    if asks_of_types(statement)
+        && let Ok(parsed) = parse::parse(TYPES)
+    {
+        *statement = parsed.statement;
+    }
     let query = match statement {
         Statement::Statement(statement) => &mut **statement,
         Statement::Explain(explain) => return rewrite(&mut explain.statement),
@@ -54,7 +60,7 @@ pub(in crate::query) fn rewrite(statement: &mut Statement) -> bool {
 }
 
 /// What a parameter is read as that is cast to a type.
-fn parameter_type(known: super::ColumnType) -> Option<arrow::datatypes::DataType> {
+pub(in crate::query) fn parameter_type(known: ColumnType) -> Option<arrow::datatypes::DataType> {
     if known.item.name == "numeric" && !known.is_array {
         // As the cast itself reads it.
         return Some(arrow::datatypes::DataType::Decimal128(38, 10));
@@ -69,21 +75,39 @@ fn place(expr: &Expr) -> Option<usize> {
     name.trim_start_matches('$').parse::<usize>().ok()?.checked_sub(1)
 }
 
+/// What asyncpg asks of types that it does not know is a tree that is walked by a recursive query over subqueries. Of types
+/// without fields, ranges and domains, as all are here, this is the same.
+const TYPES: &str =
+    "SELECT t.oid, 'pg_catalog' AS ns, t.typname AS name, t.typtype AS kind, CAST(NULL AS BIGINT) AS basetype,
+    t.typelem AS elemtype, ',' AS elemdelim, CAST(NULL AS BIGINT) AS range_subtype, CAST(NULL AS TEXT[]) AS attrtypoids,
+    CAST(NULL AS TEXT[]) AS attrnames, CASE WHEN t.typelem = 0 THEN 1 ELSE 0 END AS depth,
+    CAST(NULL AS TEXT) AS basetype_name, e.typname AS elemtype_name, CAST(NULL AS TEXT) AS range_subtype_name
+FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON t.typelem = e.oid
+WHERE t.oid = ANY($1::oid[])
+   OR t.oid IN (SELECT a.typelem FROM pg_catalog.pg_type a WHERE a.oid = ANY($1::oid[]))
+ORDER BY depth DESC";
+
+fn asks_of_types(statement: &Statement) -> bool {
+    let Statement::Statement(statement) = statement else { return false };
+    let ast::Statement::Query(query) = &**statement else { return false };
+    let mut names = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| &cte.alias.name.value);
+    names.any(|name| name == "typeinfo_tree")
+}
+
 /// The types that parameters are cast to where they stand, by their numbers from 0.
-pub(in crate::query) fn casts(statement: &Statement) -> Vec<(usize, arrow::datatypes::DataType)> {
+pub(in crate::query) fn casts(statement: &Statement) -> Vec<(usize, ColumnType)> {
     let mut found = Vec::new();
     if let Statement::Statement(statement) = statement {
         let _ = ast::visit_expressions(&**statement, |expr| {
-            if let Expr::AnyOp { right, .. } = expr
-                && let Some(at) = place(right)
-            {
-                found.push((at, arrow::datatypes::DataType::new_list(arrow::datatypes::DataType::Utf8, true)));
-            }
-            if let Expr::Cast { expr, data_type, .. } = expr
-                && let Some(at) = place(expr)
-                && let Some(known) = functions::type_named(&data_type.to_string()).and_then(parameter_type)
-            {
-                found.push((at, known));
+            match expr {
+                Expr::AnyOp { right, .. } => {
+                    let texts = ColumnType::of_arrow(&arrow::datatypes::DataType::Utf8);
+                    found.extend(place(right).map(|at| (at, ColumnType { is_array: true, ..texts })));
+                }
+                Expr::Cast { expr, data_type, .. } => {
+                    found.extend(place(expr).zip(functions::type_named(&data_type.to_string())));
+                }
+                _ => {}
             }
             ControlFlow::<()>::Continue(())
         });
@@ -524,6 +548,11 @@ fn operator(name: &str) -> Option<BinaryOperator> {
 fn cast(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
     let mut taken = || std::mem::replace(inner, null());
     let is_regclass = |expr: &Expr| matches!(expr, Expr::Function(function) if words(&function.name) == [REGCLASS]);
+    if let DataType::Array(ast::ArrayElemTypeDef::SquareBracket(item, _)) = data_type {
+        // Of its items nothing is known that could be put in another's place.
+        cast(&mut null(), item);
+        return None;
+    }
     let own = match data_type {
         DataType::Regclass => "regclass".to_owned(),
         DataType::Custom(name, _) => words(name).pop()?,

@@ -376,11 +376,14 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         let session = self.session.clone();
         let statement =
             self.unless_cancelled(session.prepare_typed(sql, arrow)).await?.map_err(|error| told(&error))?;
-        let parameters = statement
-            .parameters()
-            .iter()
-            .enumerate()
-            .map(|(at, wanted)| Parameter { declared: declared.get(at).copied().flatten(), wanted: wanted.clone() });
+        let parameters = statement.parameters().iter().enumerate().map(|(at, wanted)| Parameter {
+            declared: declared
+                .get(at)
+                .copied()
+                .flatten()
+                .or_else(|| statement.cast_of(at).filter(|cast| is_like(*cast, wanted))),
+            wanted: wanted.clone(),
+        });
         let parameters = parameters.collect();
         Ok(prepared(Parsed::Statement(statement), parameters))
     }
@@ -784,6 +787,11 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         }
         Ok(())
     }
+}
+
+/// Whether a parameter that is cast to a type is read as such: the statement may say more than the cast.
+fn is_like(cast: ColumnType, wanted: &DataType) -> bool {
+    cast.arrow().as_ref() == Some(wanted)
 }
 
 fn no_portal(name: &str) -> Trouble {
