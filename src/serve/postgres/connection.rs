@@ -403,8 +403,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             Parsed::Command(Command::Fetch { name, skip: false, .. }) => {
                 let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
                 let column = |(at, column): (usize, &Column)| {
-                    let format = formats.get(at).or_else(|| formats.first().filter(|_| formats.len() == 1)).copied();
-                    Ok(Column { is_binary: is_binary(format)?, ..column.clone() })
+                    Ok(Column { is_binary: is_binary(formats, at)?, ..column.clone() })
                 };
                 portal.columns.iter().enumerate().map(column).collect()
             }
@@ -451,8 +450,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         let zone = self.zone();
         let mut bound = Vec::with_capacity(values.len());
         for (at, (value, parameter)) in values.iter().zip(parameters).enumerate() {
-            let format = formats.get(at).or_else(|| formats.first().filter(|_| formats.len() == 1)).copied();
-            bound.push(parameter.value(value.as_ref(), is_binary(format)?, &zone)?);
+            bound.push(parameter.value(value.as_ref(), is_binary(formats, at)?, &zone)?);
         }
         let query = self.unless_cancelled(statement.bind(bound)).await?.map_err(|error| trouble::of(&error, sql, 0))?;
         let told = statement.schema();

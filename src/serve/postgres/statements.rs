@@ -132,17 +132,16 @@ pub(super) fn columns(schema: &SchemaRef, formats: &[i16]) -> Result<Vec<Column>
         let text = format!("bind message has {} result formats but query has {} columns", formats.len(), fields.len());
         return Err(Trouble::new("08P01", text));
     }
-    let format = |at: usize| formats.get(at).or_else(|| formats.first().filter(|_| formats.len() == 1)).copied();
     let column = |(at, field): (usize, &arrow::datatypes::FieldRef)| {
         let name = field.name().split(SAME_NAME).next().unwrap_or_default().to_owned();
-        Ok(Column { name, column_type: ColumnType::of(field), is_binary: is_binary(format(at))? })
+        Ok(Column { name, column_type: ColumnType::of(field), is_binary: is_binary(formats, at)? })
     };
     fields.iter().enumerate().map(column).collect()
 }
 
-/// Whether a format code means bytes.
-pub(super) fn is_binary(format: Option<i16>) -> Result<bool, Trouble> {
-    match format {
+/// Whether the value at `at` is sent as bytes. `formats` is that of each value, of all, or none: text.
+pub(super) fn is_binary(formats: &[i16], at: usize) -> Result<bool, Trouble> {
+    match formats.get(at).or_else(|| formats.first().filter(|_| formats.len() == 1)) {
         None | Some(0) => Ok(false),
         Some(1) => Ok(true),
         Some(other) => Err(Trouble::new("22023", format!("unsupported format code: {other}"))),
