@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::problem::{Complaint, Problems};
 use super::section::Section;
+use super::settings;
 use super::tree::Table;
-use super::units::Interval;
+use super::units::{ByteSize, Interval};
 use super::verifier::Verifier;
 use super::words;
 
@@ -74,6 +75,12 @@ pub struct Role {
     pub statement_timeout: Option<Duration>,
     /// Statements at once.
     pub queries: Option<usize>,
+    /// Memory of one statement.
+    pub memory: Option<ByteSize>,
+    /// Rows of one statement's result.
+    pub result_rows: Option<u64>,
+    /// Bytes of one statement's result.
+    pub result_size: Option<ByteSize>,
 }
 
 /// What may be done beyond reading.
@@ -98,6 +105,9 @@ impl Role {
             mask: BTreeMap::new(),
             statement_timeout: None,
             queries: None,
+            memory: None,
+            result_rows: None,
+            result_size: None,
         }
     }
 }
@@ -152,18 +162,19 @@ fn role(name: &str, section: &Section<'_>) -> Option<Role> {
         role.statement_timeout = Some(section.read("statement_timeout", str::parse::<Interval>)?.duration());
     }
     if section.has("queries") {
-        let count = |text: &str| match text.parse::<usize>() {
-            Ok(count @ 1..=10_000) => Ok(count),
-            _ => Err(Complaint::new(format!("`{text}` is not a number of statements")).hint("1 to 10000")),
-        };
-        let text = section.scalar("queries")?;
-        match count(&text) {
-            Ok(count) => role.queries = Some(count),
-            Err(complaint) => {
-                section.complain("queries", complaint);
-                return None;
-            }
-        }
+        role.queries = Some(section.read_scalar("queries", settings::queries)?);
+    }
+    if section.has("memory") {
+        role.memory = Some(section.read("memory", str::parse::<ByteSize>)?);
+    }
+    if section.has("result_rows") {
+        role.result_rows = Some(section.read_scalar("result_rows", |text| {
+            let rows = text.parse().ok().filter(|rows| *rows > 0);
+            rows.ok_or_else(|| Complaint::new(format!("`{text}` is not a number of rows")).hint("1 or more"))
+        })?);
+    }
+    if section.has("result_size") {
+        role.result_size = Some(section.read("result_size", str::parse::<ByteSize>)?);
     }
     Some(role)
 }

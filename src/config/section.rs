@@ -119,6 +119,11 @@ impl<'a> Section<'a> {
         scalar
     }
 
+    /// A text, number or boolean, parsed.
+    pub fn read_scalar<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> Option<T> {
+        parse(&self.scalar(key)?).map_err(|complaint| self.complain(key, complaint)).ok()
+    }
+
     /// One or several of what [`Self::scalar`] reads, at least one.
     pub fn scalars(&self, key: &str) -> Option<Vec<String>> {
         let node = self.node(key)?;

@@ -93,6 +93,10 @@ pub struct Kafka {
 pub struct Limits {
     /// Bytes that all stages together may hold.
     pub memory: ByteSize,
+    /// Statements of clients that run at once.
+    pub queries: usize,
+    /// Bytes that one query may hold; three quarters of what is there for queries if nothing is said.
+    pub query_memory: Option<ByteSize>,
 }
 
 /// `[serve]`: loopback addresses; port 0 = any free port; `None` = off.
@@ -136,8 +140,10 @@ pub(super) fn read(
     let lake = root.section("lake", &project::LAKE).and_then(|s| lake(&s, dir));
     let kafka = root.section("kafka", &project::KAFKA).and_then(|s| kafka::read(&s, dir));
     let limits = root.section("limits", &project::LIMITS).and_then(|s| {
-        let memory = s.read("memory", memory)?;
-        Some(Limits { memory })
+        let (memory, queries) = (s.read("memory", memory), s.read_scalar("queries", queries));
+        let query_memory =
+            if s.has("query_memory") { Some(s.read("query_memory", str::parse::<ByteSize>)?) } else { None };
+        Some(Limits { memory: memory?, queries: queries?, query_memory })
     });
     let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s, dir));
     let sinks = sinks::sinks(&root, dir);
@@ -171,6 +177,14 @@ fn memory(text: &str) -> Result<ByteSize, Complaint> {
         return Err(Complaint::new(format!("`{text}` is too little")).hint(format!("at least {LEAST_MEMORY}")));
     }
     Ok(size)
+}
+
+/// A number of statements that run at once.
+pub(super) fn queries(text: &str) -> Result<usize, Complaint> {
+    match text.parse::<usize>() {
+        Ok(count @ 1..=10_000) => Ok(count),
+        _ => Err(Complaint::new(format!("`{text}` is not a number of statements")).hint("1 to 10000")),
+    }
 }
 
 /// A commit interval, for the lake or for one table.

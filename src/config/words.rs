@@ -22,7 +22,7 @@ pub(super) mod project {
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
     pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties", "schema_registry"], later: &[] };
     pub const SCHEMA_REGISTRY: Words = Words { keys: &["url", "username", "password", "ca"], later: &[] };
-    pub const LIMITS: Words = Words { keys: &["memory"], later: &[] };
+    pub const LIMITS: Words = Words { keys: &["memory", "queries", "query_memory"], later: &[] };
     pub const SERVE: Words = Words { keys: &["flight_sql", "postgres", "http", "tls"], later: &[] };
     pub const TLS: Words = Words { keys: &["cert", "key", "client_ca"], later: &[] };
 
@@ -51,7 +51,19 @@ pub(super) mod access {
 
     pub const FILE: Words = Words { keys: &["roles", "users"], later: &[] };
     pub const ROLE: Words =
-        Words { keys: &["rights", "tables", "filter", "mask", "statement_timeout", "queries"], later: &["memory"] };
+        Words { keys: &[
+            "rights",
+            "tables",
+            "filter",
+            "mask",
+            "statement_timeout",
+            "queries",
+            "memory",
+            "result_rows",
+            "result_size",
+        ],
+        later: &[],
+    };
     pub const USER: Words = Words { keys: &["role", "verifier", "login", "md5"], later: &[] };
 
     /// Every table of the file by its name, for the test of the reference.

@@ -166,14 +166,9 @@ impl EngineCatalog {
         });
     }
 
-    /// Bytes that running queries hold.
-    pub fn queries_bytes(&self) -> usize {
-        self.queries.get().map_or(0, |(service, _)| service.memory_used_bytes())
-    }
-
-    /// Statements that run, and sessions of clients that are open.
-    pub fn running(&self) -> (usize, usize) {
-        self.queries.get().map_or((0, 0), |(service, _)| (service.running(), service.sessions()))
+    /// What goes on in the query service.
+    pub fn query_stats(&self) -> crate::query::Stats {
+        self.queries.get().map(|(service, _)| service.stats()).unwrap_or_default()
     }
 
     /// Bytes of the rows of tables with one row per key.
@@ -690,7 +685,7 @@ fn memory_schema() -> SchemaRef {
 }
 
 fn memory(catalog: &EngineCatalog) -> Result<RecordBatch, ArrowError> {
-    let queries = catalog.queries_bytes();
+    let queries = catalog.query_stats().memory_bytes;
     let queries_limit = catalog.queries.get().map_or(0, |(_, limit_bytes)| *limit_bytes);
     let ingest = &catalog.ingest_budget;
     let latest = catalog.kept_bytes();

@@ -62,16 +62,28 @@ const PER_CARED: [Described<OfCared>; 5] = [
 ];
 
 /// No label.
-const PER_PROCESS: [Described<OfProcess>; 5] = [
+const PER_PROCESS: [Described<OfProcess>; 9] = [
     ("millpond_memory_ingest_used_bytes", "Bytes that ingest holds", |catalog| {
         catalog.ingest_budget.used_bytes() as i64
     }),
     ("millpond_memory_ingest_limit_bytes", "Bytes that ingest may hold", |catalog| {
         catalog.ingest_budget.limit_bytes() as i64
     }),
-    ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| catalog.queries_bytes() as i64),
-    ("millpond_query_running", "Statements that run", |catalog| catalog.running().0 as i64),
-    ("millpond_query_sessions", "Sessions of clients that are open", |catalog| catalog.running().1 as i64),
+    ("millpond_memory_queries_used_bytes", "Bytes that queries hold", |catalog| {
+        catalog.query_stats().memory_bytes as i64
+    }),
+    ("millpond_query_running", "Statements that have begun", |catalog| catalog.query_stats().running as i64),
+    ("millpond_query_waiting", "Statements that wait for their turn", |catalog| catalog.query_stats().waiting as i64),
+    ("millpond_query_sessions", "Sessions of clients that are open", |catalog| catalog.query_stats().sessions as i64),
+    ("millpond_query_cache_hits", "Queries answered with a result that was kept", |catalog| {
+        catalog.query_stats().cache_hits as i64
+    }),
+    ("millpond_query_cache_misses", "Queries whose result could have been kept, and was not", |catalog| {
+        catalog.query_stats().cache_misses as i64
+    }),
+    ("millpond_query_cache_used_bytes", "Bytes of results that are kept", |catalog| {
+        catalog.query_stats().cache_bytes as i64
+    }),
 ];
 
 /// A registry of everything the engine counts.

@@ -577,6 +577,11 @@ fn service(lake: Option<&Lake>, catalog: &Arc<EngineCatalog>, config: &Config) -
         memory_bytes,
         stores: lake.map(|lake| (url, Arc::clone(lake.stores().data()))).into_iter().collect(),
         timezone: config.project.timezone.to_string(),
+        queries: config.limits.queries,
+        query_memory_bytes: match config.limits.query_memory {
+            Some(size) => usize::try_from(size.0).unwrap_or(usize::MAX),
+            None => memory_bytes / 4 * 3,
+        },
         ..ServiceOptions::default()
     };
     let service = Service::new(Arc::new(SharedCatalog(Arc::clone(catalog))), options)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -10,10 +10,10 @@ use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::info;
 
 use super::SystemTable;
+use super::admission::Turn;
 
 /// Statements of clients that take so long are lines of the log.
 const SLOW_MS: i64 = 5_000;
@@ -44,6 +44,31 @@ struct Running {
     sql: String,
     started_at: DateTime<Utc>,
     rows: AtomicU64,
+    /// A [`State`].
+    state: AtomicU8,
+}
+
+/// What a statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It waits for its turn.
+    Waiting,
+    /// It makes rows.
+    Running,
+    /// Its client has rows to take.
+    Sending,
+}
+
+impl State {
+    const ALL: [Self; 3] = [Self::Waiting, Self::Running, Self::Sending];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Sending => "sending",
+        }
+    }
 }
 
 /// Takes a session off the list when its last clone is dropped.
@@ -59,8 +84,7 @@ pub(super) struct Entry {
     activity: Arc<Activity>,
     id: u64,
     running: Arc<Running>,
-    /// Its place among the statements of its role.
-    _turn: Option<OwnedSemaphorePermit>,
+    turn: Turn,
 }
 
 impl Activity {
@@ -72,23 +96,21 @@ impl Activity {
         Connected { activity: Arc::clone(self), client }
     }
 
-    /// Lists a statement as running.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        sql: &str,
-        client: Option<Arc<Client>>,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Entry {
+    /// Lists a statement, which waits for its `turn`.
+    pub(super) fn begin(self: &Arc<Self>, sql: &str, client: Option<Arc<Client>>, turn: Turn) -> Entry {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let sql = sql.chars().take(SHOWN).collect();
-        let running = Arc::new(Running { client, sql, started_at: Utc::now(), rows: AtomicU64::new(0) });
+        let state = AtomicU8::new(State::Waiting as u8);
+        let running = Arc::new(Running { client, sql, started_at: Utc::now(), rows: AtomicU64::new(0), state });
         self.queries.lock().insert(id, Arc::clone(&running));
-        Entry { activity: Arc::clone(self), id, running, _turn: turn }
+        Entry { activity: Arc::clone(self), id, running, turn }
     }
 
-    /// Statements that run now.
-    pub(super) fn running(&self) -> usize {
-        self.queries.lock().len()
+    /// Statements that have begun, and how many of them wait for their turn.
+    pub(super) fn running(&self) -> (usize, usize) {
+        let queries = self.queries.lock();
+        let waiting = queries.values().filter(|query| query.state() == State::Waiting).count();
+        (queries.len(), waiting)
     }
 
     /// Sessions that are open now.
@@ -144,6 +166,7 @@ impl Activity {
                 Arc::new(Int64Array::from_iter_values(
                     queries.iter().map(|(_, query)| query.rows.load(Ordering::Relaxed) as i64),
                 )),
+                Arc::new(StringArray::from_iter_values(queries.iter().map(|(_, query)| query.state().word()))),
                 Arc::new(StringArray::from_iter_values(queries.iter().map(|(_, query)| &query.sql))),
             ],
         )
@@ -168,7 +191,30 @@ impl Drop for Connected {
     }
 }
 
+impl Running {
+    fn state(&self) -> State {
+        let state = self.state.load(Ordering::Relaxed);
+        State::ALL.into_iter().find(|of| *of as u8 == state).unwrap_or(State::Running)
+    }
+
+    fn is_now(&self, state: State) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+}
+
 impl Entry {
+    /// Waits for its turn; at once if it has it.
+    pub(super) async fn take_turn(&mut self) {
+        self.turn.take().await;
+        self.running.is_now(State::Running);
+    }
+
+    /// Lets others have its turn: its client has rows to take.
+    pub(super) fn give_turn_back(&mut self) {
+        self.running.is_now(State::Sending);
+        self.turn.give_back();
+    }
+
     /// More rows were made.
     pub(super) fn made(&self, rows: usize) {
         self.running.rows.fetch_add(rows as u64, Ordering::Relaxed);
@@ -177,7 +223,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Running { client, sql, started_at, rows } = &*self.running;
+        let Running { client, sql, started_at, rows, .. } = &*self.running;
         let millis = (Utc::now() - *started_at).num_milliseconds();
         if millis >= SLOW_MS && client.is_some() {
             let (user, door) = client.as_ref().map_or(("", ""), |client| (client.user(), client.door));
@@ -215,6 +261,7 @@ fn queries_schema() -> SchemaRef {
         at("started_at"),
         Field::new("running_ms", DataType::Int64, false),
         Field::new("rows", DataType::Int64, false),
+        Field::new("state", DataType::Utf8, false),
         Field::new("sql", DataType::Utf8, false),
     ]))
 }

@@ -17,7 +17,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableSca
 
 use super::compute::{Compute, is_unsteady};
 use super::latest::{KeyedTable, as_key};
-use super::{error, wire};
+use super::{error, parse, wire};
 use crate::error::{Error, Result};
 use crate::latest::Rows;
 use crate::schema::conform;
@@ -159,8 +159,7 @@ fn value_of(condition: &Expr, column: &str) -> Option<KeyValue> {
     match &**value {
         Expr::Literal(value, _) => Some(KeyValue::Literal(value.clone())),
         Expr::Placeholder(placeholder) => {
-            let number: usize = placeholder.id.strip_prefix('$')?.parse().ok()?;
-            Some(KeyValue::Parameter(number.checked_sub(1)?))
+            parse::parameter_index(&placeholder.id).map(KeyValue::Parameter)
         }
         _ => None,
     }

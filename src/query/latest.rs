@@ -23,8 +23,8 @@ pub struct KeyedTable {
     table: Arc<dyn Rows>,
     /// The columns, once somebody planned with them: most statements name other tables, and must not wait for this one.
     columns: OnceLock<SchemaRef>,
-    /// All rows, once somebody scanned them.
-    rows: OnceLock<Vec<RecordBatch>>,
+    /// All rows as of so many changes, once somebody scanned them.
+    rows: OnceLock<(u64, Vec<RecordBatch>)>,
 }
 
 impl KeyedTable {
@@ -43,6 +43,11 @@ impl KeyedTable {
         Arc::ptr_eq(&self.table, rows)
     }
 
+    /// How often the rows had changed that it shows.
+    pub(super) fn changes(&self) -> u64 {
+        self.rows.get().map_or_else(|| self.table.changes(), |(changes, _)| *changes)
+    }
+
     fn columns(&self) -> &SchemaRef {
         self.columns.get_or_init(|| self.table.schema())
     }
@@ -59,11 +64,13 @@ impl KeyedTable {
     }
 
     fn all(&self) -> Result<Vec<RecordBatch>> {
-        if let Some(rows) = self.rows.get() {
+        if let Some((_, rows)) = self.rows.get() {
             return Ok(rows.clone());
         }
+        // They may be of later changes, too.
+        let changes = self.table.changes();
         let rows = self.table.scan().map_err(external)?;
-        Ok(self.rows.get_or_init(|| rows).clone())
+        Ok(self.rows.get_or_init(|| (changes, rows)).1.clone())
     }
 
     /// The keys that the filters name, as key columns, if they name any.

@@ -17,6 +17,7 @@
 //! Never here: wire protocols, commits, Kafka.
 
 mod activity;
+mod admission;
 mod allow;
 mod catalog;
 mod compute;
@@ -27,10 +28,12 @@ mod fetched_table;
 mod geo;
 mod latest;
 mod logical;
+mod memory;
 mod origin;
 mod parse;
 mod past;
 pub mod postgres;
+mod result_cache;
 mod role;
 mod rows;
 mod service;
@@ -62,7 +65,7 @@ pub use latest::KeyedTable;
 pub use parse::{Script, is_subscription, split, statement_text};
 pub use role::{Role, RoleOptions};
 pub use rows::Rows;
-pub use service::{Service, ServiceOptions};
+pub use service::{Service, ServiceOptions, Stats};
 pub use session::{Session, TableInfo};
 pub use statement::{Query, Statement};
 pub use system_table::SystemTable;

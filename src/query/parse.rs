@@ -59,8 +59,7 @@ pub(super) fn cast_parameters(statement: &mut Statement, types: &[Option<DataTyp
         if let ast::Expr::Value(value) = expr
             && let ast::Value::Placeholder(name) = &value.value
         {
-            let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-            if let Some(data_type) = at.and_then(|at| types.get(at)?.as_ref()).and_then(sql_type) {
+            if let Some(data_type) = parameter_index(name).and_then(|at| types.get(at)?.as_ref()).and_then(sql_type) {
                 *expr = ast::Expr::Cast {
                     kind: ast::CastKind::Cast,
                     expr: Box::new(expr.clone()),
@@ -72,6 +71,42 @@ pub(super) fn cast_parameters(statement: &mut Statement, types: &[Option<DataTyp
         }
         ControlFlow::<()>::Continue(())
     });
+}
+
+/// The index of the parameter `$n`, from 0.
+pub(super) fn parameter_index(name: &str) -> Option<usize> {
+    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// Names the columns of a SELECT that would have the name of one before them, which DataFusion refuses: `count(*)_1`.
+pub(super) fn name_twins(statement: &mut Statement) {
+    let query = match statement {
+        Statement::Statement(statement) => match &mut **statement {
+            ast::Statement::Query(query) => query,
+            _ => return,
+        },
+        Statement::Explain(explain) => return name_twins(&mut explain.statement),
+        _ => return,
+    };
+    let ast::SetExpr::Select(select) = &mut *query.body else { return };
+    // DataFusion names a cast after what is cast.
+    fn name(expr: &ast::Expr) -> String {
+        match expr {
+            ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => name(expr),
+            other => other.to_string(),
+        }
+    }
+    let mut names: Vec<String> = Vec::new();
+    for item in &mut select.projection {
+        let ast::SelectItem::UnnamedExpr(expr) = item else { continue };
+        let own = name(expr);
+        let before = names.iter().filter(|name| **name == own).count();
+        if before > 0 {
+            let (expr, alias) = (expr.clone(), ast::Ident::with_quote('"', format!("{own}_{before}")));
+            *item = ast::SelectItem::ExprWithAlias { expr, alias };
+        }
+        names.push(own);
+    }
 }
 
 /// The name in SQL of a type that parameters have.

@@ -28,6 +28,7 @@ use futures::future::BoxFuture;
 use glob::Pattern;
 use tokio::sync::Semaphore;
 
+use super::rows::Most;
 use super::{PUBLIC, Pinned};
 use crate::error::{Error, Kind};
 
@@ -46,6 +47,12 @@ pub struct RoleOptions {
     pub statement_timeout: Option<Duration>,
     /// Statements at once.
     pub queries: Option<usize>,
+    /// Memory of one statement, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Rows of one statement's result.
+    pub result_rows: Option<u64>,
+    /// Bytes of one statement's result.
+    pub result_bytes: Option<u64>,
 }
 
 /// A role in force. Its limits are shared by all who have it.
@@ -118,6 +125,16 @@ impl Role {
         self.room.as_ref()
     }
 
+    /// Memory that one statement may have.
+    pub(super) fn memory_bytes(&self) -> Option<usize> {
+        self.options.memory_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// What one statement may send.
+    pub(super) fn most(&self) -> Most {
+        Most { rows: self.options.result_rows, bytes: self.options.result_bytes }
+    }
+
     /// Puts tables whose rows or columns are held back behind their conditions.
     pub(super) fn restrict(&self, pinned: &mut Pinned) {
         let Some(public) = pinned.schemas.get_mut(PUBLIC) else { return };
@@ -138,7 +155,7 @@ impl Role {
 }
 
 /// A table of which some rows and columns are held back.
-struct Restricted {
+pub(super) struct Restricted {
     table: Arc<dyn TableProvider>,
     name: String,
     filter: Option<String>,
@@ -152,6 +169,11 @@ impl fmt::Debug for Restricted {
 }
 
 impl Restricted {
+    /// All of it.
+    pub(super) fn table(&self) -> &dyn TableProvider {
+        &*self.table
+    }
+
     fn is_masked(&self, column: &str) -> bool {
         self.masked.iter().any(|masked| masked == column)
     }

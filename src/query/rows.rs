@@ -16,10 +16,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::Entry;
+use super::result_cache::Keep;
 use super::threads::{Task, Threads};
 use super::{error, wire};
 use crate::error::{Error, Kind, Result};
 
+/// A client that takes this long for a batch lets other statements have the turn of its own.
+const SLOW: Duration = Duration::from_millis(50);
 /// Batches made ahead of the client.
 const AHEAD: usize = 2;
 /// How long a client may leave a batch lying …
@@ -85,50 +88,100 @@ pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Rows {
     Rows { schema, source: Source::Ready(batches.into_iter()) }
 }
 
-/// Rows as they come.
-pub(super) fn pump(
-    threads: &Threads,
-    stream: BoxStream<'static, Result<RecordBatch>>,
-    schema: SchemaRef,
-    deadline: Deadline,
-    patience: Duration,
-    entry: Entry,
-) -> Rows {
-    let (sender, batches) = mpsc::channel(AHEAD);
-    let outcome = Outcome::default();
-    let (shared, to) = (Arc::clone(&outcome), Arc::clone(&schema));
-    let task = threads.spawn(async move {
-        let result = drive(stream, &to, &sender, (deadline, patience), &entry).await;
-        *shared.lock() = Some(result);
-        drop((entry, sender));
-    });
-    Rows { schema, source: Source::Task { batches, outcome, _task: task } }
+/// How rows are made.
+pub(super) struct Pump {
+    /// Their wire schema.
+    pub(super) schema: SchemaRef,
+    pub(super) deadline: Deadline,
+    /// How long the client may leave a batch lying.
+    pub(super) patience: Duration,
+    /// The most that may come.
+    pub(super) most: Most,
+    /// The statement, which has its turn.
+    pub(super) entry: Entry,
+    /// Where the result is kept, if it is.
+    pub(super) keep: Option<Keep>,
 }
 
-async fn drive(
-    mut stream: BoxStream<'static, Result<RecordBatch>>,
-    schema: &SchemaRef,
-    sender: &mpsc::Sender<RecordBatch>,
-    (deadline, patience): (Deadline, Duration),
-    entry: &Entry,
-) -> Result<()> {
-    while let Some(batch) = until(deadline, stream.next()).await? {
-        let batch = batch?;
-        if batch.num_rows() == 0 {
-            continue;
-        }
-        let batch = wire::batch(&batch, schema).map_err(|e| error::from_datafusion(e.into(), ""))?;
-        entry.made(batch.num_rows());
-        match until(deadline, tokio::time::timeout(patience, sender.send(batch))).await? {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Error::new(Kind::Cancelled, "the query was cancelled")),
-            Err(_) => {
-                let text = format!("the client took no rows for {} s, so the query was ended", patience.as_secs());
-                return Err(Error::new(Kind::Unavailable, text).hint("run it again"));
-            }
-        }
+/// The most that one statement may send.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Most {
+    pub(super) rows: Option<u64>,
+    pub(super) bytes: Option<u64>,
+}
+
+impl Pump {
+    /// Rows as they come.
+    pub(super) fn start(self, threads: &Threads, stream: BoxStream<'static, Result<RecordBatch>>) -> Rows {
+        let (sender, batches) = mpsc::channel(AHEAD);
+        let outcome = Outcome::default();
+        let (shared, schema) = (Arc::clone(&outcome), Arc::clone(&self.schema));
+        let task = threads.spawn(async move {
+            let result = self.drive(stream, &sender).await;
+            *shared.lock() = Some(result);
+            drop(sender);
+        });
+        Rows { schema, source: Source::Task { batches, outcome, _task: task } }
     }
-    Ok(())
+
+    async fn drive(
+        mut self,
+        mut stream: BoxStream<'static, Result<RecordBatch>>,
+        sender: &mpsc::Sender<RecordBatch>,
+    ) -> Result<()> {
+        let (mut rows, mut bytes) = (0, 0);
+        while let Some(batch) = until(self.deadline, stream.next()).await? {
+            let batch = batch?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let batch = wire::batch(&batch, &self.schema).map_err(|e| error::from_datafusion(e.into(), ""))?;
+            self.entry.made(batch.num_rows());
+            rows += batch.num_rows() as u64;
+            if self.most.bytes.is_some() {
+                bytes += wire::bytes(&batch) as u64;
+            }
+            self.most.check(rows, bytes)?;
+            self.keep = self.keep.take().and_then(|keep| keep.and(&batch));
+            self.send(sender, batch).await?;
+        }
+        if let Some(keep) = self.keep {
+            keep.finish();
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, sender: &mpsc::Sender<RecordBatch>, batch: RecordBatch) -> Result<()> {
+        let gone = |_| Error::new(Kind::Cancelled, "the query was cancelled");
+        let room = match tokio::time::timeout(SLOW.min(self.patience), sender.reserve()).await {
+            Ok(room) => room.map_err(gone)?,
+            Err(_) => {
+                self.entry.give_turn_back();
+                let patience = self.patience;
+                let Ok(room) = until(self.deadline, tokio::time::timeout(patience, sender.reserve())).await? else {
+                    let text = format!("the client took no rows for {} s, so the query was ended", patience.as_secs());
+                    return Err(Error::new(Kind::Unavailable, text).hint("run it again"));
+                };
+                let room = room.map_err(gone)?;
+                until(self.deadline, self.entry.take_turn()).await?;
+                room
+            }
+        };
+        room.send(batch);
+        Ok(())
+    }
+}
+
+impl Most {
+    fn check(self, rows: u64, bytes: u64) -> Result<()> {
+        let over = |most: Option<u64>, have: u64| most.filter(|most| have > *most);
+        let text = match (over(self.rows, rows), over(self.bytes, bytes)) {
+            (Some(most), _) => format!("the result has more than the {most} rows that your role may read at once"),
+            (None, Some(most)) => format!("the result has more than the {most} bytes that your role may read at once"),
+            (None, None) => return Ok(()),
+        };
+        Err(Error::new(Kind::Exhausted, text).hint("aggregate, filter, or add LIMIT"))
+    }
 }
 
 /// `work`, unless the deadline comes first.

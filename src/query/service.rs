@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::activity::Activity;
 use super::catalog::{PinnedCatalog, PinnedList};
+use super::memory::Memory;
 use super::past::PastTables;
+use super::result_cache::ResultCache;
 use super::role::Role;
 use super::session::Session;
 use super::settings::{self, Settings};
@@ -23,6 +26,28 @@ use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
 use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, SYSTEM, error, geo, windows};
 use crate::error::Result;
+
+/// Results that are kept take this part of the memory for queries.
+const RESULT_CACHE_PART: usize = 16;
+
+/// What goes on in a query service.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Statements that have begun.
+    pub running: usize,
+    /// Those of them that wait for their turn.
+    pub waiting: usize,
+    /// Sessions of clients that are open.
+    pub sessions: usize,
+    /// Bytes that queries hold.
+    pub memory_bytes: usize,
+    /// Queries that were answered with a result that was kept.
+    pub cache_hits: u64,
+    /// Queries whose result could have been kept, and was not.
+    pub cache_misses: u64,
+    /// Bytes of results that are kept.
+    pub cache_bytes: usize,
+}
 
 /// How queries run.
 #[derive(Clone)]
@@ -44,6 +69,10 @@ pub struct ServiceOptions {
     pub spill_dir: Option<PathBuf>,
     /// Most bytes on disk for spilling.
     pub spill_bytes: u64,
+    /// Memory of one query.
+    pub query_memory_bytes: usize,
+    /// Statements of clients that run at once. Those that read nothing or what the platform says of itself are not counted.
+    pub queries: usize,
 }
 
 impl Default for ServiceOptions {
@@ -57,6 +86,8 @@ impl Default for ServiceOptions {
             threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             spill_dir: None,
             spill_bytes: 4 << 30,
+            query_memory_bytes: usize::MAX,
+            queries: 64,
         }
     }
 }
@@ -71,8 +102,18 @@ struct Inner {
     catalog: Arc<dyn Catalog>,
     defaults: Settings,
     state: SessionState,
-    threads: Arc<Threads>,
+    shared: Arc<Shared>,
+}
+
+/// What all statements share, whatever tables they are over.
+struct Shared {
+    threads: Threads,
     activity: Arc<Activity>,
+    memory: Arc<Memory>,
+    query_memory_bytes: usize,
+    /// Where statements of clients wait for each other.
+    room: Arc<Semaphore>,
+    result_cache: Arc<ResultCache>,
 }
 
 impl Service {
@@ -82,19 +123,29 @@ impl Service {
             timezone: settings::timezone(&options.timezone)?,
             statement_timeout: options.statement_timeout,
             wait_for: None,
+            result_cache: true,
         };
-        let runtime = runtime(&options).map_err(|e| error::from_datafusion(e, ""))?;
+        let cache_bytes = options.memory_bytes / RESULT_CACHE_PART;
+        let memory = Memory::new(options.memory_bytes - cache_bytes);
+        let runtime = runtime(&options, &memory).map_err(|e| error::from_datafusion(e, ""))?;
         let state = state(&options, &defaults, Arc::new(runtime));
-        let threads = Arc::new(Threads::new(options.threads)?);
-        Ok(Self { inner: Arc::new(Inner { catalog, defaults, state, threads, activity: Arc::default() }) })
+        let shared = Shared {
+            threads: Threads::new(options.threads)?,
+            activity: Arc::default(),
+            memory,
+            query_memory_bytes: options.query_memory_bytes,
+            room: Arc::new(Semaphore::new(options.queries.clamp(1, Semaphore::MAX_PERMITS))),
+            result_cache: ResultCache::new(cache_bytes),
+        };
+        Ok(Self { inner: Arc::new(Inner { catalog, defaults, state, shared: Arc::new(shared) }) })
     }
 
     /// The same service over other tables.
     #[must_use]
     pub fn over(&self, catalog: Arc<dyn Catalog>) -> Self {
-        let Inner { defaults, state, threads, activity, .. } = &*self.inner;
-        let (threads, activity) = (Arc::clone(threads), Arc::clone(activity));
-        let inner = Inner { catalog, defaults: defaults.clone(), state: state.clone(), threads, activity };
+        let Inner { defaults, state, shared, .. } = &*self.inner;
+        let inner =
+            Inner { catalog, defaults: defaults.clone(), state: state.clone(), shared: Arc::clone(shared) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -105,26 +156,46 @@ impl Service {
 
     /// Bytes that running queries hold now.
     pub fn memory_used_bytes(&self) -> usize {
-        self.inner.state.runtime_env().memory_pool.reserved()
+        self.inner.shared.memory.used()
     }
 
     /// The memory that all queries share, for others who work on rows.
     pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
-        Arc::clone(&self.inner.state.runtime_env().memory_pool)
+        self.inner.shared.memory.of_query(usize::MAX)
     }
 
-    /// Statements that run now.
-    pub fn running(&self) -> usize {
-        self.inner.activity.running()
-    }
-
-    /// Sessions of clients that are open now.
-    pub fn sessions(&self) -> usize {
-        self.inner.activity.sessions()
+    /// What goes on in it.
+    pub fn stats(&self) -> Stats {
+        let Shared { activity, memory, result_cache, .. } = &*self.inner.shared;
+        let (running, waiting) = activity.running();
+        let (cache_hits, cache_misses, cache_bytes) = result_cache.stats();
+        let (memory_bytes, sessions) = (memory.used(), activity.sessions());
+        Stats { running, waiting, sessions, memory_bytes, cache_hits, cache_misses, cache_bytes }
     }
 
     pub(super) fn activity(&self) -> &Arc<Activity> {
-        &self.inner.activity
+        &self.inner.shared.activity
+    }
+
+    /// Where statements of clients wait for each other.
+    pub(super) fn room(&self) -> &Arc<Semaphore> {
+        &self.inner.shared.room
+    }
+
+    pub(super) fn result_cache(&self) -> &Arc<ResultCache> {
+        &self.inner.shared.result_cache
+    }
+
+    /// Where one query runs: with memory of its own, of which its role may have `most` bytes.
+    pub(super) fn runtime_of_query(&self, most: Option<usize>) -> Arc<RuntimeEnv> {
+        let shared = &self.inner.shared;
+        let of_all = self.inner.state.runtime_env();
+        Arc::new(RuntimeEnv {
+            memory_pool: shared.memory.of_query(most.unwrap_or(usize::MAX).min(shared.query_memory_bytes)),
+            disk_manager: Arc::clone(&of_all.disk_manager),
+            cache_manager: Arc::clone(&of_all.cache_manager),
+            object_store_registry: Arc::clone(&of_all.object_store_registry),
+        })
     }
 
     pub(super) fn defaults(&self) -> &Settings {
@@ -133,7 +204,7 @@ impl Service {
 
     /// Where statements are planned and run.
     pub(super) fn threads(&self) -> &Threads {
-        &self.inner.threads
+        &self.inner.shared.threads
     }
 
     /// The state sessions start from; it has no tables.
@@ -161,7 +232,7 @@ impl Service {
         let past = PastTables::new(Arc::clone(&self.inner.catalog), role.cloned());
         let mut pinned = self.inner.catalog.pin();
         if let Some(system) = pinned.schemas.get_mut(SYSTEM) {
-            let own = self.inner.activity.tables();
+            let own = self.inner.shared.activity.tables();
             system.extend(own.into_iter().map(|(name, table)| (name.to_owned(), table)));
         }
         if let Some(role) = role {
@@ -171,15 +242,14 @@ impl Service {
     }
 }
 
-fn runtime(options: &ServiceOptions) -> datafusion::common::Result<RuntimeEnv> {
-    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(options.memory_bytes));
+fn runtime(options: &ServiceOptions, memory: &Arc<Memory>) -> datafusion::common::Result<RuntimeEnv> {
     let spill = match &options.spill_dir {
         Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
         None => DiskManagerMode::OsTmpDirectory,
     };
     let spill = DiskManagerBuilder::default().with_mode(spill).with_max_temp_directory_size(options.spill_bytes);
     RuntimeEnvBuilder::new()
-        .with_memory_pool(pool)
+        .with_memory_pool(memory.of_query(usize::MAX))
         .with_disk_manager_builder(spill)
         .with_object_store_registry(Arc::new(Stores::new(options.stores.clone())))
         .build()

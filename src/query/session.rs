@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{ScalarValue, TableReference};
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableType};
 use datafusion::sql::parser::Statement as Ast;
@@ -16,12 +16,15 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::activity::{Connected, Entry};
+use super::admission::Turn;
 use super::allow::{self, Ask};
 use super::catalog::{PinnedCatalog, PinnedList};
 use super::continuous::{self, Continuous};
 use super::past::{self, AtTime, AtVersion};
 use super::postgres::{self, PgCatalog};
+use super::result_cache::Asked;
 use super::role::Role;
+use super::rows::Most;
 use super::service::Service;
 use super::settings::Settings;
 use super::statement::{Query, Statement};
@@ -76,6 +79,8 @@ pub(super) struct Planned {
     pub(super) state: SessionState,
     /// What people should know of the columns of its rows, by position.
     pub(super) comments: Vec<Option<String>>,
+    /// It asks of its own session, of nobody else's.
+    pub(super) is_own: bool,
 }
 
 impl Session {
@@ -98,16 +103,37 @@ impl Session {
         Self { role: Some(role), ..self }
     }
 
-    /// Lists a statement as running, once there is room for it among those of its role.
-    pub(super) async fn begin(&self, sql: &str) -> Entry {
-        let room = self.role.as_ref().and_then(|role| role.room()).cloned();
-        let turn = match room {
-            // The room is never closed.
-            Some(room) => room.acquire_owned().await.ok(),
-            None => None,
-        };
+    /// Lists a statement, and waits until there is room for it: among those of its role, and, unless it is `light`, among
+    /// all that clients run.
+    pub(super) async fn begin(&self, sql: &str, light: bool, deadline: rows::Deadline) -> Result<Entry> {
         let client = self.client.as_ref().map(|connected| Arc::clone(connected.client()));
-        self.service.activity().begin(sql, client, turn)
+        let of_role = self.role.as_ref().and_then(|role| role.room()).cloned();
+        let of_all = (client.is_some() && !light).then(|| Arc::clone(self.service.room()));
+        let turn = Turn::new(of_role.into_iter().chain(of_all).collect());
+        let mut entry = self.service.activity().begin(sql, client, turn);
+        rows::until(deadline, entry.take_turn()).await?;
+        Ok(entry)
+    }
+
+    /// Where one of its statements runs: as `state` says, with memory of its own.
+    pub(super) fn task(&self, state: &SessionState) -> Arc<TaskContext> {
+        let most = self.role.as_ref().and_then(|role| role.memory_bytes());
+        Arc::new(TaskContext::from(state).with_runtime(self.service.runtime_of_query(most)))
+    }
+
+    /// What its role lets one statement send.
+    pub(super) fn most(&self) -> Most {
+        self.role.as_ref().map(|role| role.most()).unwrap_or_default()
+    }
+
+    /// What an optimized plan asks, if its result is known or can be kept.
+    pub(super) fn ask_cache(&self, plan: &LogicalPlan) -> Option<Asked> {
+        self.client.as_ref()?;
+        let Settings { timezone, result_cache, .. } = self.now.lock().settings.clone();
+        if !result_cache {
+            return None;
+        }
+        self.service.result_cache().ask(plan, self.role.as_ref(), timezone)
     }
 
     /// The same session as one that speaks PostgreSQL's SQL, over the connection of this number.
@@ -129,8 +155,9 @@ impl Session {
             // It would show statistics of files, those of rows that are held back too.
             allow::not_verbose(statement);
         }
-        if self.postgres.is_some() {
-            postgres::rewrite(statement);
+        match self.postgres {
+            Some(_) => postgres::rewrite(statement),
+            None => parse::name_twins(statement),
         }
     }
 
@@ -393,12 +420,13 @@ impl Session {
         Box::pin(async move {
             self.wait().await?;
             let (catalog, mut state) = self.pinned();
-            if let Some(connection) = self.postgres.as_ref().filter(|_| postgres::asks(&statement)) {
+            let own = self.postgres.as_ref().filter(|_| postgres::asks(&statement));
+            if let Some(connection) = own {
                 self.add_postgres(connection, &catalog, &mut state).await?;
             }
             let plan = plan(&catalog, &state, sql, statement, &mut Vec::new()).await?;
             let comments = comments(&plan, &catalog);
-            Ok(Planned { plan, state, comments })
+            Ok(Planned { plan, state, comments, is_own: own.is_some() })
         })
     }
 

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 const TIMEZONE: &str = "timezone";
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
 const WAIT_FOR: &str = "wait_for";
+const RESULT_CACHE: &str = "result_cache";
 /// No time-out.
 const OFF: &str = "0";
 /// The longest time-out that can be asked for.
@@ -23,6 +24,8 @@ pub(super) struct Settings {
     pub(super) statement_timeout: Option<Duration>,
     /// Statements wait until this record can be seen.
     pub(super) wait_for: Option<WaitFor>,
+    /// Results that are known are not computed again.
+    pub(super) result_cache: bool,
 }
 
 /// A record of a topic: whoever sent it wants to read what it did.
@@ -64,6 +67,7 @@ impl Settings {
         match canonical(name)? {
             TIMEZONE => self.timezone = timezone(value)?,
             WAIT_FOR => self.wait_for = WaitFor::parse(value)?,
+            RESULT_CACHE => self.result_cache = switch(value)?,
             _ => self.statement_timeout = duration(value)?,
         }
         Ok(())
@@ -74,6 +78,7 @@ impl Settings {
         match canonical(name)? {
             TIMEZONE => self.timezone.clone_from(&defaults.timezone),
             WAIT_FOR => self.wait_for.clone_from(&defaults.wait_for),
+            RESULT_CACHE => self.result_cache = defaults.result_cache,
             _ => self.statement_timeout = defaults.statement_timeout,
         }
         Ok(())
@@ -83,7 +88,12 @@ impl Settings {
     pub(super) fn show(&self, name: Option<&str>) -> Result<Vec<(&'static str, String)>> {
         let timeout = self.statement_timeout.map_or_else(|| OFF.to_owned(), |t| format!("{}ms", t.as_millis()));
         let wait_for = self.wait_for.as_ref().map(WaitFor::to_string).unwrap_or_default();
-        let all = vec![(STATEMENT_TIMEOUT, timeout), (TIMEZONE, self.timezone.clone()), (WAIT_FOR, wait_for)];
+        let all = vec![
+            (RESULT_CACHE, if self.result_cache { "on" } else { "off" }.to_owned()),
+            (STATEMENT_TIMEOUT, timeout),
+            (TIMEZONE, self.timezone.clone()),
+            (WAIT_FOR, wait_for),
+        ];
         let Some(name) = name else { return Ok(all) };
         let name = canonical(name)?;
         Ok(all.into_iter().filter(|(known, _)| *known == name).collect())
@@ -95,8 +105,9 @@ fn canonical(name: &str) -> Result<&'static str> {
         "timezone" | "time_zone" | "time.zone" | "time zone" => Ok(TIMEZONE),
         "statement_timeout" => Ok(STATEMENT_TIMEOUT),
         "wait_for" => Ok(WAIT_FOR),
+        "result_cache" => Ok(RESULT_CACHE),
         _ => Err(Error::new(Kind::Denied, format!("`{name}` is not an option of a session"))
-            .hint(format!("there are: {STATEMENT_TIMEOUT}, {TIMEZONE}, {WAIT_FOR}"))),
+            .hint(format!("there are: {RESULT_CACHE}, {STATEMENT_TIMEOUT}, {TIMEZONE}, {WAIT_FOR}"))),
     }
 }
 
@@ -114,6 +125,15 @@ pub(super) fn timezone(value: &str) -> Result<String> {
     }
     Err(Error::new(Kind::Query, format!("`{value}` is not a time zone"))
         .hint("give an IANA name such as 'Asia/Seoul', or an offset such as '+09:00'"))
+}
+
+/// On or off, in the words that PostgreSQL takes.
+fn switch(value: &str) -> Result<bool> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err(Error::new(Kind::Query, format!("`{value}` is neither on nor off"))),
+    }
 }
 
 /// `500` (milliseconds), `500ms`, `30s`, `5min`, `1h`; `0` is none.
@@ -142,7 +162,7 @@ mod tests {
 
     #[test]
     fn options_are_read_checked_and_shown() {
-        let mut settings = Settings { timezone: "UTC".into(), statement_timeout: None, wait_for: None };
+        let mut settings = Settings { timezone: "UTC".into(), statement_timeout: None, wait_for: None, result_cache: true };
         for (name, value, shown) in [
             ("timezone", "Asia/Seoul", "Asia/Seoul"),
             ("TimeZone", "utc", "UTC"),
@@ -153,6 +173,8 @@ mod tests {
             ("STATEMENT_TIMEOUT", "0", "0"),
             ("wait_for", " fleet.telemetry:3:42 ", "fleet.telemetry:3:42"),
             ("wait_for", "", ""),
+            ("result_cache", "OFF", "off"),
+            ("result_cache", "true", "on"),
         ] {
             settings.set(name, value).unwrap();
             assert_eq!(settings.show(Some(name)).unwrap()[0].1, shown, "{name} {value}");
@@ -172,9 +194,10 @@ mod tests {
             ("wait_for", ":0:1", Kind::Query),
             ("wait_for", "t:-1:1", Kind::Query),
             ("wait_for", "t:0:x", Kind::Query),
+            ("result_cache", "maybe", Kind::Query),
         ] {
             assert_eq!(settings.clone().set(name, value).unwrap_err().kind(), kind, "{name} {value}");
         }
-        assert_eq!(settings.show(None).unwrap().len(), 3);
+        assert_eq!(settings.show(None).unwrap().len(), 4);
     }
 }

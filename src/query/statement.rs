@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,12 +19,14 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as Ast;
 use tokio::time::Instant;
 
+use super::activity::Entry;
 use super::allow::{self, Ask};
 use super::continuous::{Continuous, Found, Shared};
 use super::direct::Direct;
 use super::origin;
 use super::postgres::{self, ColumnType};
-use super::rows::{self, Rows};
+use super::result_cache::{self, Keep};
+use super::rows::{self, Pump, Rows};
 use super::session::{Planned, Session};
 use super::{PUBLIC, error, parse, wire};
 use crate::error::{Error, Kind, Result};
@@ -55,7 +57,12 @@ pub struct Query {
 
 #[derive(Clone)]
 enum What {
-    Plan { plan: LogicalPlan, state: Arc<SessionState> },
+    Plan {
+        plan: LogicalPlan,
+        state: Arc<SessionState>,
+        /// Its result is the same for all who ask in this role, until one of its tables changes.
+        steady: bool,
+    },
     Ready(RecordBatch),
     Follow(Arc<Continuous>),
     Set { name: String, value: Option<String> },
@@ -88,9 +95,10 @@ impl Statement {
                         (planned, **statement) = (again, cast);
                     }
                 }
-                let Planned { plan, state, comments } = planned;
-                for ((parameter, found), declared) in parameters.iter_mut().zip(types).zip(declared) {
-                    *parameter = found.or(declared).unwrap_or(DataType::Utf8);
+                let Planned { plan, state, comments, .. } = planned;
+                let mut casts = cast_to(&plan);
+                for (at, (found, declared)) in types.into_iter().zip(declared).enumerate() {
+                    parameters[at] = found.or(declared).or(casts.remove(&at)).unwrap_or(DataType::Utf8);
                 }
                 // Types before and after coercion differ (of a UNION, say); with parameters still open coercion may
                 // fail, and then the raw types are the best guess.
@@ -200,32 +208,67 @@ impl Statement {
 fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Option<DataType>>> {
     let mut types = vec![None; count];
     for (name, found) in plan.get_parameter_types().map_err(|e| error::from_datafusion(e, sql))? {
-        let at = name.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
-        if let Some(known) = at.and_then(|at| types.get_mut(at)) {
+        if let Some(known) = parse::parameter_index(&name).and_then(|at| types.get_mut(at)) {
             *known = found;
         }
     }
-    for (at, found) in lists(plan) {
+    for (at, found) in by_place(plan) {
         types.get_mut(at).into_iter().filter(|known| known.is_none()).for_each(|known| *known = Some(found.clone()));
     }
     Ok(types)
 }
 
-/// Types of the parameters that `column = ANY($1)` takes: lists of the column's type. Numbers from 0.
-fn lists(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
+/// Types of parameters that follow from where they stand: `column = ANY($1)` takes a list of the column's type, LIMIT and
+/// OFFSET a number. Numbers from 0.
+fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     let mut found = Vec::new();
+    let place = |expr: &Expr| match expr {
+        Expr::Placeholder(placeholder) => parse::parameter_index(&placeholder.id),
+        _ => None,
+    };
     let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            let counts = limit.skip.iter().chain(&limit.fetch);
+            found.extend(counts.filter_map(|count| Some((place(uncast(count))?, DataType::Int64))));
+        }
         let schema = merge_schema(&node.inputs());
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::ScalarFunction(function) = expr
                     && function.name() == "array_has"
-                    && let [Expr::Placeholder(list), item] = &function.args[..]
-                    && let Some(at) =
-                        list.id.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1))
+                    && let [list, item] = &function.args[..]
+                    && let Some(at) = place(list)
                     && let Ok(data_type) = item.get_type(&schema)
                 {
                     found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    debug_assert!(walked.is_ok(), "nothing here fails");
+    found
+}
+
+/// What is cast, if anything is.
+fn uncast(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast(cast) => uncast(&cast.expr),
+        other => other,
+    }
+}
+
+/// The types that parameters are cast to where they stand, by their numbers from 0.
+fn cast_to(plan: &LogicalPlan) -> BTreeMap<usize, DataType> {
+    let mut found = BTreeMap::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(placeholder) = &*cast.expr
+                    && let Some(at) = parse::parameter_index(&placeholder.id)
+                {
+                    found.entry(at).or_insert_with(|| cast.field.data_type().clone());
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -267,7 +310,9 @@ impl Query {
                     return Ok(Self { session, sql, what, schema });
                 }
             };
-            let Planned { mut plan, state, comments } = session.plan(&sql, *statement).await?;
+            let Planned { mut plan, state, comments, is_own } = session.plan(&sql, *statement).await?;
+            // The optimizer puts today's date where the statement says "today".
+            let steady = !is_own && result_cache::is_steady(&plan);
             if !values.is_empty() {
                 let values: Vec<_> = values.into_iter().map(Into::into).collect();
                 plan =
@@ -278,7 +323,7 @@ impl Query {
             let schema = wire::with_comments(&wire::schema(plan.schema().as_arrow()), comments);
             let what = match plan {
                 LogicalPlan::DescribeTable(asked) => What::Ready(describe(&asked.schema, &schema)?),
-                plan => What::Plan { plan, state: Arc::new(state) },
+                plan => What::Plan { plan, state: Arc::new(state), steady },
             };
             Ok(Self { session, sql, what, schema })
         })
@@ -326,7 +371,7 @@ impl Query {
     /// Starts it. Its time-out counts from here to the last row; dropping the rows cancels it.
     pub fn run<'a>(&'a self) -> BoxFuture<'a, Result<Rows>> {
         Box::pin(async move {
-            let (plan, state) = match &self.what {
+            let (plan, state, steady) = match &self.what {
                 What::Ready(batch) => return Ok(rows::ready(Arc::clone(&self.schema), vec![batch.clone()])),
                 What::Set { name, value } => {
                     match value {
@@ -336,28 +381,32 @@ impl Query {
                     return Ok(rows::ready(Arc::clone(&self.schema), Vec::new()));
                 }
                 What::Follow(query) => return self.follow(query).await,
-                What::Plan { plan, state } => (plan.clone(), Arc::clone(state)),
+                What::Plan { plan, state, steady } => (plan, Arc::clone(state), *steady),
             };
+            let asked = if steady { self.session.ask_cache(plan) } else { None };
+            if let Some(known) = asked.as_ref().and_then(|asked| asked.answer(&self.schema)) {
+                return Ok(rows::ready(Arc::clone(&self.schema), known));
+            }
             let timeout = self.session.statement_timeout();
             let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
-            let entry = rows::until(deadline, self.session.begin(&self.sql)).await?;
-            let sql = Arc::clone(&self.sql);
+            let entry = self.session.begin(&self.sql, is_light(plan), deadline).await?;
+            let (plan, sql) = (plan.clone(), Arc::clone(&self.sql));
+            let task = self.session.task(&state);
             let start = self.session.threads().run(async move {
                 let physical = state.query_planner().create_physical_plan(&plan, state.as_ref()).await;
-                let stream = physical.and_then(|physical| execute_stream(physical, state.task_ctx()));
+                let stream = physical.and_then(|physical| execute_stream(physical, task));
                 stream.map_err(|e| error::from_datafusion(e, &sql))
             });
             let stream = rows::until(deadline, start).await??;
             let stream = stream.map_err(|e| error::from_datafusion(e, "")).boxed();
-            Ok(rows::pump(
-                self.session.threads(),
-                stream,
-                Arc::clone(&self.schema),
-                deadline,
-                self.session.patience(),
-                entry,
-            ))
+            let keep = asked.map(|asked| asked.keep(Arc::clone(&self.schema)));
+            Ok(self.pump(deadline, entry, keep).start(self.session.threads(), stream))
         })
+    }
+
+    fn pump(&self, deadline: rows::Deadline, entry: Entry, keep: Option<Keep>) -> Pump {
+        let (patience, most) = (self.session.patience(), self.session.most());
+        Pump { schema: Arc::clone(&self.schema), deadline, patience, most, entry, keep }
     }
 
     /// What the query says of each row that comes from now on, of which its condition is true. It has no time-out.
@@ -367,15 +416,9 @@ impl Query {
             let Found { rows, holds, .. } = query.run(&rows?, &Shared::default())?;
             filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
         });
-        let entry = self.session.begin(&self.sql).await;
-        Ok(rows::pump(
-            self.session.threads(),
-            found.boxed(),
-            Arc::clone(&self.schema),
-            None,
-            self.session.patience(),
-            entry,
-        ))
+        // It waits for rows nearly all of its time: no place among all statements is its own.
+        let entry = self.session.begin(&self.sql, true, None).await?;
+        Ok(self.pump(None, entry, None).start(self.session.threads(), found.boxed()))
     }
 }
 
@@ -388,6 +431,20 @@ impl What {
             Self::Set { .. } => Arc::new(Schema::empty()),
         }
     }
+}
+
+/// Whether a plan reads nothing, or only what the platform says of itself: it must not wait behind others.
+fn is_light(plan: &LogicalPlan) -> bool {
+    let mut light = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        light &= match node {
+            LogicalPlan::TableScan(scan) => scan.table_name.schema().is_some_and(|schema| schema != PUBLIC),
+            LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_) => false,
+            _ => true,
+        };
+        Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    light && walked.is_ok()
 }
 
 /// What DESCRIBE answers, in the schema `to`; DataFusion would give the names of Arrow's types.

@@ -3,7 +3,7 @@
 //! Millpond's own (`_…`) last.
 
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, SchemaRef};
@@ -31,18 +31,24 @@ pub struct ViewTable {
     shown: Shown,
     committed: Option<Arc<EagerSnapshot>>,
     hot: Vec<RecordBatch>,
+    pinned: Option<Weak<View>>,
 }
 
 impl ViewTable {
     /// The table of a pinned View.
-    pub fn new(view: &View) -> Self {
+    pub fn new(view: &Arc<View>) -> Self {
         let (shown, committed) = (Shown::new(&view.schema), view.committed.clone());
-        Self { shown, committed, hot: view.shown_hot() }
+        Self { shown, committed, hot: view.shown_hot(), pinned: Some(Arc::downgrade(view)) }
+    }
+
+    /// The View that it shows; `None` if it is none.
+    pub(super) fn pinned(&self) -> Option<Weak<View>> {
+        self.pinned.clone()
     }
 
     /// A committed snapshot alone; without one there are no rows.
     pub fn committed(snapshot: Option<Arc<EagerSnapshot>>, schema: &SchemaRef) -> Self {
-        Self { shown: Shown::new(schema), committed: snapshot, hot: Vec::new() }
+        Self { shown: Shown::new(schema), committed: snapshot, hot: Vec::new(), pinned: None }
     }
 
     /// The same with rows above the snapshot.

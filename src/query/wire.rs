@@ -19,6 +19,9 @@ use crate::schema::DESCRIPTION_KEY;
 /// Bytes of column data in one message; Grafana stops reading at 4 MiB.
 pub const MESSAGE_BYTES: usize = 2 * 1024 * 1024 - 64 * 1024;
 
+/// Under this name Flight SQL's clients look for what people should know of a column.
+const REMARKS_KEY: &str = "ARROW:FLIGHT:SQL:REMARKS";
+
 /// The wire schema of rows of `schema`.
 pub fn schema(schema: &Schema) -> SchemaRef {
     let fields: Fields = schema.fields().iter().map(|field| nullable(field)).collect();
@@ -29,7 +32,8 @@ pub fn schema(schema: &Schema) -> SchemaRef {
 pub fn with_comments(schema: &SchemaRef, comments: impl IntoIterator<Item = Option<String>>) -> SchemaRef {
     let commented = |(field, comment): (&FieldRef, Option<String>)| match comment {
         Some(comment) => {
-            let metadata = HashMap::from([(DESCRIPTION_KEY.to_owned(), comment)]);
+            let keys = [DESCRIPTION_KEY, REMARKS_KEY];
+            let metadata = keys.map(|key| (key.to_owned(), comment.clone())).into();
             Arc::new(field.as_ref().clone().with_metadata(metadata))
         }
         None => Arc::clone(field),
@@ -58,7 +62,7 @@ pub fn split(batch: RecordBatch, limit: usize) -> Vec<RecordBatch> {
     let mut todo = vec![batch];
     while let Some(batch) = todo.pop() {
         let rows = batch.num_rows();
-        if rows <= 1 || batch.columns().iter().map(|column| bytes(column)).sum::<usize>() <= limit {
+        if rows <= 1 || bytes(&batch) <= limit {
             done.push(batch);
             continue;
         }
@@ -98,9 +102,14 @@ fn map_entries(entries: &Field) -> FieldRef {
     Arc::new(entries.clone().with_data_type(DataType::Struct(fields)).with_nullable(false))
 }
 
+/// Bytes that rows in a wire schema take in a message.
+pub fn bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| array_bytes(column)).sum()
+}
+
 /// Bytes the rows of a wire array take in a message. (Arrow's own measure of a slice counts the whole child of a
 /// list, so halving would never end.)
-fn bytes(array: &dyn Array) -> usize {
+fn array_bytes(array: &dyn Array) -> usize {
     let validity = if array.null_count() > 0 { array.len() / 8 + 1 } else { 0 };
     validity
         + match array.data_type() {
@@ -110,21 +119,21 @@ fn bytes(array: &dyn Array) -> usize {
                 let map = array.as_map();
                 let (start, end) = ends(map.value_offsets());
                 let entries = map.entries().slice(start, end - start);
-                array.len() * 4 + entries.columns().iter().map(|column| bytes(column)).sum::<usize>()
+                array.len() * 4 + entries.columns().iter().map(|column| array_bytes(column)).sum::<usize>()
             }
             DataType::FixedSizeList(_, _) => {
                 let list: &FixedSizeListArray = array.as_fixed_size_list();
                 let size = usize::try_from(list.value_length()).unwrap_or(0);
-                bytes(&list.values().slice(list.offset() * size, list.len() * size))
+                array_bytes(&list.values().slice(list.offset() * size, list.len() * size))
             }
-            DataType::Struct(_) => array.as_struct().columns().iter().map(|column| bytes(column)).sum(),
+            DataType::Struct(_) => array.as_struct().columns().iter().map(|column| array_bytes(column)).sum(),
             _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_buffer_memory_size()),
         }
 }
 
 fn list_bytes<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> usize {
     let (start, end) = ends(list.value_offsets());
-    list.len() * size_of::<O>() + bytes(&list.values().slice(start, end - start))
+    list.len() * size_of::<O>() + array_bytes(&list.values().slice(start, end - start))
 }
 
 fn ends<O: OffsetSizeTrait>(offsets: &[O]) -> (usize, usize) {

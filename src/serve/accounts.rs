@@ -204,6 +204,9 @@ fn load(access: &Access, before: Option<&Loaded>) -> Result<Loaded> {
                 mask: of.mask.clone(),
                 statement_timeout: of.statement_timeout,
                 queries: of.queries,
+                memory_bytes: of.memory.map(|size| size.0),
+                result_rows: of.result_rows,
+                result_bytes: of.result_size.map(|size| size.0),
             })?),
         };
         roles.insert(name.clone(), role);

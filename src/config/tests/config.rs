@@ -322,12 +322,14 @@ const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAA
 fn accounts_and_roles_are_read() {
     let text = format!(
         "[roles.analyst]\ntables = [\"telemetry\", \"car_*\"]\nstatement_timeout = \"30s\"\nqueries = 4\n\
+         memory = \"64MiB\"\nresult_rows = 1000\nresult_size = \"1MiB\"\n\
          filter = {{ telemetry = \"region = 'seoul'\" }}\nmask = {{ telemetry = [\"lat\"], car_state = \"plate\" }}\n\
          [users.ann]\nrole = \"analyst\"\nverifier = \"{VERIFIER}\"\n[users.bob]\nrole = \"admin\"\nverifier = \"{VERIFIER}\"\nlogin = \"password\"\n"
     );
     let access = load(&[("access.toml", &text)]).unwrap().access.unwrap();
     let role = &access.users["ann"].role;
     assert_eq!((role.rights, role.tables.len(), role.queries), (Rights::Reader, 2, Some(4)));
+    assert_eq!((role.memory, role.result_rows), (Some(ByteSize(64 << 20)), Some(1_000)));
     assert_eq!(role.filter["telemetry"], "region = 'seoul'");
     assert_eq!(role.mask["car_state"], ["plate"]);
     assert_eq!((access.users["bob"].role.rights, access.users["bob"].login), (Rights::Admin, Login::Password));
@@ -342,6 +344,10 @@ fn accounts_and_roles_are_read() {
         (
             "[roles.a]\ntables = [\"*\"]\nqueries = 0",
             "access.toml:3:11: roles.a.queries: `0` is not a number of statements",
+        ),
+        (
+            "[roles.a]\ntables = [\"*\"]\nresult_rows = 0",
+            "access.toml:3:15: roles.a.result_rows: `0` is not a number of rows",
         ),
         ("[user.a]", "access.toml:1:2: user: unknown key"),
     ] {

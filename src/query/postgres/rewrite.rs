@@ -72,7 +72,7 @@ pub(in crate::query) fn parameter_type(known: ColumnType) -> Option<arrow::datat
 fn place(expr: &Expr) -> Option<usize> {
     let Expr::Value(value) = expr else { return None };
     let ast::Value::Placeholder(name) = &value.value else { return None };
-    name.trim_start_matches('$').parse::<usize>().ok()?.checked_sub(1)
+    parse::parameter_index(name)
 }
 
 /// What asyncpg asks of types that it does not know is a tree that is walked by a recursive query over subqueries. Of types

@@ -6,6 +6,7 @@ mod direct;
 mod forbidden;
 mod logical;
 mod look_back;
+mod result_cache;
 mod running;
 mod slt;
 mod sql;

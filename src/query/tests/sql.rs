@@ -28,7 +28,7 @@ const WORKS: &[(&str, &str)] = &[
     ("SELECT 1;", "|1|"),
     ("DESCRIBE carinfo", "|car_id|string|NO|\n|plate_no|string|YES|"),
     ("SHOW timezone", "|timezone|UTC|"),
-    ("SHOW ALL", "|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||"),
+    ("SHOW ALL", "|result_cache|on|\n|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||"),
     (
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
         "|carinfo|\n|telemetry|",
@@ -158,7 +158,7 @@ async fn sessions_do_not_share_what_they_set() {
         assert_eq!(rows(&seoul, sql).await.unwrap(), "");
     }
     assert_eq!(rows(&seoul, "SHOW timezone").await.unwrap(), "|timezone|Asia/Seoul|");
-    assert_eq!(rows(&other, "SHOW ALL").await.unwrap(), "|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||");
+    assert_eq!(rows(&other, "SHOW ALL").await.unwrap(), "|result_cache|on|\n|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||");
     let zone = "SELECT arrow_typeof(now())";
     assert!(rows(&seoul, zone).await.unwrap().contains("Asia/Seoul"));
     assert!(rows(&other, zone).await.unwrap().contains("UTC"));

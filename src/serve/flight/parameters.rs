@@ -2,7 +2,7 @@
 //! them "0", "1"…, JDBC otherwise; sorted by name "$10" would come before "$2".)
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -12,10 +12,15 @@ use tonic::{Status, Streaming};
 use super::status;
 use crate::query::{ScalarValue, Statement};
 
-/// The schema a client binds with.
+/// The schema a client binds with. Times are in milliseconds in it: Flight JDBC up to 18.3 writes those, whatever unit is
+/// asked for. What a client sends in another unit is taken as it is.
 pub(super) fn schema(statement: &Statement) -> Schema {
-    let field = |(i, data_type): (usize, &arrow::datatypes::DataType)| {
-        Field::new(format!("${}", i + 1), data_type.clone(), true)
+    let field = |(i, data_type): (usize, &DataType)| {
+        let data_type = match data_type {
+            DataType::Timestamp(_, timezone) => DataType::Timestamp(TimeUnit::Millisecond, timezone.clone()),
+            other => other.clone(),
+        };
+        Field::new(format!("${}", i + 1), data_type, true)
     };
     Schema::new(statement.parameters().iter().enumerate().map(field).collect::<Vec<_>>())
 }

@@ -1,0 +1,269 @@
+//! Results of queries that were asked before. A result is known by its plan, its reader's role, and the exact state of
+//! each table that it reads: it is never stale, and ends when one of them has changed.
+//!
+//! A state is a pinned View, or how often the rows by key have changed. Only weak references are kept: a result pins
+//! neither snapshots nor hot rows.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use parking_lot::Mutex;
+
+use super::latest::KeyedTable;
+use super::role::{Restricted, Role};
+use super::table::ViewTable;
+use crate::lake::View;
+use crate::latest::Rows;
+
+/// A result may take this part of the cache.
+const PART: usize = 16;
+/// More results are not kept, however small they are.
+const MOST: usize = 1_000;
+
+/// The results that are kept.
+#[derive(Debug)]
+pub(super) struct ResultCache {
+    most_bytes: usize,
+    kept: Mutex<Kept>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    results: HashMap<Question, Answer>,
+    bytes: usize,
+    /// Counts uses.
+    clock: u64,
+}
+
+/// What was asked, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    plan: LogicalPlan,
+    role: Option<ByPlace<Role>>,
+    timezone: String,
+}
+
+#[derive(Debug)]
+struct Answer {
+    states: Vec<TableState>,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    used: u64,
+}
+
+/// One and the same thing, not one that is alike.
+#[derive(Debug)]
+struct ByPlace<T>(Arc<T>);
+
+impl<T> Clone for ByPlace<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for ByPlace<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for ByPlace<T> {}
+
+impl<T> Hash for ByPlace<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// The state of a table that a query reads. A weak reference keeps its place from being given to another.
+#[derive(Debug, Clone)]
+enum TableState {
+    View(Weak<View>),
+    Keyed(Weak<dyn Rows>, u64),
+}
+
+impl PartialEq for TableState {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::View(one), Self::View(other)) => one.ptr_eq(other),
+            (Self::Keyed(one, then), Self::Keyed(other, now)) => {
+                then == now && std::ptr::addr_eq(one.as_ptr(), other.as_ptr())
+            }
+            _ => false,
+        }
+    }
+}
+
+impl TableState {
+    fn of(table: &dyn TableProvider) -> Option<Self> {
+        let table = table as &dyn Any;
+        if let Some(view) = table.downcast_ref::<ViewTable>() {
+            return view.pinned().map(Self::View);
+        }
+        if let Some(keyed) = table.downcast_ref::<KeyedTable>() {
+            return Some(Self::Keyed(Arc::downgrade(&keyed.rows()), keyed.changes()));
+        }
+        table.downcast_ref::<Restricted>().and_then(|restricted| Self::of(restricted.table()))
+    }
+}
+
+/// A question whose answer may be kept.
+#[derive(Debug)]
+pub(super) struct Asked {
+    cache: Arc<ResultCache>,
+    question: Question,
+    states: Vec<TableState>,
+}
+
+impl ResultCache {
+    /// Keeps so many bytes.
+    pub(super) fn new(most_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { most_bytes, kept: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
+    }
+
+    /// What an optimized plan asks, if its answer can be kept: it reads tables, and only such whose states are known.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        plan: &LogicalPlan,
+        role: Option<&Arc<Role>>,
+        timezone: String,
+    ) -> Option<Asked> {
+        let states = states(plan).filter(|states| !states.is_empty())?;
+        let question = Question { plan: plan.clone(), role: role.cloned().map(ByPlace), timezone };
+        Some(Asked { cache: Arc::clone(self), question, states })
+    }
+
+    /// How many questions were answered with what was kept, how many were not, and the bytes that are kept.
+    pub(super) fn stats(&self) -> (u64, u64, usize) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed), self.kept.lock().bytes)
+    }
+}
+
+impl Asked {
+    /// The rows, if they are known, in this schema.
+    pub(super) fn answer(&self, schema: &SchemaRef) -> Option<Vec<RecordBatch>> {
+        let mut kept = self.cache.kept.lock();
+        kept.clock += 1;
+        let now = kept.clock;
+        let known = kept.results.get_mut(&self.question);
+        let known = known.filter(|known| known.states == self.states && known.schema == *schema);
+        let (counter, found) = match known {
+            Some(known) => {
+                known.used = now;
+                (&self.cache.hits, Some(known.batches.clone()))
+            }
+            None => (&self.cache.misses, None),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Keeps rows of this schema from now on.
+    pub(super) fn keep(self, schema: SchemaRef) -> Keep {
+        Keep { asked: self, schema, batches: Vec::new(), bytes: 0 }
+    }
+}
+
+/// A result on its way.
+#[derive(Debug)]
+pub(super) struct Keep {
+    asked: Asked,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Keep {
+    /// Some of its rows; `None` once there are too many.
+    pub(super) fn and(mut self, batch: &RecordBatch) -> Option<Self> {
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch.clone());
+        (self.bytes <= self.asked.cache.most_bytes / PART).then_some(self)
+    }
+
+    /// That was all.
+    pub(super) fn finish(self) {
+        let Self { asked: Asked { cache, question, states: before }, schema, batches, bytes } = self;
+        // Rows by key are read when the query runs: if they have changed since it asked, nobody knows what it saw.
+        let same = states(&question.plan).is_some_and(|after| after == before);
+        let Some(plan) = same.then(|| without_tables(&question.plan).ok()).flatten() else { return };
+        let mut kept = cache.kept.lock();
+        kept.clock += 1;
+        let answer = Answer { states: before, schema, batches, bytes, used: kept.clock };
+        kept.bytes += bytes;
+        if let Some(older) = kept.results.insert(Question { plan, ..question }, answer) {
+            kept.bytes -= older.bytes;
+        }
+        while kept.bytes > cache.most_bytes || kept.results.len() > MOST {
+            let oldest = kept.results.iter().min_by_key(|(_, answer)| answer.used).map(|(question, _)| question.clone());
+            let Some(gone) = oldest.and_then(|oldest| kept.results.remove(&oldest)) else { break };
+            kept.bytes -= gone.bytes;
+        }
+    }
+}
+
+/// The states of the tables that a plan reads, in its order; `None` if one of them has none.
+fn states(plan: &LogicalPlan) -> Option<Vec<TableState>> {
+    let mut states = Vec::new();
+    let mut all = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let table = source_as_provider(&scan.source)?;
+            match TableState::of(&*table) {
+                Some(state) => states.push(state),
+                None => all = false,
+            }
+        }
+        Ok(if all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    (walked.is_ok() && all).then_some(states)
+}
+
+/// The plan without what its tables hold. Plans are compared without that, too.
+fn without_tables(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let bare = plan.clone().transform_down_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(mut scan) => {
+            scan.source = Arc::new(LogicalTableSource::new(scan.source.schema()));
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    bare.map(|done| done.data)
+}
+
+/// Whether a plan as it was written, its views too, means the same whenever it is made: nothing of it depends on the time
+/// or on chance, and it is no question about plans.
+pub(super) fn is_steady(plan: &LogicalPlan) -> bool {
+    let mut steady = true;
+    let unsteady = |expression: &Expr| {
+        Ok(match expression {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::ScalarVariable(..) => true,
+            _ => false,
+        })
+    };
+    let walked = plan.apply_with_subqueries(|node| {
+        steady &= match node {
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => false,
+            LogicalPlan::TableScan(scan) => scan.source.get_logical_plan().is_none_or(|view| is_steady(&view)),
+            _ => true,
+        };
+        steady = steady && node.expressions().iter().all(|expression| !expression.exists(unsteady).unwrap_or(true));
+        Ok(if steady { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    steady && walked.is_ok()
+}
