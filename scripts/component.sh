@@ -18,9 +18,16 @@
 #                                                 prints the properties of the connector NAME for such a database: its
 #                                                 topics begin with PREFIX, MariaDB's needs a file for its HISTORY
 #   component.sh pgjdbc FILE ARGS…                runs a Java program that uses PostgreSQL's JDBC driver (Debezium's)
+#   component.sh pgjdbc-old FILE ARGS…            the same with one from before SCRAM
+#   component.sh flight-jdbc FILE ARGS…           runs a Java program that uses Arrow Flight's JDBC driver
+#   component.sh flight-jdbc-before FILE ARGS…    the same with the one before
 #   component.sh python ARGS…                     Python with the outside readers
-#   component.sh node FILE ARGS…                  Node with node-postgres
+#   component.sh node FILE ARGS…                  Node with node-postgres and playwright-core
 #   component.sh spark ARGS…                      Python with Spark and Delta
+#   component.sh harlequin ARGS…                  Python with harlequin, and with pyodbc
+#   component.sh dbt ARGS…                        Python with dbt
+#   component.sh superset DIR PORT                Apache Superset on http://127.0.0.1:PORT with clients/millpond-superset,
+#                                                 its data in DIR; user admin, password admin
 #   component.sh flink FILE OPTION=VALUE…         Flink, which runs the statements of the file with these options
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -217,6 +224,16 @@ pgjdbc)
     [ -d "$CONNECT_HOME" ] || absent "Kafka Connect"
     exec java -XX:+UseSerialGC -cp "$CONNECT_HOME/plugins/debezium-connector-postgres/*" "$@"
     ;;
+pgjdbc-old)
+    [ -d "$JDBC_HOME" ] || die "the old pgjdbc is not installed yet: run scripts/setup.sh all (make test-all does it)"
+    exec java -XX:+UseSerialGC -cp "$JDBC_HOME/pgjdbc-old/*" "$@"
+    ;;
+flight-jdbc | flight-jdbc-before)
+    [ -d "$JDBC_HOME" ] || die "Flight JDBC is not installed yet: run scripts/setup.sh all (make test-all does it)"
+    # Arrow reaches into buffers. What a time without a zone is depends on the machine's.
+    exec java -XX:+UseSerialGC --add-opens=java.base/java.nio=ALL-UNNAMED -Duser.timezone=UTC \
+        -cp "$JDBC_HOME/${what/-jdbc/}/*" "$@"
+    ;;
 python)
     [ -e "$PYTHON_HOME/ready" ] || absent "the Python environment"
     exec "$PYTHON_HOME/bin/python" "$@"
@@ -234,6 +251,34 @@ spark)
     # Spark would look for itself there.
     unset SPARK_HOME
     exec "$python" "$@"
+    ;;
+harlequin)
+    [ -e "$HARLEQUIN_HOME/ready" ] || die "harlequin is not installed yet: run scripts/setup.sh all (make test-all does it)"
+    exec "$HARLEQUIN_HOME/bin/python" "$@"
+    ;;
+dbt)
+    [ -e "$DBT_HOME/ready" ] || die "dbt is not installed yet: run scripts/setup.sh all (make test-all does it)"
+    exec "$DBT_HOME/bin/python" "$@"
+    ;;
+superset)
+    [ -e "$SUPERSET_HOME/ready" ] || die "Superset is not installed yet: run scripts/setup.sh all (make test-all does it)"
+    dir=$(mkdir -p "$1" && cd "$1" && pwd) bin=$SUPERSET_HOME/bin
+    # Installed as it is now, with the entry points by which Superset finds it.
+    "$bin/pip" install --quiet --no-input --no-index --no-deps --no-build-isolation --upgrade --target "$dir/packages" \
+        "$SCRIPTS/../clients/millpond-superset"
+    [ -e "$dir/secret" ] || (umask 077 && openssl rand -base64 42 >"$dir/secret")
+    cp "$SCRIPTS/superset/superset_config.py" "$dir/superset_config.py"
+    export SUPERSET_HOME=$dir SUPERSET_CONFIG_PATH=$dir/superset_config.py PYTHONPATH=$dir/packages
+    export PYTHONDONTWRITEBYTECODE=1 FLASK_APP="superset.app:create_app()"
+    if [ ! -e "$dir/ready" ]; then
+        "$bin/superset" db upgrade
+        "$bin/superset" fab create-admin --username admin --firstname A --lastname D --email admin@example.com \
+            --password admin
+        "$bin/superset" init
+        touch "$dir/ready"
+    fi
+    exec "$bin/gunicorn" --bind "127.0.0.1:$2" --workers 1 --worker-class gthread --threads 8 --timeout 120 \
+        --access-logfile - "$FLASK_APP"
     ;;
 flink)
     [ -d "$FLINK_HOME" ] || die "Flink is not installed yet: run scripts/setup.sh all (make bench does it)"

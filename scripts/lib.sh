@@ -13,6 +13,10 @@ CONNECT_HOME=$CACHE/connect-$KAFKA_VERSION-$(checksum "$SCRIPTS/connect/libs.sha
 REGISTRY_HOME=$CACHE/apicurio-registry-$APICURIO_VERSION
 SPARK_HOME=$CACHE/spark-$SPARK_VERSION-$(checksum "$SCRIPTS/spark/libs.sha256" "$SCRIPTS/spark/requirements.txt")
 FLINK_HOME=$CACHE/flink-$FLINK_VERSION-$(checksum "$SCRIPTS/flink/libs.sha256" "$SCRIPTS/flink/requirements.txt")
+SUPERSET_HOME=$CACHE/superset-$(checksum "$SCRIPTS/superset/requirements.txt")
+JDBC_HOME=$CACHE/jdbc-$FLIGHT_JDBC_VERSION-$FLIGHT_JDBC_BEFORE_VERSION-$PGJDBC_OLD_VERSION
+HARLEQUIN_HOME=$CACHE/harlequin-$(checksum "$SCRIPTS/harlequin/requirements.txt")
+DBT_HOME=$CACHE/dbt-$(checksum "$SCRIPTS/dbt/requirements.txt")
 PYTHON_HOME=$CACHE/python-$(checksum "$SCRIPTS/requirements.txt")
 NODE_HOME=$CACHE/node-$(checksum "$SCRIPTS/node/package-lock.json")
 

@@ -2,9 +2,10 @@
 # Fetches what the tests and the local stack need, once, into the user's cache folder; silent when nothing is missing.
 #   setup.sh build   what a build needs: Rust, C and C++ compilers, make, perl
 #   setup.sh         that, and Kafka, Kafka Connect with Debezium and a schema registry (Maven), MinIO (Go), the
-#                    Python clients (pip), node-postgres (npm), PostgreSQL and MariaDB (Debian packages)
-#   setup.sh all     that, and what only `make test-all` and `make bench` need: Redis (a Debian package), Spark with Delta
-#                    (pip, Maven; 450 MB), Flink (pip, Maven; 320 MB)
+#                    Python clients (pip), node-postgres and playwright-core (npm), PostgreSQL and MariaDB (Debian packages)
+#   setup.sh all     that, and what only `make test-all` and `make bench` need: Redis, Chromium, psqlODBC and tmux (Debian
+#                    packages), Spark with Delta (pip, Maven; 450 MB), Flink (pip, Maven; 320 MB), Superset (pip; 870 MB),
+#                    Flight JDBC and an old pgjdbc (Maven; 90 MB), harlequin and dbt (pip; 500 MB)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -63,6 +64,8 @@ build_tools() {
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
 }
 
+psqlodbc() { ls /usr/lib/*/odbc/psqlodbcw.so >/dev/null 2>&1; }
+
 databases() { [ -n "$(postgres_bin)" ] && have mariadbd && have mariadb-install-db; }
 
 test_tools() {
@@ -76,6 +79,10 @@ test_tools() {
     have openssl || missing+=(openssl)
     databases || missing+=(postgresql mariadb-server)
     [ "$scope" != all ] || have redis-server || missing+=(redis-server)
+    # Without a font a page is drawn without letters.
+    [ "$scope" != all ] || have chromium || missing+=(chromium fonts-dejavu-core)
+    [ "$scope" != all ] || psqlodbc || missing+=(odbc-postgresql unixodbc)
+    [ "$scope" != all ] || have tmux || missing+=(tmux)
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
     local major
     major=$(java_major)
@@ -179,6 +186,15 @@ spark() {
     touch "$SPARK_HOME/ready"
 }
 
+superset() {
+    # Like the Python clients: made in place.
+    rm -rf "$SUPERSET_HOME"
+    python3 -m venv "$SUPERSET_HOME" || return 1
+    "$SUPERSET_HOME/bin/pip" install --quiet --no-input --require-hashes -r "$SCRIPTS/superset/requirements.txt" ||
+        return 1
+    touch "$SUPERSET_HOME/ready"
+}
+
 flink() {
     local made=$FLINK_HOME.part
     rm -rf "$made"
@@ -191,11 +207,44 @@ flink() {
     publish "$made" "$FLINK_HOME"
 }
 
+# The drivers of Java that are not Debezium's.
+jdbc() {
+    local made=$JDBC_HOME.part
+    rm -rf "$made"
+    one_jar "org.apache.arrow:flight-sql-jdbc-driver:$FLIGHT_JDBC_VERSION" "$FLIGHT_JDBC_SHA256" "$made/flight" || return 1
+    one_jar "org.apache.arrow:flight-sql-jdbc-driver:$FLIGHT_JDBC_BEFORE_VERSION" "$FLIGHT_JDBC_BEFORE_SHA256" \
+        "$made/flight-before" || return 1
+    one_jar "org.postgresql:postgresql:$PGJDBC_OLD_VERSION" "$PGJDBC_OLD_SHA256" "$made/pgjdbc-old" || return 1
+    publish "$made" "$JDBC_HOME"
+}
+
+# A jar that needs no others.
+one_jar() {
+    local artifact=$1 sha256=$2 made=$3
+    mvn --batch-mode --strict-checksums \
+        "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN_VERSION:copy" \
+        -Dartifact="$artifact" -DoutputDirectory="$made" || return 1
+    (cd "$made" && echo "$sha256  $(echo *.jar)" | sha256sum --check --strict --quiet)
+}
+
+# A virtual environment of what its folder beside this file lists, made in place like the Python clients.
+tool_of_python() {
+    local folder=$1 home=$2
+    rm -rf "$home"
+    python3 -m venv "$home" || return 1
+    "$home/bin/pip" install --quiet --no-input --require-hashes -r "$SCRIPTS/$folder/requirements.txt" || return 1
+    touch "$home/ready"
+}
+
 scope=${1:-}
 build_tools
 [ "$scope" = build ] && exit 0
 
-more() { [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && [ -d "$FLINK_HOME" ] && have redis-server; }; }
+more() {
+    [ "$scope" != all ] || { [ -e "$SPARK_HOME/ready" ] && [ -d "$FLINK_HOME" ] && [ -e "$SUPERSET_HOME/ready" ] &&
+        [ -d "$JDBC_HOME" ] && [ -e "$HARLEQUIN_HOME/ready" ] && [ -e "$DBT_HOME/ready" ] && psqlodbc && have tmux &&
+        have redis-server && have chromium; }
+}
 
 if more && [ -d "$KAFKA_HOME" ] && [ -d "$CONNECT_HOME" ] && [ -d "$MINIO_HOME" ] && [ -d "$VERSITYGW_HOME" ] &&
     [ -d "$REGISTRY_HOME" ] &&
@@ -224,10 +273,18 @@ if [ ! -d "$VERSITYGW_HOME" ]; then
     step "Versity Gateway $VERSITYGW_VERSION (built from source: a minute)" "is the Go module proxy reachable, and is 'go version' 1.21 or later?" versitygw
 fi
 [ -d "$NODE_HOME" ] ||
-    step "node-postgres" "is npm's registry or your mirror reachable?" node_client
+    step "node-postgres and playwright-core" "is npm's registry or your mirror reachable?" node_client
 [ -e "$PYTHON_HOME/ready" ] ||
     step "Python clients (DuckDB, deltalake, ADBC, fastavro, aiosmtpd)" "is the Python package index reachable?" python_clients
 [ "$scope" != all ] || [ -e "$SPARK_HOME/ready" ] ||
     step "Spark $SPARK_VERSION with Delta $DELTA_VERSION (450 MB)" "are the Python package index and Maven Central reachable?" spark
 [ "$scope" != all ] || [ -d "$FLINK_HOME" ] ||
     step "Flink $FLINK_VERSION (320 MB)" "are the Python package index and Maven Central reachable?" flink
+[ "$scope" != all ] || [ -e "$SUPERSET_HOME/ready" ] ||
+    step "Superset (870 MB)" "is the Python package index reachable?" superset
+[ "$scope" != all ] || [ -d "$JDBC_HOME" ] ||
+    step "Flight JDBC $FLIGHT_JDBC_VERSION and $FLIGHT_JDBC_BEFORE_VERSION, pgjdbc $PGJDBC_OLD_VERSION (90 MB)" "is Maven Central or your mirror reachable?" jdbc
+[ "$scope" != all ] || [ -e "$HARLEQUIN_HOME/ready" ] ||
+    step "harlequin and pyodbc (400 MB)" "is the Python package index reachable?" tool_of_python harlequin "$HARLEQUIN_HOME"
+[ "$scope" != all ] || [ -e "$DBT_HOME/ready" ] ||
+    step "dbt (150 MB)" "is the Python package index reachable?" tool_of_python dbt "$DBT_HOME"

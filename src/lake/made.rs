@@ -15,14 +15,12 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
 use tracing::debug;
 
 use super::commit::machine::Outcome;
 use super::commit::{self, CommitError, Replacement};
 use super::file_rows::rows_of;
+use super::layout;
 use super::positions::Positions;
 use super::store::reason;
 use super::table::{Table, TableError};
@@ -32,8 +30,6 @@ use crate::task::Shutdown;
 
 /// A file gets so large at most, and a little more.
 const FILE_BYTES: u64 = 128 << 20;
-/// Rows of a row group.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// What an allocation takes beside its bytes, and a place in a set.
 const ALLOCATED: usize = 32;
 /// Rows of a file that are read at once.
@@ -285,12 +281,7 @@ impl Piece {
         partition_by: &[String],
         key: &[String],
     ) -> Self {
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-        for column in key.iter().filter(|column| schema.field_with_name(column).is_ok()) {
-            properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
-        }
+        let properties = layout::properties(schema, key, 1);
         let config = WriterConfig::new(
             Arc::clone(schema),
             partition_by.to_vec(),

@@ -27,6 +27,7 @@ mod flush;
 mod format;
 mod identity;
 mod latest;
+mod layout;
 mod made;
 mod paused;
 mod positions;

@@ -1,8 +1,9 @@
 //! Who is connected and what runs: `system.sessions`, `system.running_queries`, and how many there are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::future::Future;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -14,6 +15,8 @@ use tracing::info;
 
 use super::SystemTable;
 use super::admission::Turn;
+use crate::error::{Error, Kind};
+use crate::task::Shutdown;
 
 /// Statements of clients that take so long are lines of the log.
 const SLOW_MS: i64 = 5_000;
@@ -35,6 +38,19 @@ pub(super) struct Client {
     user: String,
     door: &'static str,
     started_at: DateTime<Utc>,
+    /// Its number to PostgreSQL's clients.
+    process: OnceLock<u32>,
+}
+
+/// A session over the PostgreSQL wire.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Its number.
+    pub(super) process: u32,
+    pub(super) started_at: DateTime<Utc>,
+    /// What it runs, if it runs something.
+    pub(super) sql: Option<String>,
+    pub(super) query_started_at: Option<DateTime<Utc>>,
 }
 
 /// A statement that runs.
@@ -46,6 +62,7 @@ struct Running {
     rows: AtomicU64,
     /// A [`State`].
     state: AtomicU8,
+    cancelled: Shutdown,
 }
 
 /// What a statement does.
@@ -91,7 +108,8 @@ impl Activity {
     /// Lists a session of `user` through `door`.
     pub(super) fn connect(self: &Arc<Self>, user: &str, door: &'static str) -> Connected {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let client = Arc::new(Client { id, user: user.to_owned(), door, started_at: Utc::now() });
+        let (user, process) = (user.to_owned(), OnceLock::new());
+        let client = Arc::new(Client { id, user, door, started_at: Utc::now(), process });
         self.sessions.lock().insert(id, Arc::clone(&client));
         Connected { activity: Arc::clone(self), client }
     }
@@ -101,9 +119,37 @@ impl Activity {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let sql = sql.chars().take(SHOWN).collect();
         let state = AtomicU8::new(State::Waiting as u8);
-        let running = Arc::new(Running { client, sql, started_at: Utc::now(), rows: AtomicU64::new(0), state });
+        let (rows, cancelled) = (AtomicU64::new(0), Shutdown::new());
+        let running = Arc::new(Running { client, sql, started_at: Utc::now(), rows, state, cancelled });
         self.queries.lock().insert(id, Arc::clone(&running));
         Entry { activity: Arc::clone(self), id, running, turn }
+    }
+
+    /// The sessions of `user` over the PostgreSQL wire.
+    pub(super) fn peers(&self, user: &str) -> Vec<Peer> {
+        let queries = self.queries.lock();
+        let sessions = self.sessions.lock();
+        let own = sessions.values().filter(|client| client.user == user);
+        let peer = |client: &Arc<Client>| {
+            let is_its = |query: &&Arc<Running>| query.client.as_ref().is_some_and(|of| of.id == client.id);
+            let runs = queries.values().find(is_its);
+            Some(Peer {
+                process: *client.process.get()?,
+                started_at: client.started_at,
+                sql: runs.map(|query| query.sql.clone()),
+                query_started_at: runs.map(|query| query.started_at),
+            })
+        };
+        own.filter_map(peer).collect()
+    }
+
+    /// Cancels what the session of this number does, if it is of `user`; false if there is none.
+    pub(super) fn cancel(&self, process: u32, user: &str) -> bool {
+        let is_it = |client: &Client| client.user == user && client.process.get() == Some(&process);
+        let queries = self.queries.lock();
+        let of_it = queries.values().filter(|query| query.client.as_ref().is_some_and(|client| is_it(client)));
+        of_it.for_each(|query| query.cancelled.cancel());
+        self.sessions.lock().values().any(|client| is_it(client))
     }
 
     /// Statements that have begun, and how many of them wait for their turn.
@@ -174,6 +220,11 @@ impl Activity {
 }
 
 impl Client {
+    /// Its number to PostgreSQL's clients from now on.
+    pub(super) fn is_process(&self, process: u32) {
+        let _ = self.process.set(process);
+    }
+
     pub(super) fn user(&self) -> &str {
         &self.user
     }
@@ -197,6 +248,14 @@ impl Running {
         State::ALL.into_iter().find(|of| *of as u8 == state).unwrap_or(State::Running)
     }
 
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(Error::new(Kind::Cancelled, "the query was cancelled")),
+            done = work => Ok(done),
+        }
+    }
+
     fn is_now(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
     }
@@ -204,9 +263,16 @@ impl Running {
 
 impl Entry {
     /// Waits for its turn; at once if it has it.
-    pub(super) async fn take_turn(&mut self) {
-        self.turn.take().await;
-        self.running.is_now(State::Running);
+    pub(super) async fn take_turn(&mut self) -> Result<(), Error> {
+        let Self { turn, running, .. } = self;
+        running.unless_cancelled(turn.take()).await?;
+        running.is_now(State::Running);
+        Ok(())
+    }
+
+    /// `work`, unless somebody cancels the statement meanwhile.
+    pub(super) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        self.running.unless_cancelled(work).await
     }
 
     /// Lets others have its turn: its client has rows to take.

@@ -19,6 +19,7 @@
 mod activity;
 mod admission;
 mod allow;
+mod bins;
 mod catalog;
 mod compute;
 mod continuous;
@@ -32,6 +33,7 @@ mod memory;
 mod origin;
 mod parse;
 mod past;
+mod planner;
 pub mod postgres;
 mod result_cache;
 mod role;

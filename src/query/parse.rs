@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -73,6 +74,106 @@ pub(super) fn cast_parameters(statement: &mut Statement, types: &[Option<DataTyp
     });
 }
 
+/// Puts `values` in place of the parameters of `generate_series` and `range` in FROM, which are planned with them; where
+/// none are given yet, 1. Gives their numbers from 0.
+pub(super) fn fill_series(statement: &mut Statement, values: &[ScalarValue]) -> Vec<usize> {
+    struct Series<'a>(&'a [ScalarValue], Vec<usize>);
+    impl ast::VisitorMut for Series<'_> {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+            let ast::TableFactor::Table { name, args: Some(arguments), .. } = factor else {
+                return ControlFlow::Continue(());
+            };
+            let name = name.to_string();
+            if name != "generate_series" && name != "range" {
+                return ControlFlow::Continue(());
+            }
+            ast::visit_expressions_mut(&mut arguments.args, |expr| {
+                if let ast::Expr::Value(value) = expr
+                    && let ast::Value::Placeholder(name) = &value.value
+                    && let Some(at) = parameter_index(name)
+                {
+                    let number = match self.0.get(at).map(|value| value.cast_to(&DataType::Int64)) {
+                        Some(Ok(ScalarValue::Int64(number))) => number,
+                        _ => Some(1),
+                    };
+                    value.value = number.map_or(ast::Value::Null, |n| ast::Value::Number(n.to_string(), false));
+                    self.1.push(at);
+                }
+                ControlFlow::Continue(())
+            })
+        }
+    }
+    let mut series = Series(values, Vec::new());
+    if let Some(statement) = plain(statement) {
+        let _ = ast::VisitMut::visit(statement, &mut series);
+    }
+    series.1
+}
+
+/// Names of functions in FROM are in small letters, as all names are that nobody quotes.
+pub(super) fn fold_table_functions(statement: &mut Statement) {
+    struct Fold;
+    impl ast::VisitorMut for Fold {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+            let name = match factor {
+                ast::TableFactor::Table { name, args: Some(_), .. } | ast::TableFactor::Function { name, .. } => name,
+                _ => return ControlFlow::Continue(()),
+            };
+            for part in &mut name.0 {
+                if let ast::ObjectNamePart::Identifier(ident) = part
+                    && ident.quote_style.is_none()
+                {
+                    ident.value.make_ascii_lowercase();
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    if let Some(statement) = plain(statement) {
+        let _ = ast::VisitMut::visit(statement, &mut Fold);
+    }
+}
+
+/// Gives the names of tables that have no schema this one, where such a table `is_there`. Names of WITH stay.
+pub(super) fn qualify(statement: &mut Statement, schema: &str, is_there: &dyn Fn(&str) -> bool) {
+    struct Given(Vec<String>);
+    impl ast::Visitor for Given {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+            let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+            self.0.extend(tables.map(|table| table.alias.name.value.clone()));
+            ControlFlow::Continue(())
+        }
+    }
+    let Some(statement) = plain(statement) else { return };
+    let mut given = Given(Vec::new());
+    let _ = ast::Visit::visit(statement, &mut given);
+    let given = given.0;
+    let _ = ast::visit_relations_mut(statement, |name| {
+        if let [ast::ObjectNamePart::Identifier(own)] = &name.0[..]
+            && !given.contains(&own.value)
+            && is_there(&own.value)
+        {
+            name.0.insert(0, ast::ObjectNamePart::Identifier(ast::Ident::new(schema)));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// The statement of SQL itself, behind EXPLAIN too.
+fn plain(statement: &mut Statement) -> Option<&mut ast::Statement> {
+    match statement {
+        Statement::Statement(statement) => Some(statement),
+        Statement::Explain(explain) => plain(&mut explain.statement),
+        _ => None,
+    }
+}
+
 /// The index of the parameter `$n`, from 0.
 pub(super) fn parameter_index(name: &str) -> Option<usize> {
     name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
@@ -80,14 +181,7 @@ pub(super) fn parameter_index(name: &str) -> Option<usize> {
 
 /// Names the columns of a SELECT that would have the name of one before them, which DataFusion refuses: `count(*)_1`.
 pub(super) fn name_twins(statement: &mut Statement) {
-    let query = match statement {
-        Statement::Statement(statement) => match &mut **statement {
-            ast::Statement::Query(query) => query,
-            _ => return,
-        },
-        Statement::Explain(explain) => return name_twins(&mut explain.statement),
-        _ => return,
-    };
+    let Some(ast::Statement::Query(query)) = plain(statement) else { return };
     let ast::SetExpr::Select(select) = &mut *query.body else { return };
     // DataFusion names a cast after what is cast.
     fn name(expr: &ast::Expr) -> String {

@@ -130,7 +130,7 @@ impl Pump {
         sender: &mpsc::Sender<RecordBatch>,
     ) -> Result<()> {
         let (mut rows, mut bytes) = (0, 0);
-        while let Some(batch) = until(self.deadline, stream.next()).await? {
+        while let Some(batch) = until(self.deadline, self.entry.unless_cancelled(stream.next())).await?? {
             let batch = batch?;
             if batch.num_rows() == 0 {
                 continue;
@@ -158,12 +158,13 @@ impl Pump {
             Err(_) => {
                 self.entry.give_turn_back();
                 let patience = self.patience;
-                let Ok(room) = until(self.deadline, tokio::time::timeout(patience, sender.reserve())).await? else {
+                let taken = self.entry.unless_cancelled(tokio::time::timeout(patience, sender.reserve()));
+                let Ok(room) = until(self.deadline, taken).await?? else {
                     let text = format!("the client took no rows for {} s, so the query was ended", patience.as_secs());
                     return Err(Error::new(Kind::Unavailable, text).hint("run it again"));
                 };
                 let room = room.map_err(gone)?;
-                until(self.deadline, self.entry.take_turn()).await?;
+                until(self.deadline, self.entry.take_turn()).await??;
                 room
             }
         };

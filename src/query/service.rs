@@ -8,6 +8,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
@@ -15,9 +16,11 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::activity::Activity;
+use super::bins::DateBin;
 use super::catalog::{PinnedCatalog, PinnedList};
 use super::memory::Memory;
 use super::past::PastTables;
+use super::planner::Operators;
 use super::result_cache::ResultCache;
 use super::role::Role;
 use super::session::Session;
@@ -263,8 +266,6 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         .with_target_partitions(options.partitions.max(1));
     let values = config.options_mut();
     values.execution.time_zone = Some(defaults.timezone.clone());
-    values.execution.parquet.pushdown_filters = true;
-    values.execution.parquet.reorder_filters = true;
     values.sql_parser.collect_spans = true;
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
@@ -279,6 +280,9 @@ fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>
         .with_physical_optimizer_rule(Arc::new(JoinsYield));
     let functions = builder.scalar_functions().get_or_insert_default();
     functions.extend(geo::functions().into_iter().chain(windows::functions()));
+    // A function of the same name that comes later is the one.
+    functions.push(Arc::new(ScalarUDF::from(DateBin::new())));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators::new()));
     builder.build()
 }
 

@@ -9,7 +9,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::common::{ScalarValue, TableReference};
 use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{LogicalPlan, TableType};
+use datafusion::logical_expr::{LogicalPlan, TableScan, TableType};
 use datafusion::sql::parser::Statement as Ast;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -111,7 +111,7 @@ impl Session {
         let of_all = (client.is_some() && !light).then(|| Arc::clone(self.service.room()));
         let turn = Turn::new(of_role.into_iter().chain(of_all).collect());
         let mut entry = self.service.activity().begin(sql, client, turn);
-        rows::until(deadline, entry.take_turn()).await?;
+        rows::until(deadline, entry.take_turn()).await??;
         Ok(entry)
     }
 
@@ -139,6 +139,9 @@ impl Session {
     /// The same session as one that speaks PostgreSQL's SQL, over the connection of this number.
     #[must_use]
     pub fn speaking_postgres(self, process: u32) -> Self {
+        if let Some(connected) = &self.client {
+            connected.client().is_process(process);
+        }
         Self { postgres: Some(Arc::new(postgres::Connection::new(process))), ..self }
     }
 
@@ -155,9 +158,19 @@ impl Session {
             // It would show statistics of files, those of rows that are held back too.
             allow::not_verbose(statement);
         }
-        match self.postgres {
-            Some(_) => postgres::rewrite(statement),
-            None => parse::name_twins(statement),
+        parse::fold_table_functions(statement);
+        let Some(connection) = &self.postgres else { return parse::name_twins(statement) };
+        postgres::rewrite(statement);
+        let path = postgres::search_path(&connection.setting("search_path"));
+        if let Some(first) = path.iter().find(|schema| [PUBLIC, SYSTEM].contains(&schema.as_str()))
+            && first == SYSTEM
+        {
+            let (catalog, or_public) = (self.service.pin(self.role.as_ref()), path.iter().any(|schema| schema == PUBLIC));
+            let is_there = |name: &str| {
+                let hidden = or_public && catalog.table(PUBLIC, name).is_some();
+                !hidden && catalog.table(SYSTEM, name).is_some()
+            };
+            parse::qualify(statement, SYSTEM, &is_there);
         }
     }
 
@@ -338,7 +351,7 @@ impl Session {
             }
         });
         let known = PgCatalog::new(told.collect(), postgres::own_schemas(), self.user(), connection.settings());
-        let known = Arc::new(known);
+        let known = Arc::new(known.among(self.service.activity()));
         for function in connection.functions(&known, self.user()) {
             state.register_udf(function).map_err(|cause| error::from_datafusion(cause, ""))?;
         }
@@ -507,12 +520,11 @@ fn comments(plan: &LogicalPlan, catalog: &PinnedCatalog) -> Vec<Option<String>> 
     while let Some(plan) = stack.pop() {
         match plan {
             LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|schema| schema == PUBLIC) => {
-                let table = scan.table_name.table();
-                tables.entry(table).or_insert_with(|| catalog.comments(table));
+                tables.entry(scan.table_name.table()).or_insert_with(|| comments_of(scan, catalog));
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 if let LogicalPlan::TableScan(scan) = &*alias.input {
-                    tables.insert(alias.alias.table(), catalog.comments(scan.table_name.table()));
+                    tables.insert(alias.alias.table(), comments_of(scan, catalog));
                 }
             }
             _ => stack.extend(plan.inputs()),
@@ -522,6 +534,19 @@ fn comments(plan: &LogicalPlan, catalog: &PinnedCatalog) -> Vec<Option<String>> 
         tables.get(qualifier?.table())?.get(field.name()).cloned()
     };
     plan.schema().iter().map(comment).collect()
+}
+
+/// What people should know of a table's columns; a view passes on what is known of those that it passes on.
+fn comments_of(scan: &TableScan, catalog: &PinnedCatalog) -> HashMap<String, String> {
+    let mut found = catalog.comments(scan.table_name.table());
+    if let Some(view) = scan.source.get_logical_plan() {
+        for (field, comment) in view.schema().fields().iter().zip(comments(&view, catalog)) {
+            if let Some(comment) = comment {
+                found.entry(field.name().clone()).or_insert(comment);
+            }
+        }
+    }
+    found
 }
 
 /// Plans a statement; first the views it names, and those they name. `inside` holds the views being planned.

@@ -80,8 +80,13 @@ impl Statement {
                 casts = postgres::casts(statement);
                 session.rewrite(statement);
                 let options = session.options();
-                let mut planned = session.plan(sql, (**statement).clone()).await?;
+                let mut first = (**statement).clone();
+                let numbers = parse::fill_series(&mut first, &[]);
+                let mut planned = session.plan(sql, first).await?;
                 let mut types = parameter_types(&planned.plan, parameters.len(), sql)?;
+                for at in numbers {
+                    types[at] = Some(DataType::Int64);
+                }
                 let declared = session.declared(statement, declared, parameters.len());
                 let told = types.iter().zip(&declared);
                 let untold: Vec<Option<DataType>> =
@@ -89,9 +94,12 @@ impl Statement {
                 if untold.iter().any(Option::is_some) {
                     let mut cast = (**statement).clone();
                     parse::cast_parameters(&mut cast, &untold);
+                    let mut filled = cast.clone();
+                    parse::fill_series(&mut filled, &[]);
                     // If it cannot be planned so, it is as if nothing had been said.
-                    if let Ok(again) = session.plan(sql, cast.clone()).await {
-                        types = parameter_types(&again.plan, parameters.len(), sql)?;
+                    if let Ok(again) = session.plan(sql, filled).await {
+                        let told = parameter_types(&again.plan, parameters.len(), sql)?;
+                        types = told.into_iter().zip(types).map(|(told, before)| told.or(before)).collect();
                         (planned, **statement) = (again, cast);
                     }
                 }
@@ -310,7 +318,9 @@ impl Query {
                     return Ok(Self { session, sql, what, schema });
                 }
             };
-            let Planned { mut plan, state, comments, is_own } = session.plan(&sql, *statement).await?;
+            let mut statement = *statement;
+            parse::fill_series(&mut statement, &values);
+            let Planned { mut plan, state, comments, is_own } = session.plan(&sql, statement).await?;
             // The optimizer puts today's date where the statement says "today".
             let steady = !is_own && result_cache::is_steady(&plan);
             if !values.is_empty() {

@@ -9,8 +9,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
@@ -108,6 +110,20 @@ impl TableProvider for ViewTable {
     }
 }
 
+/// Filters prune files, row groups and pages, and are evaluated above the scan, a whole batch at a time. Evaluated inside of
+/// it, as delta-rs asks for, they are slower unless nearly no row is left and many columns are read: that of a join looks
+/// at each row, and all of them run twice.
+fn filtered_above(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let changed = plan.transform_down(|node| {
+        let scan = node.downcast_ref::<DataSourceExec>().and_then(|node| node.downcast_to_file_source::<ParquetSource>());
+        let Some((config, source)) = scan else { return Ok(Transformed::no(node)) };
+        let source = Arc::new(source.clone().with_pushdown_filters(false));
+        let config = FileScanConfigBuilder::from(config.clone()).with_source(source).build();
+        Ok(Transformed::yes(DataSourceExec::from_data_source(config) as _))
+    });
+    changed.map(|done| done.data)
+}
+
 fn scan_committed<'a>(
     snapshot: &'a Arc<EagerSnapshot>,
     schema: &'a SchemaRef,
@@ -126,7 +142,7 @@ fn scan_committed<'a>(
         let filters: Vec<Expr> = filters.iter().filter(known).cloned().collect();
         let wanted: Vec<usize> =
             schema.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
-        let plan = scan.scan(session, Some(&wanted), &filters, limit).await?;
+        let plan = filtered_above(scan.scan(session, Some(&wanted), &filters, limit).await?)?;
         let produced = plan.schema();
         let column = |field: &Arc<Field>| -> Result<(Arc<dyn PhysicalExpr>, String)> {
             let expr: Arc<dyn PhysicalExpr> = match produced.column_with_name(field.name()) {

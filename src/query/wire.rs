@@ -19,9 +19,6 @@ use crate::schema::DESCRIPTION_KEY;
 /// Bytes of column data in one message; Grafana stops reading at 4 MiB.
 pub const MESSAGE_BYTES: usize = 2 * 1024 * 1024 - 64 * 1024;
 
-/// Under this name Flight SQL's clients look for what people should know of a column.
-const REMARKS_KEY: &str = "ARROW:FLIGHT:SQL:REMARKS";
-
 /// The wire schema of rows of `schema`.
 pub fn schema(schema: &Schema) -> SchemaRef {
     let fields: Fields = schema.fields().iter().map(|field| nullable(field)).collect();
@@ -32,8 +29,7 @@ pub fn schema(schema: &Schema) -> SchemaRef {
 pub fn with_comments(schema: &SchemaRef, comments: impl IntoIterator<Item = Option<String>>) -> SchemaRef {
     let commented = |(field, comment): (&FieldRef, Option<String>)| match comment {
         Some(comment) => {
-            let keys = [DESCRIPTION_KEY, REMARKS_KEY];
-            let metadata = keys.map(|key| (key.to_owned(), comment.clone())).into();
+            let metadata = HashMap::from([(DESCRIPTION_KEY.to_owned(), comment)]);
             Arc::new(field.as_ref().clone().with_metadata(metadata))
         }
         None => Arc::clone(field),

@@ -10,19 +10,25 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::accounts::Accounts;
 use super::address;
 use super::keys::{self, Lookup};
-use super::tls::{self, Connections, Tls};
+use super::tls::{self, Tls, Wire};
 use crate::error::{Error, Kind, Result};
-use crate::task::Shutdown;
+use crate::task::{self, Shutdown};
 
 /// Answers why the process cannot do its work now, one line each; empty if it can.
 pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// How long a client may take for the head of a request, and leave its connection without one.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long open connections may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -64,16 +70,41 @@ impl Http {
     ) -> Result<()> {
         let own = Router::new().route("/metrics", get(numbers).with_state(metrics)).merge(keys::routes(lookup));
         let routes = routes(readiness).merge(own.layer(middleware::from_fn_with_state(accounts, known)));
-        let connections = Connections { taken: tls::incoming(self.listener, tls, "http/1.1"), address: self.address };
-        let server = axum::serve(connections, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let drained = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            result = server.into_future() => result.map_err(broken),
-            () = drained => Ok(()),
+        let mut connections = tls::incoming(self.listener, tls, "http/1.1");
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        loop {
+            let wire = tokio::select! {
+                wire = connections.recv() => wire,
+                () = shutdown.cancelled() => None,
+            };
+            let Some(wire) = wire else { break };
+            let (routes, shutdown, open) = (routes.clone(), shutdown.clone(), open.clone());
+            task::spawn("http", async move {
+                serve(wire, routes, &shutdown).await;
+                drop(open);
+            });
         }
+        drop((open, connections));
+        // Whoever still has a connection then loses it with the process.
+        let _ = tokio::time::timeout(DRAIN, all_closed.recv()).await;
+        Ok(())
+    }
+}
+
+/// Answers what comes over one connection. One that is open and says nothing is closed after a while.
+async fn serve(wire: Wire, routes: Router, shutdown: &Shutdown) {
+    let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
+    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(wire), TowerToHyperService::new(routes)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 

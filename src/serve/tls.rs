@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
 use tokio_rustls::server::TlsStream;
@@ -27,6 +27,8 @@ use crate::task;
 
 /// How often it is looked whether the files have changed, at most.
 const LOOK: Duration = Duration::from_secs(2);
+/// So long before a certificate ends the log says so, when it is read.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How long a client may take for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections of one door.
@@ -102,8 +104,34 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>> {
             builder.with_client_cert_verifier(verifier.map_err(|cause| wrong(path, cause.to_string()))?)
         }
     };
+    let left = certificates.first().and_then(|own| time_left(own, UnixTime::now()));
     let config = builder.with_single_cert(certificates, key).map_err(|cause| wrong(&files.key, cause.to_string()))?;
+    tell(left, &files.cert);
     Ok(Arc::new(config))
+}
+
+/// Says it when a certificate ends soon, or has ended: who checks it does not come in then.
+fn tell(left: Option<Duration>, cert: &Path) {
+    let cert = cert.display();
+    match left {
+        Some(Duration::ZERO) => warn!(%cert, "certificate has expired, clients that check it do not connect"),
+        Some(left) if left < SOON => warn!(%cert, hours = left.as_secs() / 3600, "certificate expires soon"),
+        _ => {}
+    }
+}
+
+/// How long a certificate is still valid; `None` if it cannot be told.
+fn time_left(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Duration> {
+    let own = webpki::EndEntityCert::try_from(certificate).ok()?;
+    // Nothing is trusted here, so this always fails; at the end of days because of the certificate's end.
+    let late = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX / 4));
+    let usage = webpki::KeyUsage::server_auth();
+    match own.verify_for_usage(&[], &[], &[], late, usage, None, None).err()? {
+        webpki::Error::CertExpired { not_after, .. } => {
+            Some(Duration::from_secs(not_after.as_secs().saturating_sub(now.as_secs())))
+        }
+        _ => None,
+    }
 }
 
 fn certificates(path: &PathBuf) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
@@ -225,30 +253,4 @@ pub(super) fn incoming(listener: TcpListener, tls: Option<Arc<Tls>>, protocol: &
 pub(super) async fn secure(stream: TcpStream, tls: &Tls, protocol: &str) -> io::Result<Wire> {
     let secured = tokio::time::timeout(HANDSHAKE, tls.acceptor(protocol).accept(stream)).await??;
     Ok(Wire { stream: Stream::Secured(Box::new(secured)), place: None })
-}
-
-/// Connections for axum.
-pub(super) struct Connections {
-    pub(super) taken: mpsc::Receiver<Wire>,
-    pub(super) address: std::net::SocketAddr,
-}
-
-impl axum::serve::Listener for Connections {
-    type Io = Wire;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Wire, Self::Addr) {
-        match self.taken.recv().await {
-            Some(wire) => {
-                let address = wire.tcp().peer_addr().unwrap_or(self.address);
-                (wire, address)
-            }
-            // The door is closed.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
-    }
 }

@@ -1,4 +1,5 @@
-// PgJdbc.java PORT: what pgjdbc reads through the PostgreSQL wire: metadata, types, NULLs, parameters, fetch sizes, COPY.
+// PgJdbc.java PORT [CA USER PASSWORD]: what pgjdbc reads through the PostgreSQL wire: metadata, types, NULLs, parameters,
+// fetch sizes, COPY; over TLS if CA signs the server's certificate.
 
 import java.io.StringWriter;
 import java.math.BigDecimal;
@@ -34,9 +35,17 @@ public class PgJdbc {
     }
 
     public static void main(String[] args) throws Exception {
+        Properties account = new Properties();
+        account.setProperty("user", args.length > 1 ? args[2] : "ann");
+        if (args.length > 1) {
+            account.setProperty("password", args[3]);
+            account.setProperty("ssl", "true");
+            account.setProperty("sslmode", "verify-full");
+            account.setProperty("sslrootcert", args[1]);
+        }
         for (String mode : new String[] {"extended", "simple", "extendedForPrepared"}) {
             Properties properties = new Properties();
-            properties.setProperty("user", "ann");
+            properties.putAll(account);
             properties.setProperty("preferQueryMode", mode);
             properties.setProperty("binaryTransfer", "true");
             properties.setProperty("prepareThreshold", "1");
@@ -47,7 +56,7 @@ public class PgJdbc {
                 wrong(connection);
             }
         }
-        try (Connection connection = DriverManager.getConnection("jdbc:postgresql://127.0.0.1:" + args[0] + "/millpond?user=ann")) {
+        try (Connection connection = DriverManager.getConnection("jdbc:postgresql://127.0.0.1:" + args[0] + "/millpond", account)) {
             StringWriter text = new StringWriter();
             long count = connection.unwrap(PGConnection.class).getCopyAPI().copyOut("COPY (SELECT n, speed FROM telemetry WHERE n IN (6, 7) ORDER BY n) TO STDOUT (FORMAT csv)", text);
             same(count, 2L);

@@ -54,6 +54,11 @@ impl Client {
         Self(client)
     }
 
+    /// The client underneath.
+    pub fn inner(&mut self) -> &mut FlightSqlServiceClient<Channel> {
+        &mut self.0
+    }
+
     /// The rows of a statement.
     pub async fn query(&self, sql: &str) -> Result<Vec<RecordBatch>, Refusal> {
         let info = self.0.clone().execute(sql.to_owned(), None).await?;

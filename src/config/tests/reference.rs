@@ -71,6 +71,7 @@ fn defaults(text: &str) -> BTreeMap<String, String> {
             match &entry.node.value {
                 Value::Table(inner) => collect(inner, &format!("{key}."), out),
                 Value::Text { text, .. } => drop(out.insert(key, format!("\"{text}\""))),
+                Value::Number(text) => drop(out.insert(key, text.clone())),
                 other => panic!("{key} is {}", other.name()),
             }
         }

@@ -32,15 +32,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::buffered::BufReader;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
-use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
 
 use super::DataFile;
 use super::tiers::TARGET_BYTES;
 use crate::lake::commit::{self, CommitError};
+use crate::lake::layout;
 use crate::lake::table::{Table, TableError};
 use crate::schema::conform;
 use crate::task::{Shutdown, failpoint};
@@ -49,8 +47,6 @@ use crate::task::{Shutdown, failpoint};
 const SORTED_BY: &str = "millpond.sorted_by";
 /// Rows that are worked on at once.
 const BATCH_ROWS: usize = 8 * 1024;
-/// Rows of a row group.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Rows in memory take so many times what they take in a file before it is compressed, where values stand once.
 const IN_MEMORY: usize = 3;
 /// A merge takes this part of the memory at most: queries run meanwhile.
@@ -319,17 +315,12 @@ async fn stage(
     Ok(writer.close().await.map_err(TableError::from)?)
 }
 
-fn config(table: &Table, layout: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
+fn config(table: &Table, known: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
     let state = table.delta.snapshot()?;
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    if layout.ordering.is_some() {
-        let sorted = KeyValue::new(SORTED_BY.to_owned(), layout.text.clone());
+    let mut properties = layout::properties(schema, &known.key, 3);
+    if known.ordering.is_some() {
+        let sorted = KeyValue::new(SORTED_BY.to_owned(), known.text.clone());
         properties = properties.set_key_value_metadata(Some(vec![sorted]));
-    }
-    for column in &layout.key {
-        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
     }
     Ok(WriterConfig::new(
         Arc::clone(schema),

@@ -3,18 +3,17 @@
 //! Numbers of tables are made of their names, so they are the same in every statement and after every restart. Tables with
 //! one row per key have a primary key, comments are those of the columns, and a table of `system` is a view to tools.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Float32Builder, Int16Builder, Int32Builder, Int64Builder, ListBuilder, RecordBatch,
-    StringBuilder, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::pg_type::{self, ALL, ColumnType, TYPE_KEY};
+use super::pg_type::{self, ALL, ColumnType};
+use super::rows::{Cell, Row, TABLEOID, batch, row};
 use super::tables::TABLES;
+use crate::query::activity::{Activity, Peer};
 use crate::query::{CATALOG, PUBLIC, SYSTEM};
 use crate::schema::DESCRIPTION_KEY;
 
@@ -23,12 +22,10 @@ const CATALOG_SCHEMA: i64 = 11;
 const PUBLIC_SCHEMA: i64 = 2_200;
 const OWNER: i64 = 10;
 const DATABASE: i64 = 16_384;
-/// The column that says of which catalog a row is.
-const TABLEOID: &str = "tableoid";
 /// Numbers from here on are of what users made.
 const FIRST: u32 = 16_400;
 /// What PostgreSQL's catalogs are called by `regclass`.
-const OWN: [(&str, i64); 9] = [
+const OWN: [(&str, i64); 10] = [
     ("pg_type", 1_247),
     ("pg_attribute", 1_249),
     ("pg_proc", 1_255),
@@ -38,6 +35,7 @@ const OWN: [(&str, i64); 9] = [
     ("pg_constraint", 2_606),
     ("pg_description", 2_609),
     ("pg_namespace", 2_615),
+    ("pg_rewrite", 2_618),
 ];
 
 /// Catalogs that have rows.
@@ -56,6 +54,7 @@ const FILLED: &[&str] = &[
     "pg_proc",
     "pg_roles",
     "pg_settings",
+    "pg_stat_activity",
     "pg_stat_user_tables",
     "pg_tables",
     "pg_tablespace",
@@ -87,6 +86,9 @@ pub(in crate::query) struct PgCatalog {
     schemas: BTreeMap<String, i64>,
     user: String,
     settings: Vec<(String, String)>,
+    /// Sessions of the same user over the PostgreSQL wire.
+    peers: Vec<Peer>,
+    activity: Option<Arc<Activity>>,
 }
 
 /// What is told of a table.
@@ -98,56 +100,6 @@ pub(in crate::query) struct Told {
     pub(in crate::query) key: Vec<String>,
     pub(in crate::query) definition: Option<String>,
     pub(in crate::query) rows: Option<usize>,
-}
-
-/// A value of a catalog.
-#[derive(Debug, Clone)]
-enum Cell {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(String),
-    Ints(Vec<i64>),
-    Texts(Vec<String>),
-}
-
-impl From<bool> for Cell {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
-}
-
-impl From<i64> for Cell {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<&str> for Cell {
-    fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
-    }
-}
-
-impl From<String> for Cell {
-    fn from(value: String) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl<T: Into<Cell>> From<Option<T>> for Cell {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
-type Row = HashMap<&'static str, Cell>;
-
-macro_rules! row {
-    ($($name:ident: $value:expr),* $(,)?) => {
-        Row::from([$((stringify!($name), Cell::from($value))),*])
-    };
 }
 
 /// Whether there is such a catalog; its name is that in `pg_catalog`, or begins with `information_schema.`.
@@ -187,7 +139,26 @@ impl PgCatalog {
             let Told { schema, name, is_view, columns, definition, rows, .. } = told;
             Relation { oid, schema, name, is_view, columns, key, definition, rows }
         });
-        Self { relations: relations.collect(), schemas: known, user: user.to_owned(), settings }
+        Self { relations: relations.collect(), schemas: known, user: user.to_owned(), settings, ..Self::default() }
+    }
+
+    /// The same with the sessions of its user.
+    pub(in crate::query) fn among(self, activity: &Arc<Activity>) -> Self {
+        Self { peers: activity.peers(&self.user), activity: Some(Arc::clone(activity)), ..self }
+    }
+
+    /// Cancels what a session of the same user does; false if there is no such session.
+    pub(super) fn cancel(&self, process: i64) -> bool {
+        let process = u32::try_from(process).ok();
+        let known = self.activity.as_ref().zip(process);
+        known.is_some_and(|(activity, process)| activity.cancel(process, &self.user))
+    }
+
+    /// The schema that names without one are of.
+    pub(super) fn schema(&self) -> String {
+        let path = self.setting("search_path").unwrap_or_default();
+        let mut named = search_path(&path).into_iter();
+        named.find(|schema| self.schemas.contains_key(schema)).unwrap_or_else(|| PUBLIC.to_owned())
     }
 
     /// The rows of a catalog; `None` if there is none of that name.
@@ -289,6 +260,18 @@ impl PgCatalog {
             "pg_type" => ALL.iter().flat_map(types).collect(),
             "pg_proc" => type_functions(),
             "pg_index" => with_key().map(index).collect(),
+            "pg_stat_activity" => {
+                let one = |peer: &Peer| {
+                    row! {
+                        datid: DATABASE, datname: CATALOG, pid: i64::from(peer.process), usesysid: OWNER,
+                        usename: self.user.as_str(), backend_start: peer.started_at.timestamp_micros(),
+                        query_start: peer.query_started_at.map(|at| at.timestamp_micros()),
+                        state: if peer.sql.is_some() { "active" } else { "idle" },
+                        query: peer.sql.clone().unwrap_or_default(), backend_type: "client backend"
+                    }
+                };
+                self.peers.iter().map(one).collect()
+            }
             "pg_indexes" => {
                 let one = |table: &Relation| {
                     let definition = self.key_of(table.key_oid()).map(|(_, index)| index);
@@ -484,6 +467,11 @@ fn parts(name: &str) -> Vec<String> {
     parts
 }
 
+/// The schemas of a `search_path`.
+pub(in crate::query) fn search_path(text: &str) -> Vec<String> {
+    text.split(',').map(|name| name.trim().trim_matches('"').to_ascii_lowercase()).collect()
+}
+
 /// A name as SQL has it: quoted if it must be.
 pub(super) fn quoted(name: &str) -> String {
     let plain = !name.is_empty()
@@ -627,120 +615,6 @@ fn types(known: &pg_type::PgType) -> Vec<Row> {
     if known.array == 0 { vec![own] } else { vec![own, array] }
 }
 
-/// One column of a catalog, as `tables` writes it.
-struct Column {
-    name: &'static str,
-    letter: char,
-    is_optional: bool,
-}
-
-fn columns_of(spec: &'static str) -> impl Iterator<Item = Column> {
-    // A hidden column of every table in PostgreSQL; the last one here.
-    let hidden = Column { name: TABLEOID, letter: 'o', is_optional: false };
-    let told = spec.split_whitespace().filter_map(|column| {
-        let (name, letter) = column.split_once(':')?;
-        let is_optional = letter.starts_with('?');
-        Some(Column { name, letter: letter.chars().last()?, is_optional })
-    });
-    told.chain(std::iter::once(hidden))
-}
-
-impl Column {
-    fn field(&self) -> Field {
-        let item = |data_type| DataType::new_list(data_type, true);
-        let (data_type, named) = match self.letter {
-            'o' => (DataType::Int64, Some("oid")),
-            'n' => (DataType::Utf8, Some("name")),
-            'c' => (DataType::Utf8, Some("char")),
-            'b' => (DataType::Boolean, None),
-            's' => (DataType::Int16, None),
-            'i' => (DataType::Int32, None),
-            'l' => (DataType::Int64, None),
-            'f' => (DataType::Float32, None),
-            'z' => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), None),
-            'S' => (item(DataType::Int16), None),
-            'O' => (item(DataType::Int64), Some("oid")),
-            'T' => (item(DataType::Utf8), None),
-            _ => (DataType::Utf8, None),
-        };
-        let metadata = named.map(|name| (TYPE_KEY.to_owned(), name.to_owned())).into_iter().collect();
-        Field::new(self.name, data_type, true).with_metadata(metadata)
-    }
-
-    /// What a row has where nothing is told.
-    fn default(&self) -> Cell {
-        match self.letter {
-            _ if self.is_optional => Cell::Null,
-            'o' | 's' | 'i' | 'l' => Cell::Int(0),
-            'f' => Cell::Float(0.0),
-            'b' => Cell::Bool(false),
-            'S' | 'O' => Cell::Ints(Vec::new()),
-            'T' => Cell::Texts(Vec::new()),
-            'z' => Cell::Null,
-            _ => Cell::Text(String::new()),
-        }
-    }
-
-    fn array(&self, rows: &[Row]) -> ArrayRef {
-        let default = self.default();
-        let cells = rows.iter().map(|row| row.get(self.name).unwrap_or(&default));
-        let int = |cell: &Cell| if let Cell::Int(value) = cell { Some(*value) } else { None };
-        macro_rules! build {
-            ($builder:expr, $value:expr) => {{
-                let mut builder = $builder;
-                for cell in cells {
-                    builder.append_option($value(cell));
-                }
-                Arc::new(builder.finish())
-            }};
-        }
-        match self.letter {
-            'o' | 'l' => build!(Int64Builder::new(), int),
-            'i' => build!(Int32Builder::new(), |cell| int(cell).map(|value| value as i32)),
-            's' => build!(Int16Builder::new(), |cell| int(cell).map(|value| value as i16)),
-            'b' => build!(BooleanBuilder::new(), |cell: &Cell| if let Cell::Bool(value) = cell {
-                Some(*value)
-            } else {
-                None
-            }),
-            'f' => build!(Float32Builder::new(), |cell: &Cell| if let Cell::Float(value) = cell {
-                Some(*value as f32)
-            } else {
-                None
-            }),
-            'z' => Arc::new(TimestampMicrosecondArray::new_null(rows.len()).with_timezone("UTC")),
-            'S' => build!(ListBuilder::new(Int16Builder::new()), |cell: &Cell| items(cell)
-                .map(|values| values.into_iter().map(|value| Some(value as i16)).collect::<Vec<_>>())),
-            'O' => build!(ListBuilder::new(Int64Builder::new()), |cell: &Cell| items(cell)
-                .map(|values| values.into_iter().map(Some).collect::<Vec<_>>())),
-            'T' => build!(ListBuilder::new(StringBuilder::new()), |cell: &Cell| if let Cell::Texts(values) = cell {
-                Some(values.iter().cloned().map(Some).collect::<Vec<_>>())
-            } else {
-                None
-            }),
-            _ => build!(StringBuilder::new(), |cell: &'_ Cell| if let Cell::Text(value) = cell {
-                Some(value.clone())
-            } else {
-                None
-            }),
-        }
-    }
-}
-
-fn items(cell: &Cell) -> Option<Vec<i64>> {
-    if let Cell::Ints(values) = cell { Some(values.clone()) } else { None }
-}
-
-fn batch(spec: &'static str, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
-    let columns: Vec<Column> = columns_of(spec).collect();
-    debug_assert!(
-        rows.iter().flat_map(|row| row.keys()).all(|name| columns.iter().any(|column| column.name == *name)),
-        "a row tells nothing that its catalog has no column for"
-    );
-    let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
-    RecordBatch::try_new(Arc::new(schema), columns.iter().map(|column| column.array(rows)).collect())
-}
-
 /// Schemas that every database has.
 pub(in crate::query) fn own_schemas() -> [String; 2] {
     [SYSTEM.to_owned(), "information_schema".to_owned()]
@@ -748,6 +622,8 @@ pub(in crate::query) fn own_schemas() -> [String; 2] {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Schema};
+
     use super::*;
 
     fn catalog() -> PgCatalog {

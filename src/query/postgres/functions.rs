@@ -196,7 +196,9 @@ pub(in crate::query) fn functions(catalog: &Arc<PgCatalog>, user: &str, process:
     let mut all: Vec<Arc<ScalarUDF>> = Vec::new();
     let mut add = |name: &'static str, returns: DataType, body: Arc<Body>| {
         let any = vec![TypeSignature::Nullary, TypeSignature::VariadicAny];
-        let signature = Signature::one_of(any, Volatility::Stable);
+        // What does something is done once for each row, when it is asked for.
+        let does = matches!(name, "pg_terminate_backend" | "pg_cancel_backend");
+        let signature = Signature::one_of(any, if does { Volatility::Volatile } else { Volatility::Stable });
         let catalog = Arc::clone(catalog);
         all.push(Arc::new(ScalarUDF::from(Function { name, signature, returns, catalog, body })));
     };
@@ -205,7 +207,6 @@ pub(in crate::query) fn functions(catalog: &Arc<PgCatalog>, user: &str, process:
         ("version", format!("PostgreSQL {SERVER_VERSION}")),
         ("current_database", CATALOG.to_owned()),
         ("current_catalog", CATALOG.to_owned()),
-        ("current_schema", PUBLIC.to_owned()),
         ("current_user", user.to_owned()),
         ("session_user", user.to_owned()),
         ("current_role", user.to_owned()),
@@ -378,6 +379,15 @@ pub(in crate::query) fn functions(catalog: &Arc<PgCatalog>, user: &str, process:
             }
         }),
     );
+    add("current_schema", DataType::Utf8, Arc::new(|catalog, _| Ok(text(catalog.schema()))));
+    // Its connection stays: whoever runs statements over it must not be surprised by a broken one.
+    for name in ["pg_cancel_backend", "pg_terminate_backend"] {
+        add(
+            name,
+            DataType::Boolean,
+            Arc::new(|catalog, arguments| Ok(truth(int(arguments, 0).is_some_and(|process| catalog.cancel(process))))),
+        );
+    }
     add(
         "set_config",
         DataType::Utf8,

@@ -6,9 +6,11 @@
 
 mod catalog;
 mod command;
+mod dialect;
 mod functions;
 mod pg_type;
 mod rewrite;
+mod rows;
 mod tables;
 
 use std::sync::Arc;
@@ -18,9 +20,9 @@ use datafusion::common::DataFusionError;
 use datafusion::logical_expr::ScalarUDF;
 use parking_lot::Mutex;
 
-pub(super) use catalog::{PgCatalog, Told, own_schemas};
+pub(super) use catalog::{PgCatalog, Told, own_schemas, search_path};
 pub use command::{Command, CopyForm, CopyFormat, command, is_utf8};
-pub use pg_type::{ALL as ALL_TYPES, ColumnType, JSON, PgType};
+pub use pg_type::{ALL as ALL_TYPES, ColumnType, JSON, OID, PgType};
 pub use rewrite::SAME_NAME;
 pub(super) use rewrite::{asks, casts, parameter_type, rewrite};
 
@@ -44,6 +46,13 @@ impl Connection {
     /// Options in force, as `current_setting` and `pg_settings` give them.
     pub(super) fn tell(&self, settings: Vec<(String, String)>) {
         *self.settings.lock() = settings;
+    }
+
+    /// The value of one of them; empty if it is not told.
+    pub(super) fn setting(&self, name: &str) -> String {
+        let settings = self.settings.lock();
+        let known = settings.iter().find(|(known, _)| known == name);
+        known.map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
     pub(super) fn settings(&self) -> Vec<(String, String)> {

@@ -68,6 +68,13 @@ types! {
     JSONB = 3802 "jsonb" "jsonb" -1 3807 "U";
 }
 
+impl PgType {
+    /// Whether it is a list that counts from 0 and is written with blanks: `int2vector`, `oidvector`.
+    pub fn is_vector(&self) -> bool {
+        self.oid == INT2VECTOR.oid || self.oid == OIDVECTOR.oid
+    }
+}
+
 /// A type, or the arrays of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnType {
@@ -111,11 +118,16 @@ impl ColumnType {
             _ => false,
         };
         let named = named.filter(|known| match field.data_type() {
+            DataType::List(item) if known.is_vector() => match item.data_type() {
+                DataType::Int16 => **known == INT2VECTOR,
+                DataType::Int64 => **known == OIDVECTOR,
+                _ => false,
+            },
             DataType::List(item) => fits(known, item.data_type()),
             data_type => fits(known, data_type),
         });
         match (named, field.data_type()) {
-            (Some(named), DataType::List(_)) => Self { is_array: true, ..Self::plain(*named) },
+            (Some(named), DataType::List(_)) if !named.is_vector() => Self { is_array: true, ..Self::plain(*named) },
             (Some(named), _) => Self::plain(*named),
             (None, data_type) => Self::of_arrow(data_type),
         }

@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
     Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::{ColumnType, catalog, functions};
+use super::{ColumnType, catalog, dialect, functions};
 use crate::query::parse;
 
 /// Number of a relation, from its name or number.
@@ -28,8 +28,8 @@ const UNNAMED: &str = "?column?";
 const PG_CATALOG: &str = "pg_catalog";
 const INFORMATION_SCHEMA: &str = "information_schema";
 
-/// Puts a client's statement into words that can be planned. True if it is about the catalogs.
-pub(in crate::query) fn rewrite(statement: &mut Statement) -> bool {
+/// Puts a client's statement into words that can be planned.
+pub(in crate::query) fn rewrite(statement: &mut Statement) {
     if asks_of_types(statement)
         && let Ok(parsed) = parse::parse(TYPES)
     {
@@ -38,25 +38,22 @@ pub(in crate::query) fn rewrite(statement: &mut Statement) -> bool {
     let query = match statement {
         Statement::Statement(statement) => &mut **statement,
         Statement::Explain(explain) => return rewrite(&mut explain.statement),
-        _ => return false,
+        _ => return,
     };
     if let ast::Statement::Query(query) = query {
         name_columns(&mut query.body);
     }
     let _ = ast::visit_expressions_mut(query, |expr| {
-        if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr {
-            like(pattern, escape_char);
-        }
+        dialect::translate(expr);
         ControlFlow::<()>::Continue(())
     });
     if Visit::visit(query, &mut Asks).is_continue() {
-        return false;
+        return;
     }
     if let ast::Statement::Query(query) = query {
         no_rows(query);
     }
     let _ = VisitMut::visit(query, &mut Rewrite);
-    true
 }
 
 /// What a parameter is read as that is cast to a type.
@@ -154,7 +151,7 @@ impl Visitor for Asks {
 }
 
 /// The parts of a name, in small letters.
-fn words(name: &ObjectName) -> Vec<String> {
+pub(super) fn words(name: &ObjectName) -> Vec<String> {
     let word = |part: &ObjectNamePart| part.as_ident().map(|ident| ident.value.to_ascii_lowercase());
     name.0.iter().filter_map(word).collect()
 }
@@ -239,8 +236,11 @@ impl VisitorMut for Rewrite {
                     *expr = changed;
                 }
             }
-            // A field of what is no column: `(f(x)).n`.
-            Expr::CompoundFieldAccess { root, access_chain } if !matches!(**root, Expr::Identifier(_)) => {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                if count_from_one(root, access_chain) || matches!(**root, Expr::Identifier(_)) {
+                    return ControlFlow::Continue(());
+                }
+                // A field of what is no column: `(f(x)).n`.
                 for access in access_chain {
                     if let ast::AccessExpr::Dot(field) = access
                         && let Expr::Identifier(name) = field
@@ -283,7 +283,7 @@ impl VisitorMut for Rewrite {
     }
 }
 
-fn null() -> Expr {
+pub(super) fn null() -> Expr {
     Expr::value(ast::Value::Null)
 }
 
@@ -307,7 +307,7 @@ fn plus_one(expr: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(expr), op: BinaryOperator::Plus, right: Box::new(one()) }
 }
 
-fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(function: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
@@ -417,6 +417,25 @@ fn reads_nothing(query: &Query) -> bool {
         })
 }
 
+/// Vectors count from 0, arrays from 1: `indkey[n]` becomes `indkey[n + 1]`. True if it has changed anything.
+fn count_from_one(root: &Expr, access_chain: &mut [ast::AccessExpr]) -> bool {
+    const VECTORS: [&str; 5] = ["indkey", "indoption", "indclass", "indcollation", "proargtypes"];
+    let is_vector = |expr: &Expr| column_name(expr).is_some_and(|name| VECTORS.contains(&name.as_str()));
+    let (mut vector, mut changed) = (is_vector(root), false);
+    for access in access_chain {
+        match access {
+            ast::AccessExpr::Dot(field) => vector = is_vector(field),
+            ast::AccessExpr::Subscript(ast::Subscript::Index { index }) if vector => {
+                let (from_zero, one) = (Expr::Nested(Box::new(index.clone())), Expr::value(ast::Value::Number("1".into(), false)));
+                *index = Expr::BinaryOp { left: Box::new(from_zero), op: BinaryOperator::Plus, right: Box::new(one) };
+                (vector, changed) = (false, true);
+            }
+            ast::AccessExpr::Subscript(_) => vector = false,
+        }
+    }
+    changed
+}
+
 /// A query over catalogs that have no rows here has none either: what it would make of them need not be planned.
 fn no_rows(query: &mut Query) {
     if has_no_rows(&query.body) {
@@ -441,13 +460,30 @@ fn has_no_rows(body: &SetExpr) -> bool {
         }
         _ => false,
     };
-    let is_empty = |from: &ast::TableWithJoins| match &from.relation {
-        TableFactor::Table { name, .. } => {
-            words(name).last().is_some_and(|name| catalog::is_empty(name)) && from.joins.iter().all(only_adds)
+    fn is_empty(from: &ast::TableWithJoins, only_adds: &dyn Fn(&ast::Join) -> bool) -> bool {
+        let gives_nothing = match &from.relation {
+            TableFactor::Table { name, .. } => words(name).last().is_some_and(|name| catalog::is_empty(name)),
+            TableFactor::Derived { subquery, .. } => has_no_rows(&subquery.body),
+            TableFactor::NestedJoin { table_with_joins, .. } => is_empty(table_with_joins, only_adds),
+            _ => false,
+        };
+        gives_nothing && from.joins.iter().all(only_adds)
+    }
+    let nothing = select.from.iter().any(|from| is_empty(from, &only_adds));
+    (nothing || select.selection.as_ref().is_some_and(of_foreign_keys)) && select.projection.iter().all(is_plain)
+}
+
+/// Whether a condition is true of foreign keys only, of which there are none: `contype = 'f'`.
+fn of_foreign_keys(condition: &Expr) -> bool {
+    match condition {
+        Expr::Nested(condition) => of_foreign_keys(condition),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => of_foreign_keys(left) || of_foreign_keys(right),
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let is_f = matches!(&**right, Expr::Value(value) if value.value == ast::Value::SingleQuotedString("f".into()));
+            is_f && column_name(left).is_some_and(|name| name == "contype")
         }
         _ => false,
-    };
-    select.from.iter().any(is_empty) && select.projection.iter().all(is_plain)
+    }
 }
 
 fn blank(body: &mut SetExpr) {
@@ -468,60 +504,6 @@ fn blank(body: &mut SetExpr) {
         }
         _ => {}
     }
-}
-
-/// A pattern of LIKE whose escape is another than the backslash.
-fn escaped(pattern: &str, escape: char) -> String {
-    let (mut out, mut chars) = (String::new(), pattern.chars());
-    while let Some(char) = chars.next() {
-        if char == escape {
-            out.push('\\');
-            out.extend(chars.next());
-        } else if char == '\\' {
-            out.push_str("\\\\");
-        } else {
-            out.push(char);
-        }
-    }
-    out
-}
-
-fn like(pattern: &mut Expr, escape: &mut Option<ast::ValueWithSpan>) {
-    let Some(ast::Value::SingleQuotedString(by)) = escape.as_ref().map(|value| &value.value) else { return };
-    let mut chars = by.chars();
-    let by = match (chars.next(), chars.next()) {
-        // It is the backslash anyhow.
-        (Some('\\'), None) => {
-            *escape = None;
-            return;
-        }
-        (by, None) => by,
-        _ => return,
-    };
-    if let Expr::Value(value) = pattern
-        && let ast::Value::SingleQuotedString(text) = &mut value.value
-    {
-        *text = match by {
-            Some(char) => escaped(text, char),
-            // Nothing is escaped.
-            None => text.replace('\\', "\\\\"),
-        };
-    } else {
-        let text = |text: String| Expr::value(ast::Value::SingleQuotedString(text));
-        let replace = |of: Expr, from: String, to: &str| call("replace", vec![of, text(from), text(to.to_owned())]);
-        let mut changed = Expr::Nested(Box::new(std::mem::replace(pattern, null())));
-        if let Some(by) = by {
-            // Escaped escapes stand aside while the others change.
-            changed = replace(changed, format!("{by}{by}"), "\u{1}");
-            changed = replace(changed, "\\".to_owned(), "\\\\");
-            changed = replace(changed, by.to_string(), "\\");
-            changed = replace(changed, "\u{1}".to_owned(), &by.to_string());
-        } else {
-            changed = replace(changed, "\\".to_owned(), "\\\\");
-        }
-        *pattern = changed;
-    }
-    *escape = None;
 }
 
 fn operator(name: &str) -> Option<BinaryOperator> {

@@ -64,7 +64,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "pg_index",
         "indexrelid:o indrelid:o indnatts:s indnkeyatts:s indisunique:b indnullsnotdistinct:b indisprimary:b \
          indisexclusion:b indimmediate:b indisclustered:b indisvalid:b indcheckxmin:b indisready:b indislive:b \
-         indisreplident:b indkey:S indcollation:O indclass:O indoption:S indexprs:?t indpred:?t",
+         indisreplident:b indkey:V indcollation:W indclass:W indoption:V indexprs:?t indpred:?t",
     ),
     ("pg_indexes", "schemaname:n tablename:n indexname:n tablespace:?n indexdef:t"),
     ("pg_get_keywords", "word:t catcode:c barelabel:b catdesc:t baredesc:t"),
@@ -100,7 +100,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "pg_proc",
         "oid:o proname:n pronamespace:o proowner:o prolang:o procost:f prorows:f provariadic:o prosupport:t prokind:c \
          prosecdef:b proleakproof:b proisstrict:b proretset:b provolatile:c proparallel:c pronargs:s pronargdefaults:s \
-         prorettype:o proargtypes:O proallargtypes:?O proargmodes:?T proargnames:?T proargdefaults:?t protrftypes:?O prosrc:t \
+         prorettype:o proargtypes:W proallargtypes:?O proargmodes:?T proargnames:?T proargdefaults:?t protrftypes:?O prosrc:t \
          probin:?t prosqlbody:?t proconfig:?T proacl:?T",
     ),
     (

@@ -133,6 +133,17 @@ async fn parameters_are_typed_bound_by_number_and_see_fresh_rows() {
     assert!(found.contains("1,2,3,4,5,6,7,8,9,10,11,12"), "{found}");
 
     let time = session.prepare("SELECT event_time FROM telemetry WHERE event_time = $1").await.unwrap();
+    for (sql, expected) in [
+        ("SELECT $1::bigint, $2::date", vec![DataType::Int64, DataType::Date32]),
+        ("SELECT car_id FROM telemetry LIMIT $1 OFFSET $2", vec![DataType::Int64, DataType::Int64]),
+        ("SELECT value FROM generate_series(1, $1)", vec![DataType::Int64]),
+    ] {
+        assert_eq!(session.prepare(sql).await.unwrap().parameters(), expected, "{sql}");
+    }
+    let series = session.prepare("SELECT sum(value), $2 FROM generate_series($1, 4)").await.unwrap();
+    let values = vec![ScalarValue::Int64(Some(3)), ScalarValue::Utf8(Some("x".into()))];
+    let sum = series.run(values).await.unwrap().collect().await.unwrap();
+    assert_eq!(sum[0].column(0).as_any().downcast_ref::<Int64Array>().unwrap().value(0), 7);
     assert_eq!(time.parameters(), [DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))]);
     assert_eq!(session.query("SELECT ?").await.err().unwrap().kind(), Kind::Query);
 }

@@ -9,7 +9,10 @@ use tonic::Status;
 
 use super::{info, status};
 use crate::query::{CATALOG, PUBLIC, Session};
+use crate::schema::DESCRIPTION_KEY;
 
+/// Key of what people should know of a column, from FlightSql.proto.
+const REMARKS_KEY: &str = "ARROW:FLIGHT:SQL:REMARKS";
 const TABLE_TYPES: [&str; 3] = ["TABLE", "VIEW", "SYSTEM TABLE"];
 
 /// The answer to a metadata command; none if `command` is not one.
@@ -30,7 +33,7 @@ pub(super) async fn answer(command: Command, session: &Session) -> Result<Option
         Command::CommandGetTables(command) => {
             let mut builder = CommandGetTables { catalog: any_catalog(command.catalog), ..command }.into_builder();
             for table in session.tables().await.map_err(status::status)? {
-                let appended = builder.append(CATALOG, &table.schema, &table.name, table.kind, &table.columns);
+                let appended = builder.append(CATALOG, &table.schema, &table.name, table.kind, &with_remarks(&table.columns));
                 appended.map_err(status::flight)?;
             }
             builder.build()
@@ -56,6 +59,19 @@ pub(super) async fn answer(command: Command, session: &Session) -> Result<Option
 /// By the book an empty name asks for tables without a catalog; drivers send it when the user chose none.
 fn any_catalog(catalog: Option<String>) -> Option<String> {
     catalog.filter(|name| !name.is_empty())
+}
+
+/// A table's columns with what people should know of them under the name where Flight SQL's clients look for it. Not so in a
+/// result's schema: there JDBC takes it for the column's label.
+fn with_remarks(columns: &Schema) -> Schema {
+    let told = |field: &Arc<Field>| {
+        let mut metadata = field.metadata().clone();
+        if let Some(comment) = metadata.get(DESCRIPTION_KEY).cloned() {
+            metadata.insert(REMARKS_KEY.to_owned(), comment);
+        }
+        field.as_ref().clone().with_metadata(metadata)
+    };
+    Schema::new(columns.fields().iter().map(told).collect::<Vec<_>>())
 }
 
 fn primary_key(command: CommandGetPrimaryKeys, session: &Session) -> Result<RecordBatch, Status> {

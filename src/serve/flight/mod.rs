@@ -115,10 +115,19 @@ impl Flight {
             let wire = taken.recv().await?;
             Some((Ok::<_, std::io::Error>(wire), taken))
         });
+        // `grpc.health.v1`, without an account: whether there is a server says nothing of what it has.
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<FlightServiceServer<service::FlightSql>>().await;
+        let closing = async {
+            shutdown.cancelled().await;
+            reporter.set_not_serving::<FlightServiceServer<service::FlightSql>>().await;
+            std::future::pending::<()>().await;
+        };
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
             .max_concurrent_streams(MOST_STREAMS)
+            .add_service(health)
             .add_service(door)
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let drained = async {
@@ -129,6 +138,7 @@ impl Flight {
             result = server => result.map_err(broken),
             () = drained => Ok(()),
             () = sweep => Ok(()),
+            () = closing => Ok(()),
         }
     }
 }

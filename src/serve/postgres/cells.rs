@@ -22,7 +22,7 @@ use arrow::json::writer::{EncoderOptions, make_encoder};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
 
 use super::decimal;
-use crate::query::postgres::ColumnType;
+use crate::query::postgres::{ColumnType, OID};
 
 /// Appends the value of a row.
 pub(super) type Write<'a> = Box<dyn FnMut(usize, &mut Vec<u8>) -> Result<(), ArrowError> + Send + 'a>;
@@ -50,7 +50,7 @@ pub(super) fn writer<'a>(
         return json(array);
     }
     if column_type.is_array {
-        let item = if told.is_array { told } else { column_type };
+        let item = if told.is_array || told.item.is_vector() { told } else { column_type };
         return list(array, item, is_binary, zone);
     }
     if is_binary { binary(array) } else { text(array, zone) }
@@ -365,12 +365,16 @@ fn json(array: &ArrayRef) -> Result<Write<'_>, ArrowError> {
     }))
 }
 
-/// Arrays of one dimension.
+/// Arrays of one dimension, and what PostgreSQL calls vectors: they count from 0, and have blanks between their numbers.
 fn list<'a>(array: &'a ArrayRef, column_type: ColumnType, is_binary: bool, zone: Tz) -> Result<Write<'a>, ArrowError> {
     let DataType::List(_) = array.data_type() else { return Err(unknown(array.data_type())) };
     let lists = array.as_list::<i32>();
     let items = lists.values();
-    let mut item = writer(items, ColumnType { is_array: false, ..column_type }, is_binary, zone)?;
+    let is_vector = column_type.item.is_vector();
+    let of = if is_vector { ColumnType::of_arrow(items.data_type()) } else { column_type };
+    let numbers = is_vector && *items.data_type() == DataType::Int64;
+    let of = if numbers { ColumnType::of_oid(OID.oid).unwrap_or(of) } else { of };
+    let mut item = writer(items, ColumnType { is_array: false, ..of }, is_binary, zone)?;
     if is_binary {
         return Ok(Box::new(move |row, out| {
             let range = lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize;
@@ -378,10 +382,10 @@ fn list<'a>(array: &'a ArrayRef, column_type: ColumnType, is_binary: bool, zone:
             let dimensions = i32::from(!range.is_empty());
             out.extend(dimensions.to_be_bytes());
             out.extend(i32::from(has_nulls).to_be_bytes());
-            out.extend(column_type.item.oid.to_be_bytes());
+            out.extend(of.item.oid.to_be_bytes());
             if dimensions > 0 {
                 out.extend((range.len() as i32).to_be_bytes());
-                out.extend(1i32.to_be_bytes());
+                out.extend(i32::from(!is_vector).to_be_bytes());
             }
             for at in range {
                 if items.is_null(at) {
@@ -389,6 +393,18 @@ fn list<'a>(array: &'a ArrayRef, column_type: ColumnType, is_binary: bool, zone:
                 } else {
                     sized(out, |out| item(at, out))?;
                 }
+            }
+            Ok(())
+        }));
+    }
+    if is_vector {
+        return Ok(Box::new(move |row, out| {
+            let range = lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize;
+            for at in range.clone() {
+                if at > range.start {
+                    out.push(b' ');
+                }
+                item(at, out)?;
             }
             Ok(())
         }));

@@ -78,11 +78,7 @@ const KNOWN: &[Known] = &[
     any("quote_all_identifiers", "off"),
     one_of("role", "none", &["none"]),
     any("row_security", "on"),
-    one_of(
-        "search_path",
-        "\"$user\", public",
-        &["public", "\"$user\", public", "$user, public", "public, pg_catalog", "pg_catalog, public", "pg_catalog", ""],
-    ),
+    any("search_path", "\"$user\", public"),
     told(fixed("server_encoding", "UTF8")),
     told(fixed("server_version", SERVER_VERSION)),
     fixed("server_version_num", "160004"),

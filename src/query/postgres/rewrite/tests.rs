@@ -3,7 +3,8 @@ use crate::query::parse;
 
 fn of(sql: &str) -> (String, bool) {
     let mut statement = parse::parse(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).statement;
-    let own = rewrite(&mut statement);
+    let own = asks(&statement);
+    rewrite(&mut statement);
     (statement.to_string(), own)
 }
 
@@ -54,6 +55,14 @@ fn statements_of_tools_can_be_planned() {
         (
             "SELECT unnest(conkey) AS a, generate_subscripts(conkey, 1) AS b FROM pg_constraint",
             r#"SELECT unnest(conkey) AS a, unnest(range(1, array_upper(conkey, 1) + 1)) AS b FROM "pg_catalog"."pg_constraint" AS "pg_constraint""#,
+        ),
+        (
+            "SELECT i.indkey[a.attnum - 1] AS k FROM pg_index i, pg_attribute a",
+            r#"SELECT i.indkey[(a.attnum - 1) + 1] AS k FROM "pg_catalog"."pg_index" i, "pg_catalog"."pg_attribute" a"#,
+        ),
+        (
+            "SELECT i AS a FROM ((SELECT conkey, generate_series(1, 2) AS i FROM pg_constraint WHERE contype = 'f' AND true) r JOIN pg_class c ON c.oid = r.x) ORDER BY i",
+            r#"SELECT CAST(NULL AS TEXT) AS "a" WHERE false"#,
         ),
     ];
     for (sql, wanted) in cases {
