@@ -9,6 +9,7 @@
 //! ```
 
 pub mod config; // the project folder, typed; every problem at once
+pub mod iam; // who we are to Amazon's Kafka: signed tokens
 pub mod source; // Kafka: partitions, positions, batches of payloads
 pub mod decode; // bytes to Arrow batches and dead letters; pure
 pub mod schema; // contracts of tables, schema versions, inference

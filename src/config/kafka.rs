@@ -27,10 +27,15 @@ pub enum Brokers {
 }
 
 /// `auth`: how to say who we are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// Nothing beyond what the properties say.
     None,
+    /// Tokens for Amazon's Kafka, signed for the region that the brokers' names tell.
+    MskIam {
+        /// Such as `eu-central-1`.
+        region: String,
+    },
 }
 
 /// Properties of librdkafka by name. `Debug` shows names only: passwords are among the values.
@@ -94,11 +99,52 @@ const POSITIONS: &str = "positions live in the lake's commits: Millpond assigns 
 /// Reads the section; files it names are relative to `dir`.
 pub(super) fn read(section: &Section, dir: &Path) -> Option<Kafka> {
     let brokers = section.read("brokers", brokers);
-    let auth = section.choice("auth", &[("none", Auth::None)], &["msk-iam"]);
+    let auth = section.choice("auth", &[("none", false), ("msk-iam", true)], &[]);
+    let auth = auth.and_then(|by_iam| if by_iam { msk_iam(section, brokers.as_ref()?) } else { Some(Auth::None) });
     let properties = section.table("properties").and_then(|section| properties(&section));
+    if let (Some(Auth::MskIam { .. }), Some(properties)) = (&auth, &properties)
+        && let Some(key) = MSK_IAM_OWNS.iter().find(|key| properties.0.contains_key(**key))
+    {
+        section.complain(
+            "auth",
+            Complaint::new(format!("`msk-iam` sets {key} itself")).hint("take it out of [kafka.properties]"),
+        );
+        return None;
+    }
     let schema_registry =
         section.section("schema_registry", &project::SCHEMA_REGISTRY).map(|section| schema_registry(&section, dir));
     Some(Kafka { brokers: brokers?, auth: auth?, properties: properties?, schema_registry: schema_registry? })
+}
+
+/// Properties that `auth = "msk-iam"` sets.
+const MSK_IAM_OWNS: [&str; 6] = [
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "sasl.password",
+    "sasl.oauthbearer.method",
+];
+
+/// The region of a broker's name, such as `b-1.fleet.x1y2.c3.kafka.eu-central-1.amazonaws.com`.
+fn msk_iam(section: &Section, brokers: &Brokers) -> Option<Auth> {
+    let region = |broker: &str| {
+        let host = broker.trim().rsplit_once(':').map_or(broker, |(host, _)| host);
+        let mut parts = host.split('.').skip_while(|part| *part != "kafka" && *part != "kafka-serverless").skip(1);
+        parts.next().filter(|_| host.contains(".amazonaws.com")).map(str::to_owned)
+    };
+    let region = match brokers {
+        Brokers::At(brokers) => brokers.split(',').find_map(region),
+        Brokers::Embedded => None,
+    };
+    if region.is_none() {
+        section.complain(
+            "auth",
+            Complaint::new("`msk-iam` takes the region from the brokers' names, and they tell none")
+                .hint("give brokers as MSK does, such as \"b-1.fleet.x1y2.c3.kafka.eu-central-1.amazonaws.com:9098\""),
+        );
+    }
+    region.map(|region| Auth::MskIam { region })
 }
 
 fn schema_registry(section: &Section, dir: &Path) -> SchemaRegistry {

@@ -9,6 +9,7 @@ use super::message::Message;
 use super::options::SinkOptions;
 use super::webhook::Webhook;
 use crate::error::Result;
+use crate::iam::Iam;
 
 /// An attempt that has not ended after this long has failed.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(20);
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub brokers: String,
     /// librdkafka properties.
     pub properties: BTreeMap<String, String>,
+    /// Who gives tokens, if brokers ask for them.
+    pub iam: Option<Iam>,
 }
 
 /// A way out.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -18,6 +19,7 @@ use super::channel::{Cluster, Failure};
 use super::message::{Message, MessageKind};
 use super::options::KafkaSink;
 use crate::error::{Error, Kind, Result};
+use crate::iam::Iam;
 
 /// How long librdkafka tries by itself; afterwards the backlog does.
 const TRIES_FOR: Duration = Duration::from_secs(10);
@@ -40,13 +42,21 @@ pub struct KafkaTopic {
 }
 
 /// Hands each delivery report to whoever waits for it, and keeps the client's own words for those who debug.
-struct Reports;
+struct Reports(Option<Iam>);
 
 type Report = oneshot::Sender<std::result::Result<(), KafkaError>>;
 /// What became of a record, once that is known.
 pub(super) type Reported = oneshot::Receiver<std::result::Result<(), KafkaError>>;
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        let token = self.0.as_ref().ok_or("only auth = \"msk-iam\" gives tokens")?.token()?;
+        let (token, lifetime_ms) = (token.text, token.ends_at_ms);
+        Ok(OAuthToken { token, principal_name: "millpond".to_owned(), lifetime_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // Whoever waits for a report says what failed; consumers' properties are none of a producer's business.
         debug!(target: "kafka", ?level, facility, text, "kafka client says");
@@ -106,7 +116,11 @@ fn records(
     // A group is never joined: partitions are assigned.
     config.set("group.id", "millpond").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("allow.auto.create.topics", "false");
-    let consumer: BaseConsumer<Reports> = config.create_with_context(Reports).map_err(away)?;
+    let consumer: BaseConsumer<Reports> = config.create_with_context(Reports(cluster.iam.clone())).map_err(away)?;
+    if cluster.iam.is_some() {
+        // The first token is asked for by polling.
+        drop(consumer.poll(Duration::from_millis(100)));
+    }
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(away)?;
     let known = metadata.topics().first().filter(|topic| topic.error().is_none());
     let Some(known) = known.filter(|topic| !topic.partitions().is_empty()) else { return Ok(()) };
@@ -146,7 +160,7 @@ impl KafkaTopic {
     pub(super) fn open(options: &KafkaSink, cluster: &Cluster) -> Result<Self> {
         let mut config = config(cluster);
         config.set("message.timeout.ms", TRIES_FOR.as_millis().to_string());
-        let producer = ThreadedProducer::from_config_and_context(&config, Reports).map_err(|error| {
+        let producer = ThreadedProducer::from_config_and_context(&config, Reports(cluster.iam.clone())).map_err(|error| {
             Error::new(Kind::Usage, format!("a client that writes to topic {} cannot be made", options.topic))
                 .because(error)
                 .hint("check kafka.properties in millpond.toml")

@@ -88,10 +88,11 @@ use self::versions::Versions;
 use self::watch::Watch;
 use self::without_server::{as_writer, committed, existing};
 pub use self::without_server::{check_queries, read_only};
-use crate::config::{Config, LoadOptions, Project, SchemaRegistry};
+use crate::config::{Auth, Config, LoadOptions, Project, SchemaRegistry};
 use crate::decode::raw_schema;
 use crate::deliver::{Channel, Cluster, Failure, Message, SinkOptions, Sinks};
 use crate::error::{Error, Kind, Result};
+use crate::iam::Iam;
 use crate::lake::{
     Claim, Encoding, Format, Holder, INTERNAL_URL, Lake, Location, S3Keys, S3Options, SYSTEM, SchemaVersions, Stores,
     Table, View, paused, probe,
@@ -272,6 +273,7 @@ impl Engine {
             kafka: KafkaOptions {
                 brokers: cluster.brokers,
                 properties: cluster.properties,
+                iam: cluster.iam,
                 queued_bytes: share(KAFKA_PERCENT),
                 ..KafkaOptions::default()
             },
@@ -688,7 +690,16 @@ fn cluster(config: &Config, embedded: Option<&str>) -> Cluster {
         crate::config::Brokers::At(brokers) => brokers.clone(),
         crate::config::Brokers::Embedded => embedded.unwrap_or_default().to_owned(),
     };
-    Cluster { brokers, properties: config.kafka.properties.0.clone() }
+    let mut properties = config.kafka.properties.0.clone();
+    let iam = match &config.kafka.auth {
+        Auth::None => None,
+        Auth::MskIam { region } => {
+            properties.insert("security.protocol".to_owned(), "SASL_SSL".to_owned());
+            properties.insert("sasl.mechanism".to_owned(), "OAUTHBEARER".to_owned());
+            Some(Iam::new(region))
+        }
+    };
+    Cluster { brokers, properties, iam }
 }
 
 /// The schema registry of the project, if it has one.

@@ -20,6 +20,7 @@ use super::catalog::{EngineCatalog, micros, numbers, schema, texts, timestamps};
 use super::feeder::Order;
 use super::{Variables, as_writer, cluster, committed, open_table, unreadable};
 use crate::config::{Brokers, Config, Project};
+use crate::deliver::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{
     self, Lake, Move, Moves, PUBLIC, Table, TopicPartition, accept_kafka_cluster, commit_main, kafka_cluster,
@@ -358,8 +359,8 @@ pub(super) fn questions(config: &Config) -> Result<KafkaOptions> {
         let message = "the embedded broker is inside `millpond serve`, and forgets when that ends";
         return Err(Error::new(Kind::Usage, message).hint("ask while the server runs"));
     }
-    let cluster = cluster(config, None);
-    Ok(KafkaOptions { brokers: cluster.brokers, properties: cluster.properties, ..KafkaOptions::default() })
+    let Cluster { brokers, properties, iam } = cluster(config, None);
+    Ok(KafkaOptions { brokers, properties, iam, ..KafkaOptions::default() })
 }
 
 /// Carries out `request` on a lake that no server writes to: as its one writer, for as long as it takes.

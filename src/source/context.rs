@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, trace, warn};
+
+use crate::iam::Iam;
 
 /// The same kind of librdkafka line is repeated at most this often.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
@@ -22,11 +25,17 @@ thread_local! {
 /// Callbacks of one client.
 #[derive(Default)]
 pub(super) struct Context {
+    iam: Option<Iam>,
     last_error: Mutex<Option<String>>,
     said: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Context {
+    /// Of a client that shows tokens of `iam`, if that is asked for.
+    pub(super) fn new(iam: Option<Iam>) -> Self {
+        Self { iam, ..Self::default() }
+    }
+
     /// What librdkafka complained about last, if anything; taken away by the call.
     pub(super) fn take_last_error(&self) -> Option<String> {
         self.last_error.lock().take()
@@ -51,6 +60,15 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let token = self.iam.as_ref().ok_or("only auth = \"msk-iam\" gives tokens")?.token();
+        let token = token.inspect_err(|error| *self.last_error.lock() = Some(error.to_string()))?;
+        let (token, lifetime_ms) = (token.text, token.ends_at_ms);
+        Ok(OAuthToken { token, principal_name: "millpond".to_owned(), lifetime_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {

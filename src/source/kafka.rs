@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaConfRes;
 use super::client::{self, Client, Trouble};
 use super::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::iam::Iam;
 
 /// Settings that carry the promises of this room, and so are not the user's to change; with the reason.
 const OWNED: &[(&str, &str)] = &[
@@ -57,6 +58,8 @@ pub struct KafkaOptions {
     pub brokers: String,
     /// librdkafka properties from the configuration, passed through.
     pub properties: BTreeMap<String, String>,
+    /// Who gives tokens, if brokers ask for them.
+    pub iam: Option<Iam>,
     /// What a topic's clients may hold in their own queues, in bytes, over all partitions; a message above a
     /// partition's share is still read, one at a time.
     pub queued_bytes: usize,
@@ -69,6 +72,7 @@ impl Default for KafkaOptions {
         Self {
             brokers: String::new(),
             properties: BTreeMap::new(),
+            iam: None,
             queued_bytes: 32 * KIB * KIB,
             timeout: Duration::from_secs(10),
         }
@@ -102,7 +106,7 @@ impl Kafka {
         let mut config = base_config(&options)?;
         // Without a group the client answers questions only.
         config.remove("group.id");
-        let client = create(&config)?;
+        let client = create(&config, options.iam.as_ref())?;
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, stopped) = (client.clone(), stop.clone());
         // Log lines and token refreshes are served by polling alone, and log lines pile up without it.
@@ -174,7 +178,7 @@ impl Kafka {
         {
             config.set("fetch.message.max.bytes", fetch.to_string());
         }
-        create(&config)
+        create(&config, self.inner.options.iam.as_ref())
     }
 }
 
@@ -223,8 +227,8 @@ fn base_config(options: &KafkaOptions) -> Result<ClientConfig> {
     Ok(config)
 }
 
-fn create(config: &ClientConfig) -> Result<Arc<Client>> {
-    let create = || Client::from_config_and_context(config, Context::default());
+fn create(config: &ClientConfig, iam: Option<&Iam>) -> Result<Arc<Client>> {
+    let create = || Client::from_config_and_context(config, Context::new(iam.cloned()));
     create().map(Arc::new).map_err(|error| match error {
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, key, _) => {
             Error::new(Kind::Usage, format!("kafka.properties: there is no property \"{key}\""))

@@ -337,3 +337,70 @@ async fn nobody_comes_in_without_tls_and_the_right_password() {
     assert!(stale.stderr.contains("certificate verify failed"), "{}", stale.stderr);
     assert_eq!(millpond.stop().await, Some(0));
 }
+
+/// An authority, a client's certificate, and one of a server that ended in 2020 and one that is good.
+const CERTIFICATES: &str = r"
+set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.pem
+openssl req -newkey rsa:2048 -nodes -subj /CN=ann -keyout client.key -out client.csr
+openssl x509 -req -days 30 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out client.pem
+openssl req -newkey rsa:2048 -nodes -subj /CN=server -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr
+printf '[ca]\ndefault_ca=d\n[d]\ndatabase=known\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n' >ca.cnf
+printf 'unique_subject=no\ncopy_extensions=copy\n[p]\ncommonName=supplied\n' >>ca.cnf
+touch known
+echo 01 >serial
+for dates in expired:20200102000000Z valid:20400101000000Z; do
+    openssl ca -batch -notext -config ca.cnf -cert ca.pem -keyfile ca.key -in server.csr -out ${dates%:*}.pem \
+        -startdate 20200101000000Z -enddate ${dates#*:}
+done
+cp expired.pem server.pem
+chmod 600 *.key
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_told_and_clients_show_one_where_that_is_asked() {
+    let tls = "tls = { cert = \"server.pem\", key = \"server.key\", client_ca = \"ca.pem\" }\n";
+    let project = Project::new("embedded", Lake::Local).toml(tls);
+    let mut command = Command::new("sh");
+    command.args(["-c", CERTIFICATES]).current_dir(project.dir());
+    let made = Output::of(command).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    std::fs::write(project.dir().join("access.toml"), "").unwrap();
+    assert_eq!(project.run(&["check"]).await.code, Some(0));
+    assert_eq!(add_user(&project, "ann", "reader", "scram").await.code, Some(0));
+    let path = |name: &str| project.dir().join(name).display().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+    let shown = [("PGSSLROOTCERT", ca.as_str()), ("PGSSLCERT", &cert), ("PGSSLKEY", &key)];
+    let careless = [shown.as_slice(), &[("PGSSLMODE", "require"), ("PGSSLROOTCERT", "")]].concat();
+    let millpond = Millpond::start(&project);
+    wait_until("who does not check the certificate comes in", SHOWN, async || {
+        let answer = psql_with(&millpond, "ann", &careless, &["-c", "SELECT 1"]).await;
+        (answer.stdout == "1\n").then_some(())
+    })
+    .await;
+    let refused = psql_with(&millpond, "ann", &shown, &["-c", "SELECT 1"]).await;
+    assert!(refused.stderr.contains("certificate verify failed"), "{}", refused.stderr);
+    let log = millpond.process().log();
+    assert!(log.contains("certificate has expired, clients that check it do not connect"), "{log}");
+
+    std::fs::copy(path("valid.pem"), path("server.pem")).unwrap();
+    wait_until("the new certificate is shown", SHOWN, async || {
+        let answer = psql_with(&millpond, "ann", &shown, &["-c", "SELECT 1"]).await;
+        (answer.stdout == "1\n").then_some(())
+    })
+    .await;
+    // Who shows none does not come in, nor who shows one that the authority did not sign, whatever the password.
+    let none = psql_with(&millpond, "ann", &shown[..1], &["-c", "SELECT 1"]).await;
+    assert_ne!(none.code, Some(0), "{}", none.stdout);
+    let (stranger, own_key) = crate::rig::certificate();
+    let (own_cert, own_key) = (stranger.display().to_string(), own_key.display().to_string());
+    let foreign = [shown[0], ("PGSSLCERT", own_cert.as_str()), ("PGSSLKEY", own_key.as_str())];
+    let foreign = psql_with(&millpond, "ann", &foreign, &["-c", "SELECT 1"]).await;
+    assert_ne!(foreign.code, Some(0), "{}", foreign.stdout);
+    let mut curl = Command::new("curl");
+    let url = project.http().replace("http://", "https://") + "/readyz";
+    curl.args(["-sS", "--cacert", &ca, &url]);
+    let closed = Output::of(curl).await;
+    assert!(closed.code != Some(0) && closed.stdout.is_empty(), "{}", closed.stdout);
+    assert_eq!(millpond.stop().await, Some(0));
+}

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{assert_problems, load, load_with};
 use crate::{
-    config::{Brokers, ByteSize, LoadOptions, Login, Problems, Project, Rights},
+    config::{Auth, Brokers, ByteSize, LoadOptions, Login, Problems, Project, Rights},
     error::{Error, Kind},
 };
 
@@ -51,12 +51,8 @@ fn three_mistakes_are_three_problems_with_their_lines() {
 #[test]
 fn words_of_later_versions_are_refused_by_name() {
     config_problems(
-        "[kafka]\nauth = \"msk-iam\"\n[sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\n\
-         [[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
-        &[
-            "millpond.toml:2:8: kafka.auth: `msk-iam` is not in this version of Millpond",
-            "millpond.toml:7:7: notify.on: `query_error` is not in this version of Millpond",
-        ],
+        "[sinks.ops]\ntype = \"kafka\"\ntopic = \"t\"\n[[notify]]\non = [\"query_error\"]\nto = [\"ops\"]\n",
+        &["millpond.toml:5:7: notify.on: `query_error` is not in this version of Millpond"],
     );
 }
 
@@ -372,4 +368,20 @@ fn whoever_can_be_reached_from_elsewhere_has_accounts_and_tls() {
     refused(&[&[("millpond.toml", closed), ("access.toml", "")][..], &pem].concat(), "there are no accounts");
     assert!(load(&[&[("millpond.toml", closed), ("access.toml", &user)][..], &pem].concat()).is_ok());
     assert!(load(&[("millpond.toml", "[serve]\nhttp = \"[::1]:8090\"")]).is_ok());
+}
+
+#[test]
+fn msk_iam_takes_the_region_from_the_brokers() {
+    for (brokers, region) in [
+        ("b-1.fleet.x1y2.c3.kafka.eu-central-1.amazonaws.com:9098", "eu-central-1"),
+        ("localhost:1,boot-abc.c2.kafka-serverless.us-west-2.amazonaws.com:9098", "us-west-2"),
+    ] {
+        let file = format!("[kafka]\nbrokers = \"{brokers}\"\nauth = \"msk-iam\"");
+        let auth = load(&[("millpond.toml", &*file)]).unwrap().config.kafka.auth;
+        assert_eq!(auth, Auth::MskIam { region: region.to_owned() });
+    }
+    let file = "[kafka]\nbrokers = \"b.kafka.eu-west-1.amazonaws.com:9098\"\nauth = \"msk-iam\"\n\
+                properties = { \"sasl.mechanism\" = \"PLAIN\" }";
+    let problems = load(&[("millpond.toml", file)]).unwrap_err().to_string();
+    assert!(problems.contains("`msk-iam` sets sasl.mechanism itself"), "{problems}");
 }

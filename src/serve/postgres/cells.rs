@@ -453,46 +453,59 @@ fn hex(byte: u8, out: &mut Vec<u8>) {
 
 /// The shortest text that reads back as the same number, as PostgreSQL writes it: with an exponent where `%g` has one.
 fn float<F: Float>(value: F, out: &mut Vec<u8>) {
-    let text = value.scientific();
-    let (digits, exponent) = match text.split_once('e') {
-        Some((digits, exponent)) => (digits, exponent.parse::<i32>().unwrap_or(0)),
-        None => {
-            let special: &[u8] = match text.as_str() {
-                "inf" => b"Infinity",
-                "-inf" => b"-Infinity",
-                _ => b"NaN",
-            };
-            return out.extend(special);
-        }
-    };
-    if (-4..F::DIGITS).contains(&exponent) {
-        return out.extend(value.to_string().trim_end_matches(".0").as_bytes());
+    if !value.is_finite() {
+        let special: &[u8] = match value.partial_cmp(&F::ZERO) {
+            Some(std::cmp::Ordering::Greater) => b"Infinity",
+            Some(_) => b"-Infinity",
+            None => b"NaN",
+        };
+        return out.extend(special);
     }
-    out.extend(digits.trim_end_matches(".0").as_bytes());
+    let mut buffer = ryu::Buffer::new();
+    let text = buffer.format_finite(value);
+    let size = value.abs();
+    if size == F::ZERO || (size >= F::SMALL && size < F::LARGE) {
+        return out.extend(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    }
+    // Large and small numbers are few.
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    out.extend(digits.as_bytes());
     out.push(b'e');
     out.push(if exponent < 0 { b'-' } else { b'+' });
     two(i64::from(exponent.abs()), out);
 }
 
-trait Float: std::fmt::Display {
-    /// Exponents from here on are written.
-    const DIGITS: i32;
-    fn scientific(&self) -> String;
+trait Float: ryu::Float + PartialOrd + std::fmt::LowerExp {
+    const ZERO: Self;
+    /// Numbers below this one …
+    const SMALL: Self;
+    /// … and from this one on have an exponent.
+    const LARGE: Self;
+    fn is_finite(self) -> bool;
+    fn abs(self) -> Self;
 }
 
-impl Float for f32 {
-    const DIGITS: i32 = 6;
-    fn scientific(&self) -> String {
-        if self.is_finite() { format!("{self:e}") } else { self.to_string() }
-    }
+macro_rules! floats {
+    ($($float:ident below $large:literal),*) => {
+        $(impl Float for $float {
+            const ZERO: Self = 0.0;
+            const SMALL: Self = 1e-4;
+            const LARGE: Self = $large;
+
+            fn is_finite(self) -> bool {
+                $float::is_finite(self)
+            }
+
+            fn abs(self) -> Self {
+                $float::abs(self)
+            }
+        })*
+    };
 }
 
-impl Float for f64 {
-    const DIGITS: i32 = 15;
-    fn scientific(&self) -> String {
-        if self.is_finite() { format!("{self:e}") } else { self.to_string() }
-    }
-}
+floats!(f32 below 1e6, f64 below 1e15);
 
 /// At least two digits.
 fn two(value: i64, out: &mut Vec<u8>) {
@@ -504,8 +517,15 @@ fn two(value: i64, out: &mut Vec<u8>) {
 
 /// `.` and microseconds without trailing zeros; nothing if there are none.
 fn fraction(micros: i64, out: &mut Vec<u8>) {
-    if micros > 0 {
-        out.extend(format!(".{micros:06}").trim_end_matches('0').as_bytes());
+    if micros == 0 {
+        return;
+    }
+    out.push(b'.');
+    let mut rest = micros;
+    let mut unit = 100_000;
+    while rest > 0 {
+        out.push(b'0' + (rest / unit) as u8);
+        (rest, unit) = (rest % unit, unit / 10);
     }
 }
 

@@ -36,7 +36,7 @@ const MOST_TEXT_BYTES: usize = 64 << 20;
 /// Rows that are made messages at a time.
 const ROWS_AT_A_TIME: usize = 512;
 /// Options that the session has itself.
-const OF_SESSION: [&str; 3] = ["timezone", "statement_timeout", "wait_for"];
+const OF_SESSION: [&str; 4] = ["timezone", "statement_timeout", "wait_for", "result_cache"];
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]

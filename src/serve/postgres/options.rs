@@ -1,5 +1,5 @@
 //! Options that a client may set and ask for: those of PostgreSQL that drivers set on connecting, with the values that
-//! Millpond can keep to. The session's own (`timezone`, `statement_timeout`, `wait_for`) are the session's.
+//! Millpond can keep to. The session's own (`timezone`, `statement_timeout`, `wait_for`, `result_cache`) are the session's.
 
 use std::collections::BTreeMap;
 
