@@ -87,7 +87,7 @@ test_tools() {
     local major
     major=$(java_major)
     [ "${major:-0}" -ge 17 ] || die "Kafka needs Java 17 or later, found ${major:-none}. On Debian: apt-get install openjdk-17-jdk-headless"
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "the Python clients need Python 3.10 or later, found $(python3 -V)"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "the Python clients need Python 3.11 or later, found $(python3 -V)"
 }
 
 kafka() {

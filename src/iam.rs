@@ -48,7 +48,11 @@ impl Iam {
         // librdkafka asks on whatever thread polls, which may be one that a runtime of ours has.
         let asked = std::thread::Builder::new().name("iam".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|cause| trouble().because(cause))?.block_on(iam.ask())
+            let runtime = runtime.map_err(|cause| trouble().because(cause))?;
+            let token = runtime.block_on(iam.ask());
+            // A name that is still being looked up is not waited for.
+            runtime.shutdown_background();
+            token
         });
         let asked = asked.map_err(|cause| trouble().because(cause))?;
         asked.join().map_err(|_| trouble())?

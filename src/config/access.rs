@@ -165,7 +165,7 @@ fn role(name: &str, section: &Section<'_>) -> Option<Role> {
         role.queries = Some(section.read_scalar("queries", settings::queries)?);
     }
     if section.has("memory") {
-        role.memory = Some(section.read("memory", str::parse::<ByteSize>)?);
+        role.memory = Some(section.read("memory", settings::query_memory)?);
     }
     if section.has("result_rows") {
         role.result_rows = Some(section.read_scalar("result_rows", |text| {

@@ -26,6 +26,8 @@ use crate::{deliver::SinkOptions, news::Rule};
 const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 const SHORTEST_HISTORY: Duration = Duration::from_secs(3_600);
 const LEAST_MEMORY: ByteSize = ByteSize(192 << 20);
+/// Less lets no query that groups or sorts begin.
+const LEAST_QUERY_MEMORY: ByteSize = ByteSize(1 << 20);
 
 /// Everything `millpond.toml` says, defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,8 +143,7 @@ pub(super) fn read(
     let kafka = root.section("kafka", &project::KAFKA).and_then(|s| kafka::read(&s, dir));
     let limits = root.section("limits", &project::LIMITS).and_then(|s| {
         let (memory, queries) = (s.read("memory", memory), s.read_scalar("queries", queries));
-        let query_memory =
-            if s.has("query_memory") { Some(s.read("query_memory", str::parse::<ByteSize>)?) } else { None };
+        let query_memory = if s.has("query_memory") { Some(s.read("query_memory", query_memory)?) } else { None };
         Some(Limits { memory: memory?, queries: queries?, query_memory })
     });
     let serve = root.section("serve", &project::SERVE).and_then(|s| serve(&s, dir));
@@ -175,6 +176,15 @@ fn memory(text: &str) -> Result<ByteSize, Complaint> {
     let size: ByteSize = text.parse()?;
     if size < LEAST_MEMORY {
         return Err(Complaint::new(format!("`{text}` is too little")).hint(format!("at least {LEAST_MEMORY}")));
+    }
+    Ok(size)
+}
+
+/// Memory of one query.
+pub(super) fn query_memory(text: &str) -> Result<ByteSize, Complaint> {
+    let size: ByteSize = text.parse()?;
+    if size < LEAST_QUERY_MEMORY {
+        return Err(Complaint::new(format!("`{text}` is too little")).hint(format!("at least {LEAST_QUERY_MEMORY}")));
     }
     Ok(size)
 }

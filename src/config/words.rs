@@ -50,8 +50,8 @@ pub(super) mod access {
     use super::Words;
 
     pub const FILE: Words = Words { keys: &["roles", "users"], later: &[] };
-    pub const ROLE: Words =
-        Words { keys: &[
+    pub const ROLE: Words = Words {
+        keys: &[
             "rights",
             "tables",
             "filter",

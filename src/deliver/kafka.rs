@@ -160,11 +160,12 @@ impl KafkaTopic {
     pub(super) fn open(options: &KafkaSink, cluster: &Cluster) -> Result<Self> {
         let mut config = config(cluster);
         config.set("message.timeout.ms", TRIES_FOR.as_millis().to_string());
-        let producer = ThreadedProducer::from_config_and_context(&config, Reports(cluster.iam.clone())).map_err(|error| {
-            Error::new(Kind::Usage, format!("a client that writes to topic {} cannot be made", options.topic))
-                .because(error)
-                .hint("check kafka.properties in millpond.toml")
-        })?;
+        let producer =
+            ThreadedProducer::from_config_and_context(&config, Reports(cluster.iam.clone())).map_err(|error| {
+                Error::new(Kind::Usage, format!("a client that writes to topic {} cannot be made", options.topic))
+                    .because(error)
+                    .hint("check kafka.properties in millpond.toml")
+            })?;
         Ok(Self { topic: options.topic.clone(), producer })
     }
 

@@ -265,6 +265,7 @@ impl Entry {
     /// Waits for its turn; at once if it has it.
     pub(super) async fn take_turn(&mut self) -> Result<(), Error> {
         let Self { turn, running, .. } = self;
+        running.is_now(State::Waiting);
         running.unless_cancelled(turn.take()).await?;
         running.is_now(State::Running);
         Ok(())

@@ -158,9 +158,7 @@ fn value_of(condition: &Expr, column: &str) -> Option<KeyValue> {
     }
     match &**value {
         Expr::Literal(value, _) => Some(KeyValue::Literal(value.clone())),
-        Expr::Placeholder(placeholder) => {
-            parse::parameter_index(&placeholder.id).map(KeyValue::Parameter)
-        }
+        Expr::Placeholder(placeholder) => parse::parameter_index(&placeholder.id).map(KeyValue::Parameter),
         _ => None,
     }
 }

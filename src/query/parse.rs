@@ -59,50 +59,73 @@ pub(super) fn cast_parameters(statement: &mut Statement, types: &[Option<DataTyp
     let _ = ast::visit_expressions_mut(&mut **statement, |expr| {
         if let ast::Expr::Value(value) = expr
             && let ast::Value::Placeholder(name) = &value.value
+            && let Some(data_type) = parameter_index(name).and_then(|at| types.get(at)?.as_ref()).and_then(sql_type)
         {
-            if let Some(data_type) = parameter_index(name).and_then(|at| types.get(at)?.as_ref()).and_then(sql_type) {
-                *expr = ast::Expr::Cast {
-                    kind: ast::CastKind::Cast,
-                    expr: Box::new(expr.clone()),
-                    data_type,
-                    array: false,
-                    format: None,
-                };
-            }
+            *expr = ast::Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(expr.clone()),
+                data_type,
+                array: false,
+                format: None,
+            };
         }
         ControlFlow::<()>::Continue(())
     });
 }
 
 /// Puts `values` in place of the parameters of `generate_series` and `range` in FROM, which are planned with them; where
-/// none are given yet, 1. Gives their numbers from 0.
+/// none are given yet, what has their type. Gives the numbers from 0 of those that nothing says the type of: they are whole
+/// numbers.
 pub(super) fn fill_series(statement: &mut Statement, values: &[ScalarValue]) -> Vec<usize> {
     struct Series<'a>(&'a [ScalarValue], Vec<usize>);
+    impl Series<'_> {
+        fn fill(&mut self, expr: &mut ast::Expr, is_bare: bool) {
+            match expr {
+                ast::Expr::Value(value) => {
+                    let ast::Value::Placeholder(name) = &value.value else { return };
+                    let Some(at) = parameter_index(name) else { return };
+                    let text = |value: &ScalarValue| match value.cast_to(&DataType::Utf8) {
+                        Ok(ScalarValue::Utf8(text)) => text,
+                        _ => None,
+                    };
+                    let filled = match self.0.get(at) {
+                        Some(value) => match text(value) {
+                            Some(text) if is_bare || value.data_type().is_numeric() => ast::Value::Number(text, false),
+                            Some(text) => ast::Value::SingleQuotedString(text),
+                            None => ast::Value::Null,
+                        },
+                        None if is_bare => ast::Value::Number("1".to_owned(), false),
+                        None => ast::Value::Null,
+                    };
+                    if is_bare {
+                        self.1.push(at);
+                    }
+                    *expr = ast::Expr::Nested(Box::new(ast::Expr::value(filled)));
+                }
+                ast::Expr::Cast { expr, .. } => self.fill(expr, false),
+                ast::Expr::Nested(expr) | ast::Expr::UnaryOp { expr, .. } => self.fill(expr, is_bare),
+                ast::Expr::BinaryOp { left, right, .. } => {
+                    self.fill(left, is_bare);
+                    self.fill(right, is_bare);
+                }
+                _ => {}
+            }
+        }
+    }
     impl ast::VisitorMut for Series<'_> {
         type Break = ();
 
         fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-            let ast::TableFactor::Table { name, args: Some(arguments), .. } = factor else {
-                return ControlFlow::Continue(());
-            };
-            let name = name.to_string();
-            if name != "generate_series" && name != "range" {
-                return ControlFlow::Continue(());
-            }
-            ast::visit_expressions_mut(&mut arguments.args, |expr| {
-                if let ast::Expr::Value(value) = expr
-                    && let ast::Value::Placeholder(name) = &value.value
-                    && let Some(at) = parameter_index(name)
-                {
-                    let number = match self.0.get(at).map(|value| value.cast_to(&DataType::Int64)) {
-                        Some(Ok(ScalarValue::Int64(number))) => number,
-                        _ => Some(1),
-                    };
-                    value.value = number.map_or(ast::Value::Null, |n| ast::Value::Number(n.to_string(), false));
-                    self.1.push(at);
+            if let ast::TableFactor::Table { name, args: Some(arguments), .. } = factor
+                && matches!(name.to_string().as_str(), "generate_series" | "range")
+            {
+                for argument in &mut arguments.args {
+                    if let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = argument {
+                        self.fill(expr, true);
+                    }
                 }
-                ControlFlow::Continue(())
-            })
+            }
+            ControlFlow::Continue(())
         }
     }
     let mut series = Series(values, Vec::new());
@@ -146,7 +169,7 @@ pub(super) fn qualify(statement: &mut Statement, schema: &str, is_there: &dyn Fn
 
         fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
             let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-            self.0.extend(tables.map(|table| table.alias.name.value.clone()));
+            self.0.extend(tables.map(|table| folded(&table.alias.name)));
             ControlFlow::Continue(())
         }
     }
@@ -156,13 +179,19 @@ pub(super) fn qualify(statement: &mut Statement, schema: &str, is_there: &dyn Fn
     let given = given.0;
     let _ = ast::visit_relations_mut(statement, |name| {
         if let [ast::ObjectNamePart::Identifier(own)] = &name.0[..]
-            && !given.contains(&own.value)
-            && is_there(&own.value)
+            && let own = folded(own)
+            && !given.contains(&own)
+            && is_there(&own)
         {
             name.0.insert(0, ast::ObjectNamePart::Identifier(ast::Ident::new(schema)));
         }
         ControlFlow::<()>::Continue(())
     });
+}
+
+/// A name as it counts: in small letters unless it is quoted.
+fn folded(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_none() { ident.value.to_ascii_lowercase() } else { ident.value.clone() }
 }
 
 /// The statement of SQL itself, behind EXPLAIN too.
@@ -187,19 +216,29 @@ pub(super) fn name_twins(statement: &mut Statement) {
     fn name(expr: &ast::Expr) -> String {
         match expr {
             ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => name(expr),
-            other => other.to_string(),
+            ast::Expr::Identifier(ident) => folded(ident),
+            other => other.to_string().to_ascii_lowercase(),
         }
     }
     let mut names: Vec<String> = Vec::new();
+    for item in &select.projection {
+        match item {
+            ast::SelectItem::UnnamedExpr(expr) => names.push(name(expr)),
+            ast::SelectItem::ExprWithAlias { alias, .. } => names.push(folded(alias)),
+            _ => {}
+        }
+    }
+    let mut before: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let ast::SelectItem::UnnamedExpr(expr) = item else { continue };
         let own = name(expr);
-        let before = names.iter().filter(|name| **name == own).count();
-        if before > 0 {
-            let (expr, alias) = (expr.clone(), ast::Ident::with_quote('"', format!("{own}_{before}")));
+        if before.contains(&own) {
+            let another = (1..).map(|n| format!("{own}_{n}")).find(|name| !names.contains(name)).unwrap_or_default();
+            names.push(another.clone());
+            let (expr, alias) = (expr.clone(), ast::Ident::with_quote('"', another));
             *item = ast::SelectItem::ExprWithAlias { expr, alias };
         }
-        names.push(own);
+        before.push(own);
     }
 }
 

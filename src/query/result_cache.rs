@@ -1,8 +1,9 @@
 //! Results of queries that were asked before. A result is known by its plan, its reader's role, and the exact state of
-//! each table that it reads: it is never stale, and ends when one of them has changed.
+//! each table that it reads: it is never stale, and is forgotten when somebody asks after one of them has changed, or when
+//! others need its room.
 //!
-//! A state is a pinned View, or how often the rows by key have changed. Only weak references are kept: a result pins
-//! neither snapshots nor hot rows.
+//! A state is a pinned View, or how often the rows by key have changed. It is kept as a weak reference: a result pins no
+//! snapshot, and of hot rows those columns only that it passes on as they are.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -30,6 +31,10 @@ use crate::latest::Rows;
 const PART: usize = 16;
 /// More results are not kept, however small they are.
 const MOST: usize = 1_000;
+/// A longer statement is not looked for: comparing its plan would take longer than making another.
+const LONGEST: usize = 8 * 1024;
+/// Bytes that a plan takes for each of its text.
+const PLAN_BYTES: usize = 64;
 
 /// The results that are kept.
 #[derive(Debug)]
@@ -53,7 +58,7 @@ struct Kept {
 struct Question {
     plan: LogicalPlan,
     role: Option<ByPlace<Role>>,
-    timezone: String,
+    timezone: Option<String>,
 }
 
 #[derive(Debug)]
@@ -127,6 +132,8 @@ pub(super) struct Asked {
     cache: Arc<ResultCache>,
     question: Question,
     states: Vec<TableState>,
+    /// What the question takes.
+    bytes: usize,
 }
 
 impl ResultCache {
@@ -135,16 +142,21 @@ impl ResultCache {
         Arc::new(Self { most_bytes, kept: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
     }
 
-    /// What an optimized plan asks, if its answer can be kept: it reads tables, and only such whose states are known.
+    /// What an optimized plan of so many bytes of text and values asks, if its answer can be kept: it reads tables, and only
+    /// such whose states are known.
     pub(super) fn ask(
         self: &Arc<Self>,
         plan: &LogicalPlan,
+        bytes: usize,
         role: Option<&Arc<Role>>,
-        timezone: String,
+        timezone: Option<String>,
     ) -> Option<Asked> {
+        if bytes > LONGEST {
+            return None;
+        }
         let states = states(plan).filter(|states| !states.is_empty())?;
         let question = Question { plan: plan.clone(), role: role.cloned().map(ByPlace), timezone };
-        Some(Asked { cache: Arc::clone(self), question, states })
+        Some(Asked { cache: Arc::clone(self), question, states, bytes: bytes * PLAN_BYTES })
     }
 
     /// How many questions were answered with what was kept, how many were not, and the bytes that are kept.
@@ -159,22 +171,26 @@ impl Asked {
         let mut kept = self.cache.kept.lock();
         kept.clock += 1;
         let now = kept.clock;
-        let known = kept.results.get_mut(&self.question);
-        let known = known.filter(|known| known.states == self.states && known.schema == *schema);
-        let (counter, found) = match known {
-            Some(known) => {
+        let (counter, found) = match kept.results.get_mut(&self.question) {
+            Some(known) if known.states == self.states && known.schema == *schema => {
                 known.used = now;
                 (&self.cache.hits, Some(known.batches.clone()))
             }
-            None => (&self.cache.misses, None),
+            _ => (&self.cache.misses, None),
         };
+        if found.is_none()
+            && let Some(stale) = kept.results.remove(&self.question)
+        {
+            kept.bytes -= stale.bytes;
+        }
         counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 
     /// Keeps rows of this schema from now on.
     pub(super) fn keep(self, schema: SchemaRef) -> Keep {
-        Keep { asked: self, schema, batches: Vec::new(), bytes: 0 }
+        let bytes = self.bytes;
+        Keep { asked: self, schema, batches: Vec::new(), bytes }
     }
 }
 
@@ -197,7 +213,7 @@ impl Keep {
 
     /// That was all.
     pub(super) fn finish(self) {
-        let Self { asked: Asked { cache, question, states: before }, schema, batches, bytes } = self;
+        let Self { asked: Asked { cache, question, states: before, .. }, schema, batches, bytes } = self;
         // Rows by key are read when the query runs: if they have changed since it asked, nobody knows what it saw.
         let same = states(&question.plan).is_some_and(|after| after == before);
         let Some(plan) = same.then(|| without_tables(&question.plan).ok()).flatten() else { return };
@@ -209,7 +225,8 @@ impl Keep {
             kept.bytes -= older.bytes;
         }
         while kept.bytes > cache.most_bytes || kept.results.len() > MOST {
-            let oldest = kept.results.iter().min_by_key(|(_, answer)| answer.used).map(|(question, _)| question.clone());
+            let oldest =
+                kept.results.iter().min_by_key(|(_, answer)| answer.used).map(|(question, _)| question.clone());
             let Some(gone) = oldest.and_then(|oldest| kept.results.remove(&oldest)) else { break };
             kept.bytes -= gone.bytes;
         }

@@ -157,6 +157,8 @@ impl Pump {
             Ok(room) => room.map_err(gone)?,
             Err(_) => {
                 self.entry.give_turn_back();
+                // Nobody knows how long it would be held.
+                self.keep = None;
                 let patience = self.patience;
                 let taken = self.entry.unless_cancelled(tokio::time::timeout(patience, sender.reserve()));
                 let Ok(room) = until(self.deadline, taken).await?? else {

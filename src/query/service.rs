@@ -147,8 +147,7 @@ impl Service {
     #[must_use]
     pub fn over(&self, catalog: Arc<dyn Catalog>) -> Self {
         let Inner { defaults, state, shared, .. } = &*self.inner;
-        let inner =
-            Inner { catalog, defaults: defaults.clone(), state: state.clone(), shared: Arc::clone(shared) };
+        let inner = Inner { catalog, defaults: defaults.clone(), state: state.clone(), shared: Arc::clone(shared) };
         Self { inner: Arc::new(inner) }
     }
 

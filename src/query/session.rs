@@ -7,8 +7,8 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{ScalarValue, TableReference};
-use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableScan, TableType};
 use datafusion::sql::parser::Statement as Ast;
 use futures::FutureExt;
@@ -103,13 +103,17 @@ impl Session {
         Self { role: Some(role), ..self }
     }
 
-    /// Lists a statement, and waits until there is room for it: among those of its role, and, unless it is `light`, among
-    /// all that clients run.
+    /// Lists a statement, and waits until there is room for it among those of its role and all that clients run, unless it
+    /// is `light`.
     pub(super) async fn begin(&self, sql: &str, light: bool, deadline: rows::Deadline) -> Result<Entry> {
         let client = self.client.as_ref().map(|connected| Arc::clone(connected.client()));
-        let of_role = self.role.as_ref().and_then(|role| role.room()).cloned();
-        let of_all = (client.is_some() && !light).then(|| Arc::clone(self.service.room()));
-        let turn = Turn::new(of_role.into_iter().chain(of_all).collect());
+        let turn = match client {
+            Some(_) if !light => {
+                let of_role = self.role.as_ref().and_then(|role| role.room()).cloned();
+                Turn::new(of_role, Some(Arc::clone(self.service.room())))
+            }
+            _ => Turn::default(),
+        };
         let mut entry = self.service.activity().begin(sql, client, turn);
         rows::until(deadline, entry.take_turn()).await??;
         Ok(entry)
@@ -126,14 +130,15 @@ impl Session {
         self.role.as_ref().map(|role| role.most()).unwrap_or_default()
     }
 
-    /// What an optimized plan asks, if its result is known or can be kept.
-    pub(super) fn ask_cache(&self, plan: &LogicalPlan) -> Option<Asked> {
+    /// What an optimized plan of a text of so many bytes asks, if its result is known or can be kept. `state` is what it was
+    /// planned with.
+    pub(super) fn ask_cache(&self, plan: &LogicalPlan, state: &SessionState, bytes: usize) -> Option<Asked> {
         self.client.as_ref()?;
-        let Settings { timezone, result_cache, .. } = self.now.lock().settings.clone();
-        if !result_cache {
+        if !self.now.lock().settings.result_cache {
             return None;
         }
-        self.service.result_cache().ask(plan, self.role.as_ref(), timezone)
+        let timezone = state.config_options().execution.time_zone.clone();
+        self.service.result_cache().ask(plan, bytes, self.role.as_ref(), timezone)
     }
 
     /// The same session as one that speaks PostgreSQL's SQL, over the connection of this number.
@@ -165,12 +170,8 @@ impl Session {
         if let Some(first) = path.iter().find(|schema| [PUBLIC, SYSTEM].contains(&schema.as_str()))
             && first == SYSTEM
         {
-            let (catalog, or_public) = (self.service.pin(self.role.as_ref()), path.iter().any(|schema| schema == PUBLIC));
-            let is_there = |name: &str| {
-                let hidden = or_public && catalog.table(PUBLIC, name).is_some();
-                !hidden && catalog.table(SYSTEM, name).is_some()
-            };
-            parse::qualify(statement, SYSTEM, &is_there);
+            let catalog = self.service.pin(self.role.as_ref());
+            parse::qualify(statement, SYSTEM, &|name| catalog.table(SYSTEM, name).is_some());
         }
     }
 

@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn options_are_read_checked_and_shown() {
-        let mut settings = Settings { timezone: "UTC".into(), statement_timeout: None, wait_for: None, result_cache: true };
+        let mut settings =
+            Settings { timezone: "UTC".into(), statement_timeout: None, wait_for: None, result_cache: true };
         for (name, value, shown) in [
             ("timezone", "Asia/Seoul", "Asia/Seoul"),
             ("TimeZone", "utc", "UTC"),

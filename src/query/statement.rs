@@ -60,12 +60,16 @@ enum What {
     Plan {
         plan: LogicalPlan,
         state: Arc<SessionState>,
-        /// Its result is the same for all who ask in this role, until one of its tables changes.
-        steady: bool,
+        /// Bytes of its text and values, if its result is the same for all who ask in this role, until one of its tables
+        /// changes.
+        steady: Option<usize>,
     },
     Ready(RecordBatch),
     Follow(Arc<Continuous>),
-    Set { name: String, value: Option<String> },
+    Set {
+        name: String,
+        value: Option<String>,
+    },
 }
 
 impl Statement {
@@ -322,7 +326,8 @@ impl Query {
             parse::fill_series(&mut statement, &values);
             let Planned { mut plan, state, comments, is_own } = session.plan(&sql, statement).await?;
             // The optimizer puts today's date where the statement says "today".
-            let steady = !is_own && result_cache::is_steady(&plan);
+            let steady = (!is_own && result_cache::is_steady(&plan))
+                .then(|| sql.len() + values.iter().map(ScalarValue::size).sum::<usize>());
             if !values.is_empty() {
                 let values: Vec<_> = values.into_iter().map(Into::into).collect();
                 plan =
@@ -393,7 +398,7 @@ impl Query {
                 What::Follow(query) => return self.follow(query).await,
                 What::Plan { plan, state, steady } => (plan, Arc::clone(state), *steady),
             };
-            let asked = if steady { self.session.ask_cache(plan) } else { None };
+            let asked = steady.and_then(|bytes| self.session.ask_cache(plan, &state, bytes));
             if let Some(known) = asked.as_ref().and_then(|asked| asked.answer(&self.schema)) {
                 return Ok(rows::ready(Arc::clone(&self.schema), known));
             }
@@ -407,7 +412,7 @@ impl Query {
                 let stream = physical.and_then(|physical| execute_stream(physical, task));
                 stream.map_err(|e| error::from_datafusion(e, &sql))
             });
-            let stream = rows::until(deadline, start).await??;
+            let stream = rows::until(deadline, entry.unless_cancelled(start)).await???;
             let stream = stream.map_err(|e| error::from_datafusion(e, "")).boxed();
             let keep = asked.map(|asked| asked.keep(Arc::clone(&self.schema)));
             Ok(self.pump(deadline, entry, keep).start(self.session.threads(), stream))
@@ -426,7 +431,7 @@ impl Query {
             let Found { rows, holds, .. } = query.run(&rows?, &Shared::default())?;
             filter_record_batch(&rows, &holds).map_err(|e| error::from_datafusion(e.into(), ""))
         });
-        // It waits for rows nearly all of its time: no place among all statements is its own.
+        // It waits for rows nearly all of its time: no place is its own.
         let entry = self.session.begin(&self.sql, true, None).await?;
         Ok(self.pump(None, entry, None).start(self.session.threads(), found.boxed()))
     }
@@ -450,6 +455,7 @@ fn is_light(plan: &LogicalPlan) -> bool {
         light &= match node {
             LogicalPlan::TableScan(scan) => scan.table_name.schema().is_some_and(|schema| schema != PUBLIC),
             LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_) => false,
+            LogicalPlan::Join(join) => !join.on.is_empty(),
             _ => true,
         };
         Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })

@@ -115,7 +115,8 @@ impl TableProvider for ViewTable {
 /// at each row, and all of them run twice.
 fn filtered_above(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let changed = plan.transform_down(|node| {
-        let scan = node.downcast_ref::<DataSourceExec>().and_then(|node| node.downcast_to_file_source::<ParquetSource>());
+        let scan =
+            node.downcast_ref::<DataSourceExec>().and_then(|node| node.downcast_to_file_source::<ParquetSource>());
         let Some((config, source)) = scan else { return Ok(Transformed::no(node)) };
         let source = Arc::new(source.clone().with_pushdown_filters(false));
         let config = FileScanConfigBuilder::from(config.clone()).with_source(source).build();

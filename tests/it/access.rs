@@ -77,14 +77,15 @@ async fn fleet() -> (Millpond, PathBuf) {
 }
 
 /// Puts a certificate for this machine into the project's folder; the file that says it can be trusted.
-fn certificate(project: &Project) -> PathBuf {
+pub fn certificate(project: &Project) -> PathBuf {
     let (cert, key) = crate::rig::certificate();
     std::fs::copy(key, project.dir().join("server.key")).unwrap();
     std::fs::copy(cert, project.dir().join("server.pem")).unwrap();
     project.dir().join("server.pem")
 }
 
-async fn add_user(project: &Project, name: &str, role: &str, login: &str) -> Output {
+/// Adds an account; its password is `secret of <name>`.
+pub async fn add_user(project: &Project, name: &str, role: &str, login: &str) -> Output {
     let mut command = Command::new("sh");
     let millpond = crate::rig::executable();
     let line = format!(

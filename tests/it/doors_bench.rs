@@ -59,9 +59,9 @@ fn pgbench(port: u16, user: &str, database: &str, sql: &str, mode: &str, clients
     let rate = told.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok()).unwrap();
     let logs = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
     let logs = logs.filter(|path| path.to_string_lossy().contains("pgbench_log"));
-    let lines: Vec<String> = logs.flat_map(|path| {
-        std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
-    }).collect();
+    let lines: Vec<String> = logs
+        .flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     let micros = |line: &String| Duration::from_micros(line.split(' ').nth(2).unwrap().parse().unwrap());
     Answered { rate, took: lines.iter().map(micros).collect() }
 }
@@ -140,9 +140,18 @@ async fn cars(rows: i64) -> (Project, Millpond, Database) {
         .schema("car_state", "kind = \"latest\"\nkey = [\"car\"]\n[sources.cars]\n");
     let millpond = Millpond::serve(&project).await;
     let held = "SELECT hot_rows AS n FROM system.tables WHERE table_name = 'car_state'";
-    wait_until("all rows are there", PATIENCE, async || millpond.number(held).await.filter(|found| *found >= rows)).await;
+    wait_until("all rows are there", PATIENCE, async || millpond.number(held).await.filter(|found| *found >= rows))
+        .await;
     let database = Database::start(Maker::PostgreSql).await;
-    let kind = |at: usize| if at < 10 { "bigint" } else if at < 18 { "double precision" } else { "text" };
+    let kind = |at: usize| {
+        if at < 10 {
+            "bigint"
+        } else if at < 18 {
+            "double precision"
+        } else {
+            "text"
+        }
+    };
     let kinds: String = (0..COLUMNS).map(|at| format!(", c{at} {}", kind(at))).collect();
     let value = |at: usize| match at {
         0..10 => format!(", car * {}", at + 3),
@@ -151,7 +160,8 @@ async fn cars(rows: i64) -> (Project, Millpond, Database) {
     };
     let values: String = (0..COLUMNS).map(value).collect();
     database.run(&format!("CREATE TABLE car_state (car bigint{kinds})"));
-    database.run(&format!("INSERT INTO car_state SELECT car{values} FROM generate_series(0::bigint, {}) car", rows - 1));
+    database
+        .run(&format!("INSERT INTO car_state SELECT car{values} FROM generate_series(0::bigint, {}) car", rows - 1));
     database.run("ALTER TABLE car_state ADD PRIMARY KEY (car); ANALYZE car_state");
     database.run("CHECKPOINT");
     (project, millpond, database)
@@ -205,7 +215,8 @@ async fn bench_metadata_of_a_thousand_tables() {
         millpond.number(count).await.filter(|found| *found >= tables as i64)
     })
     .await;
-    let sql = "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema = 'public';\n";
+    let sql =
+        "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema = 'public';\n";
     println!("{tables} tables of 21 columns; p50 ms / p99 ms / a second, median of {ROUNDS}");
     println!("| question | clients | Flight SQL, GetTables | PostgreSQL wire | PostgreSQL 15 |");
     println!("|---|---|---|---|---|");
@@ -227,7 +238,9 @@ async fn bench_metadata_of_a_thousand_tables() {
 async fn bench_whole_tables_to_a_client() {
     let dir = folder("transfer");
     let database = Database::start(Maker::PostgreSql).await;
-    for (table, rows, rounds) in [("million", number("ROWS", 1_000_000), 5), ("millions", number("MORE", 10_000_000), 1)] {
+    for (table, rows, rounds) in
+        [("million", number("ROWS", 1_000_000), 5), ("millions", number("MORE", 10_000_000), 1)]
+    {
         let project = Project::new("embedded", Lake::Local)
             .schema(table, "kind = \"reference\"\nmode = \"append\"\nkey = [\"id\"]\n");
         let file = dir.join(format!("{table}.parquet")).display().to_string();

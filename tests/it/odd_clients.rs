@@ -2,73 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
+use crate::access::{add_user, certificate};
+use crate::postgres::{READINGS, SHOWN, fleet, project};
 use crate::rig::python::Output;
-use crate::rig::{Kafka, Lake, Millpond, Project, component, wait_until};
+use crate::rig::{Millpond, component, wait_until};
 
-const SHOWN: Duration = Duration::from_secs(60);
-/// Readings of the fleet.
-const READINGS: usize = 200;
-
-const TELEMETRY: &str = "key = [\"car_id\"]\ntime = { path = \"at\", format = \"rfc3339\" }\n\
-     [columns.speed]\ntype = \"double\"\ndescription = \"km/h; NULL while parked\"\n[columns.day]\ntype = \"date\"\n";
-const CAR_STATE: &str = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.telemetry]\n";
-const MOVING: &str =
-    "--! kind = \"view\"\nSELECT car_id, speed, price::decimal(12,2) AS price FROM telemetry WHERE speed > 0";
-
-/// A project of a table of events, its latest table and a view, with its readings in Kafka.
-async fn project() -> Project {
-    let kafka = Kafka::shared().await;
-    let topic = kafka.topic("odd-telemetry", 1).await;
-    let project = Project::new(kafka.brokers(), Lake::Local)
-        .commit_interval("1h")
-        .events("telemetry", &topic, TELEMETRY)
-        .schema("car_state", CAR_STATE)
-        .query("moving", MOVING);
-    kafka.send(&topic, (0..READINGS).map(|i| {
-        let speed = if i % 10 == 7 { "null".to_owned() } else { format!("{}.5", i % 120) };
-        let text = format!(
-            r#"{{"car_id":"car-{:02}","n":{i},"speed":{speed},"gear":{},"moving":{},"at":"2026-11-20T23:{:02}:{:02}.25Z","price":"{}.10","day":"2026-11-2{}","where":{{"lat":37.5,"name":"서울"}},"tags":["a","b,c",null]}}"#,
-            i % 20, i % 6, i % 2 == 0, i / 60, i % 60, i, i % 3
-        );
-        (Some(format!("car-{:02}", i % 20).into_bytes()), Some(text.into_bytes()))
-    }));
-    project
-}
-
-/// Nobody has an account, and all readings can be seen.
-async fn open() -> Millpond {
-    let millpond = Millpond::serve(&project().await).await;
-    let seen = async || {
-        let rows = millpond.number("SELECT count(*) FROM telemetry").await == Some(READINGS as i64);
-        let cars = millpond.number("SELECT count(*) FROM car_state").await == Some(20);
-        (rows && cars).then_some(())
-    };
-    wait_until("all readings can be seen", SHOWN, seen).await;
-    millpond
-}
-
-/// The same with TLS and an account for each kind of login, whose password is `secret of <name>`; the certificate.
+/// The readings behind TLS and an account for each kind of login, whose password is `secret of <name>`; the certificate.
 async fn secured() -> (Millpond, PathBuf) {
     let project = project().await.toml("tls = { cert = \"server.pem\", key = \"server.key\" }\n");
-    let (cert, key) = crate::rig::certificate();
-    std::fs::copy(key, project.dir().join("server.key")).unwrap();
-    std::fs::copy(cert, project.dir().join("server.pem")).unwrap();
-    let ca = project.dir().join("server.pem");
+    let ca = certificate(&project);
     // Writes the project's file.
     let checked = project.run(&["check"]).await;
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
     for (name, login) in [("ann", "scram"), ("old", "md5"), ("quick", "password")] {
-        let mut command = Command::new("sh");
-        let millpond = crate::rig::executable();
-        let line = format!(
-            "printf 'secret of {name}\\n' | {} user add {name} --role reader --login {login} --project {}",
-            millpond.display(),
-            project.dir().display()
-        );
-        command.args(["-c", &line]);
-        let added = Output::of(command).await;
+        let added = add_user(&project, name, "reader", login).await;
         assert_eq!(added.code, Some(0), "{}", added.stderr);
     }
     let millpond = Millpond::start(&project);
@@ -111,7 +59,7 @@ fn port(flight_sql: &str) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "drivers that are not fetched for every run; make test-all runs it"]
 async fn flight_jdbc_sees_rows_types_parameters_and_metadata() {
-    let millpond = open().await;
+    let millpond = fleet().await;
     let flight = millpond.project().flight_sql();
     for driver in ["flight-jdbc", "flight-jdbc-before"] {
         passes(driver, "FlightJdbc.java", &[port(&flight)]).await;
@@ -133,7 +81,7 @@ async fn flight_jdbc_comes_in_with_a_password_over_tls() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "drivers that are not fetched for every run; make test-all runs it"]
 async fn a_pgjdbc_from_before_scram_sees_what_a_new_one_sees() {
-    let millpond = open().await;
+    let millpond = fleet().await;
     passes("pgjdbc-old", "PgJdbc.java", &[&millpond.project().postgres().to_string()]).await;
     assert_eq!(millpond.stop().await, Some(0));
 
@@ -158,7 +106,7 @@ async fn a_pgjdbc_from_before_scram_sees_what_a_new_one_sees() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a driver that is not fetched for every run; make test-all runs it"]
 async fn psqlodbc_sees_rows_types_parameters_and_catalogs() {
-    let millpond = open().await;
+    let millpond = fleet().await;
     passes("harlequin", "pg_odbc.py", &[&millpond.project().postgres().to_string()]).await;
     assert_eq!(millpond.stop().await, Some(0));
 
@@ -171,7 +119,7 @@ async fn psqlodbc_sees_rows_types_parameters_and_catalogs() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "harlequin is not fetched for every run; make test-all runs it"]
 async fn harlequin_shows_tables_and_rows_over_both_doors() {
-    let millpond = open().await;
+    let millpond = fleet().await;
     let project = millpond.project();
     let postgres = format!("postgresql://ann@127.0.0.1:{}/millpond", project.postgres());
     passes("harlequin", "harlequin_screen.py", &["postgres", &postgres]).await;
@@ -189,7 +137,7 @@ async fn harlequin_shows_tables_and_rows_over_both_doors() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "dbt is not fetched for every run; make test-all runs it"]
 async fn dbt_connects_and_shows_rows() {
-    let millpond = open().await;
+    let millpond = fleet().await;
     passes("dbt", "dbt_show.py", &[&millpond.project().postgres().to_string()]).await;
     assert_eq!(millpond.stop().await, Some(0));
 }

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use crate::rig::python::{self, Output};
 use crate::rig::{Kafka, Lake, Millpond, Project, component, wait_until};
 
-const SHOWN: Duration = Duration::from_secs(60);
+pub const SHOWN: Duration = Duration::from_secs(60);
 /// Readings of the fleet.
-const READINGS: usize = 200;
+pub const READINGS: usize = 200;
 
-const TELEMETRY: &str = "key = [\"car_id\"]\ntime = { path = \"at\", format = \"rfc3339\" }\n\
+pub const TELEMETRY: &str = "key = [\"car_id\"]\ntime = { path = \"at\", format = \"rfc3339\" }\n\
      [columns.speed]\ntype = \"double\"\ndescription = \"km/h; NULL while parked\"\n[columns.day]\ntype = \"date\"\n";
-const CAR_STATE: &str = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.telemetry]\n";
-const MOVING: &str =
+pub const CAR_STATE: &str = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.telemetry]\n";
+pub const MOVING: &str =
     "--! kind = \"view\"\nSELECT car_id, speed, price::decimal(12,2) AS price FROM telemetry WHERE speed > 0";
 
-/// A table of events, its latest table and a view, with all readings to be seen.
-async fn fleet() -> Millpond {
+/// A project of a table of events, its latest table and a view, with its readings in Kafka.
+pub async fn project() -> Project {
     let kafka = Kafka::shared().await;
     let topic = kafka.topic("postgres-telemetry", 1).await;
     let project = Project::new(kafka.brokers(), Lake::Local)
@@ -36,7 +36,12 @@ async fn fleet() -> Millpond {
         );
         (Some(format!("car-{:02}", i % 20).into_bytes()), Some(text.into_bytes()))
     }));
-    let millpond = Millpond::serve(&project).await;
+    project
+}
+
+/// It is served, and all readings can be seen.
+pub async fn fleet() -> Millpond {
+    let millpond = Millpond::serve(&project().await).await;
     let seen = async || {
         let rows = millpond.number("SELECT count(*) FROM telemetry").await == Some(READINGS as i64);
         let cars = millpond.number("SELECT count(*) FROM car_state").await == Some(20);

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::access::{add_user, certificate};
+use crate::postgres::{CAR_STATE, MOVING, READINGS, SHOWN, TELEMETRY};
 use crate::rig::python::{self, Output};
 use crate::rig::{Kafka, Lake, Millpond, Process, Project, component, folder, free_port, wait_until};
 
-const SHOWN: Duration = Duration::from_secs(60);
 /// Superset makes its own database first.
 const START: Duration = Duration::from_secs(240);
-/// As in `tests/clients/superset.py`.
-const READINGS: usize = 200;
 
 const ROLES: &str = r#"
 [roles.analyst]
@@ -21,11 +20,6 @@ tables = ["telemetry", "moving"]
 filter = { telemetry = "car_id IN ('car-01', 'car-02')" }
 mask = { telemetry = ["price"] }
 "#;
-const TELEMETRY: &str = "key = [\"car_id\"]\ntime = { path = \"at\", format = \"rfc3339\" }\n\
-     [columns.speed]\ntype = \"double\"\ndescription = \"km/h; NULL while parked\"\n[columns.day]\ntype = \"date\"\n";
-const CAR_STATE: &str = "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.telemetry]\n";
-const MOVING: &str =
-    "--! kind = \"view\"\nSELECT car_id, speed, price::decimal(12,2) AS price FROM telemetry WHERE speed > 0";
 
 /// A reading of four days; number 7 of ten says nothing of its speed.
 fn reading(n: usize) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
@@ -33,25 +27,13 @@ fn reading(n: usize) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let text = format!(
         r#"{{"car_id":"car-{:02}","n":{n},"speed":{speed},"moving":{},"at":"2026-11-{}T23:{:02}:{:02}.25Z","price":"{n}.10","day":"2026-11-2{}","tags":["a","b,c",null]}}"#,
         n % 20,
-        n % 2 == 0,
+        n.is_multiple_of(2),
         20 + n % 4,
         n / 60,
         n % 60,
         n % 3,
     );
     (Some(format!("car-{:02}", n % 20).into_bytes()), Some(text.into_bytes()))
-}
-
-async fn add_user(project: &Project, name: &str, role: &str) {
-    let mut command = Command::new("sh");
-    let line = format!(
-        "printf 'secret of {name}\\n' | {} user add {name} --role {role} --project {}",
-        crate::rig::executable().display(),
-        project.dir().display()
-    );
-    command.args(["-c", &line]);
-    let output = Output::of(command).await;
-    assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
 
 /// The first value of a query's first row, for root.
@@ -74,15 +56,15 @@ async fn fleet() -> Millpond {
         .schema("car_state", CAR_STATE)
         .query("moving", MOVING)
         .query("readings", "--! kind = \"view\"\nSELECT * FROM telemetry");
-    let (cert, key) = crate::rig::certificate();
-    std::fs::copy(cert, project.dir().join("server.pem")).unwrap();
-    std::fs::copy(key, project.dir().join("server.key")).unwrap();
+    certificate(&project);
     std::fs::write(project.dir().join("access.toml"), ROLES).unwrap();
     // Writes the project's file.
     let checked = project.run(&["check"]).await;
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
-    add_user(&project, "root", "admin").await;
-    add_user(&project, "ann", "analyst").await;
+    for (name, role) in [("root", "admin"), ("ann", "analyst")] {
+        let added = add_user(&project, name, role, "scram").await;
+        assert_eq!(added.code, Some(0), "{}", added.stderr);
+    }
     kafka.send(&topic, (0..READINGS).map(reading));
     let millpond = Millpond::start(&project);
     wait_until("all readings can be seen", SHOWN, async || {

@@ -100,7 +100,7 @@ fn values_that_cannot_be() {
             "[kafka]\nbrokers = \"a:9092,b:port\"",
             "2:11: kafka.brokers: `b:port` is not the address of a broker\n  hint: host and port such as \"127.0.0.1:9092\", several separated by commas, or \"embedded\"",
         ),
-        ("[kafka]\nauth = \"sasl\"", "2:8: kafka.auth: `sasl` is not known here\n  hint: known here: none"),
+        ("[kafka]\nauth = \"sasl\"", "2:8: kafka.auth: `sasl` is not known here\n  hint: known here: none, msk-iam"),
         (
             "[kafka.properties]\n\"enable.auto.commit\" = false",
             "2:1: kafka.properties.\"enable.auto.commit\": is set by Millpond\n  hint: positions live in the lake's commits: Millpond assigns partitions and tracks them itself",

@@ -9,7 +9,9 @@ use super::rewrite::{call, null, words};
 /// Puts one expression into DataFusion's words.
 pub(super) fn translate(expr: &mut Expr) {
     match expr {
-        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => like(pattern, escape_char),
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            like(pattern, escape_char)
+        }
         Expr::Function(function) => {
             if let Some(changed) = modulo(function).or_else(|| time(function)) {
                 *expr = changed;
@@ -40,7 +42,9 @@ fn time(function: &mut Function) -> Option<Expr> {
     if !matches!(name.as_str(), "to_char" | "to_date" | "to_timestamp") {
         return None;
     }
-    let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(format)))] = arguments(function)? else { return None };
+    let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(format)))] = arguments(function)? else {
+        return None;
+    };
     let ast::Value::SingleQuotedString(text) = &mut format.value else { return None };
     *text = format_of(text)?;
     // A time with its zone, that of the session.
@@ -53,8 +57,11 @@ fn time(function: &mut Function) -> Option<Expr> {
     })
 }
 
-/// PostgreSQL's patterns, longer ones before their beginnings, and those of `strftime`; in capitals or not.
-const PATTERNS: [(&str, &str); 30] = [
+/// What `strftime` has nothing for.
+const UNKNOWN: [&str; 5] = ["SSSS", "IDDD", "WW", "CC", "RM"];
+/// PostgreSQL's patterns, longer ones before their beginnings, and those of `strftime`. Names of days and months are written
+/// with one capital, however the pattern is.
+const PATTERNS: [(&str, &str); 29] = [
     ("YYYY", "%Y"),
     ("IYYY", "%G"),
     ("YY", "%y"),
@@ -72,7 +79,6 @@ const PATTERNS: [(&str, &str); 30] = [
     ("HH24", "%H"),
     ("HH12", "%I"),
     ("HH", "%I"),
-    ("SSSSS", "%s"),
     ("SS", "%S"),
     ("US", "%6f"),
     ("FF3", "%3f"),
@@ -89,7 +95,10 @@ const PATTERNS: [(&str, &str); 30] = [
 
 /// A format of PostgreSQL's as one of `strftime`; `None` if it is one already, or none of a time.
 pub(super) fn format_of(text: &str) -> Option<String> {
-    if text.contains('%') {
+    let strftime = |(at, _): (usize, &str)| {
+        text[at + 1..].starts_with(|next: char| next.is_ascii_alphabetic() || "-_0.:".contains(next))
+    };
+    if text.match_indices('%').any(strftime) {
         return None;
     }
     let (mut out, mut rest, mut is_time) = (String::new(), text, false);
@@ -102,8 +111,14 @@ pub(super) fn format_of(text: &str) -> Option<String> {
         }
         let begins = |text: &str, with: &str| text.get(..with.len()).is_some_and(|own| own.eq_ignore_ascii_case(with));
         let (bare, fill) = if begins(rest, "FM") { (&rest[2..], "-") } else { (rest, "") };
+        let timezone_hours = begins(bare, "TZH") && !begins(bare, "TZH:TZM");
+        if timezone_hours || UNKNOWN.iter().any(|pattern| begins(bare, pattern)) {
+            return None;
+        }
         if let Some((pattern, strftime)) = PATTERNS.iter().find(|(pattern, _)| begins(bare, pattern)) {
-            let is_number = matches!(*strftime, "%d" | "%m" | "%H" | "%I" | "%M" | "%S" | "%j");
+            let is_small = *strftime == "%p" && bare.starts_with(|first: char| first.is_ascii_lowercase());
+            let strftime = if is_small { "%P" } else { strftime };
+            let is_number = matches!(strftime, "%d" | "%m" | "%H" | "%I" | "%M" | "%S" | "%j");
             out.push('%');
             out.push_str(if is_number { fill } else { "" });
             out.push_str(&strftime[1..]);
@@ -111,7 +126,10 @@ pub(super) fn format_of(text: &str) -> Option<String> {
             continue;
         }
         let mut chars = rest.chars();
-        out.extend(chars.next());
+        let plain = chars.next();
+        out.extend(plain);
+        // One that stands for itself.
+        out.extend(plain.filter(|char| *char == '%'));
         rest = chars.as_str();
     }
     is_time.then_some(out)
@@ -201,6 +219,10 @@ mod tests {
             ("YYYY-\"W\"IW", Some("%Y-W%V")),
             ("\"Q\"Q YYYY", Some("Q%q %Y")),
             ("HH24\"h", Some("%Hh")),
+            ("HH12:MI am", Some("%I:%M %P")),
+            ("HH24:MI %", Some("%H:%M %%")),
+            ("YYYY SSSSS", None),
+            ("HH24 TZH", None),
             ("%Y-%m", None),
             ("999,990.00", None),
             ("", None),

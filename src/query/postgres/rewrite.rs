@@ -426,7 +426,8 @@ fn count_from_one(root: &Expr, access_chain: &mut [ast::AccessExpr]) -> bool {
         match access {
             ast::AccessExpr::Dot(field) => vector = is_vector(field),
             ast::AccessExpr::Subscript(ast::Subscript::Index { index }) if vector => {
-                let (from_zero, one) = (Expr::Nested(Box::new(index.clone())), Expr::value(ast::Value::Number("1".into(), false)));
+                let (from_zero, one) =
+                    (Expr::Nested(Box::new(index.clone())), Expr::value(ast::Value::Number("1".into(), false)));
                 *index = Expr::BinaryOp { left: Box::new(from_zero), op: BinaryOperator::Plus, right: Box::new(one) };
                 (vector, changed) = (false, true);
             }
@@ -479,7 +480,8 @@ fn of_foreign_keys(condition: &Expr) -> bool {
         Expr::Nested(condition) => of_foreign_keys(condition),
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => of_foreign_keys(left) || of_foreign_keys(right),
         Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-            let is_f = matches!(&**right, Expr::Value(value) if value.value == ast::Value::SingleQuotedString("f".into()));
+            let is_f =
+                matches!(&**right, Expr::Value(value) if value.value == ast::Value::SingleQuotedString("f".into()));
             is_f && column_name(left).is_some_and(|name| name == "contype")
         }
         _ => false,

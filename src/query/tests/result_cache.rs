@@ -155,7 +155,8 @@ async fn a_result_is_known_until_a_table_changes() {
     let ask = |query| Step::Ask { query, reader: 0, berlin: false };
     assert_eq!(asked(&[ask(0), ask(0), ask(3), ask(3), ask(0)]).await, 3);
     assert_eq!(asked(&[ask(0), Step::Arrive, ask(0), Step::Replace(3), ask(0), ask(2)]).await, 1);
-    let (one, other) = (Step::Ask { query: 0, reader: 1, berlin: false }, Step::Ask { query: 0, reader: 2, berlin: false });
+    let (one, other) =
+        (Step::Ask { query: 0, reader: 1, berlin: false }, Step::Ask { query: 0, reader: 2, berlin: false });
     assert_eq!(asked(&[one.clone(), other.clone(), ask(0), one, other]).await, 2);
 }
 
@@ -212,16 +213,16 @@ async fn statements_wait_for_their_turn_and_an_idle_client_holds_nobody_up() {
     assert!(idle.next().await.unwrap().is_ok());
     assert_eq!(rows(&session, QUERIES[2]).await.unwrap(), "|0|");
 
-    let busy = session.query("SELECT count(*) FROM generate_series(1, 100000000000)").await.unwrap().run().await.unwrap();
+    let busy =
+        session.query("SELECT count(*) FROM generate_series(1, 100000000000)").await.unwrap().run().await.unwrap();
     let waiting = service.session().of("bob", "test");
     waiting.set("statement_timeout", "300ms").unwrap();
     let error = rows(&waiting, QUERIES[0]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Deadline, "{error}");
     // What reads no table need not wait, and shows who does.
-    let slow = tokio::spawn({
-        let waiting = service.session().of("bob", "test");
-        async move { rows(&waiting, QUERIES[1]).await.unwrap() }
-    });
+    let bob = service.session().of("bob", "test");
+    let mut slow = tokio::task::JoinSet::new();
+    slow.spawn(async move { rows(&bob, QUERIES[1]).await.unwrap() });
     let states = "SELECT state FROM system.running_queries WHERE user_name = 'bob'";
     let deadline = Instant::now() + Duration::from_secs(10);
     while rows(&session, states).await.unwrap() != "|waiting|" {
@@ -231,7 +232,7 @@ async fn statements_wait_for_their_turn_and_an_idle_client_holds_nobody_up() {
     assert_eq!(rows(&session, "SELECT 1").await.unwrap(), "|1|");
     assert_eq!(service.stats().waiting, 1);
     drop(busy);
-    slow.await.unwrap();
+    assert_eq!(slow.join_all().await.len(), 1);
     assert!(idle.next().await.unwrap().is_ok());
 }
 

@@ -169,7 +169,10 @@ async fn sessions_do_not_share_what_they_set() {
         assert_eq!(rows(&seoul, sql).await.unwrap(), "");
     }
     assert_eq!(rows(&seoul, "SHOW timezone").await.unwrap(), "|timezone|Asia/Seoul|");
-    assert_eq!(rows(&other, "SHOW ALL").await.unwrap(), "|result_cache|on|\n|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||");
+    assert_eq!(
+        rows(&other, "SHOW ALL").await.unwrap(),
+        "|result_cache|on|\n|statement_timeout|600000ms|\n|timezone|UTC|\n|wait_for||"
+    );
     let zone = "SELECT arrow_typeof(now())";
     assert!(rows(&seoul, zone).await.unwrap().contains("Asia/Seoul"));
     assert!(rows(&other, zone).await.unwrap().contains("UTC"));

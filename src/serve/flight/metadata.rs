@@ -33,7 +33,8 @@ pub(super) async fn answer(command: Command, session: &Session) -> Result<Option
         Command::CommandGetTables(command) => {
             let mut builder = CommandGetTables { catalog: any_catalog(command.catalog), ..command }.into_builder();
             for table in session.tables().await.map_err(status::status)? {
-                let appended = builder.append(CATALOG, &table.schema, &table.name, table.kind, &with_remarks(&table.columns));
+                let appended =
+                    builder.append(CATALOG, &table.schema, &table.name, table.kind, &with_remarks(&table.columns));
                 appended.map_err(status::flight)?;
             }
             builder.build()
