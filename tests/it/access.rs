@@ -344,7 +344,8 @@ const CERTIFICATES: &str = r"
 set -e
 openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.pem
 openssl req -newkey rsa:2048 -nodes -subj /CN=ann -keyout client.key -out client.csr
-openssl x509 -req -days 30 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out client.pem
+echo subjectAltName=DNS:ann >client.ext
+openssl x509 -req -days 30 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile client.ext -out client.pem
 openssl req -newkey rsa:2048 -nodes -subj /CN=server -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr
 printf '[ca]\ndefault_ca=d\n[d]\ndatabase=known\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n' >ca.cnf
 printf 'unique_subject=no\ncopy_extensions=copy\n[p]\ncommonName=supplied\n' >>ca.cnf

@@ -385,3 +385,23 @@ fn msk_iam_takes_the_region_from_the_brokers() {
     let problems = load(&[("millpond.toml", file)]).unwrap_err().to_string();
     assert!(problems.contains("`msk-iam` sets sasl.mechanism itself"), "{problems}");
 }
+
+/// What `docker/compose.yaml` puts together: the demo's tables and queries, and a table of its database.
+#[test]
+fn the_project_of_the_containers_is_sound() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let mut files = vec![
+        ("millpond.toml".to_owned(), read(root.join("docker/millpond.toml"))),
+        ("schemas/customer.toml".to_owned(), read(root.join("docker/customer.toml"))),
+    ];
+    for folder in ["schemas", "queries", "reference"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            files.push((format!("{folder}/{name}"), read(root.join(folder).join(&name))));
+        }
+    }
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let project = load(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(project.config.sinks.contains_key("customer"));
+}
