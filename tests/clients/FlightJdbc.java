@@ -74,7 +74,7 @@ public class FlightJdbc {
         if (args.length > 1) {
             refused(args);
         }
-        asTheServerCouldHelp(args);
+        typesFollowFromThePlace(args);
     }
 
     static void rows(Connection connection) throws SQLException {
@@ -338,44 +338,22 @@ public class FlightJdbc {
         }
     }
 
-    // WANTED of the server: see the messages. Each of these is right over the PostgreSQL wire.
-    static void asTheServerCouldHelp(String[] args) throws SQLException {
-        List<String> wrong = new ArrayList<>();
-        Connection connection = connect(args, "");
-        wanted(wrong, connection, "SELECT ?::bigint + 1", row -> row.setLong(1, 1), "2");
-        wanted(wrong, connection, "SELECT ?::date", row -> row.setDate(1, Date.valueOf("2026-11-20")), "2026-11-20");
-        wanted(wrong, connection, "SELECT n FROM telemetry ORDER BY n LIMIT ?", row -> row.setLong(1, 1), "0");
-        // The driver writes milliseconds whatever the unit of the parameter is, so it should be told of milliseconds.
-        Timestamp at = Timestamp.from(Instant.parse("2026-11-20T23:00:10Z"));
-        wanted(wrong, connection, "SELECT count(*) FROM telemetry WHERE event_time < ?", row -> row.setTimestamp(1, at), "10");
-        wanted(wrong, connection, "SELECT n, n FROM telemetry WHERE n = ?", row -> row.setLong(1, 3), "3");
-        try (ResultSet rows = connection.getMetaData().getColumns(null, "public", "telemetry", "speed")) {
-            rows.next();
-            String remarks = rows.getString("REMARKS");
-            if (!"km/h; NULL while parked".equals(remarks)) {
-                wrong.add("REMARKS of speed: " + remarks);
+    static void typesFollowFromThePlace(String[] args) throws SQLException {
+        try (Connection connection = connect(args, "")) {
+            same(first(connection, "SELECT ?::bigint + 1", row -> row.setLong(1, 1)), "2");
+            same(first(connection, "SELECT ?::date", row -> row.setDate(1, Date.valueOf("2026-11-20"))), "2026-11-20");
+            same(first(connection, "SELECT n FROM telemetry ORDER BY n LIMIT ?", row -> row.setLong(1, 1)), "0");
+            // The driver writes milliseconds whatever the unit of the parameter is.
+            Timestamp at = Timestamp.from(Instant.parse("2026-11-20T23:00:10Z"));
+            String before = "SELECT count(*) FROM telemetry WHERE event_time < ?";
+            same(first(connection, before, row -> row.setTimestamp(1, at)), "10");
+            same(first(connection, "SELECT n, n FROM telemetry WHERE n = ?", row -> row.setLong(1, 3)), "3");
+            // Drivers before 18.3 look for no remarks.
+            boolean reads = !connection.getMetaData().getDriverVersion().startsWith("18.2");
+            try (ResultSet rows = connection.getMetaData().getColumns(null, "public", "telemetry", "speed")) {
+                rows.next();
+                same(rows.getString("REMARKS"), reads ? "km/h; NULL while parked" : null);
             }
-        }
-        try {
-            connection.close();
-        } catch (SQLException error) {
-            // What a binding that failed leaves, the driver takes for lost memory.
-            contains(error.getMessage(), "Memory was leaked");
-        }
-        if (!wrong.isEmpty()) {
-            throw new AssertionError(String.join("\n", wrong));
-        }
-    }
-
-    static void wanted(List<String> wrong, Connection connection, String sql, Bind bind, String wanted) {
-        String found;
-        try {
-            found = first(connection, sql, bind);
-        } catch (Exception error) {
-            found = error.getMessage();
-        }
-        if (!wanted.equals(found)) {
-            wrong.add(sql + ": " + found + " is not " + wanted);
         }
     }
 }

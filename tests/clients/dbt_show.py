@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
         return done.stdout
 
     assert "Connection test: [OK connection ok]" in dbt("debug", "--connection")
-    # WANTED of the server: it asks pg_rewrite and pg_depend for what views read.
+    # It asks pg_rewrite and pg_depend for what views read.
     shown = dbt("--quiet", "show", "--output", "json", "--inline", "select car_id, n, speed from telemetry where n in (6, 7) order by n")
     rows = json.loads(shown)["show"]
     wanted = [{"car_id": "car-06", "n": 6, "speed": 6.5}, {"car_id": "car-07", "n": 7, "speed": None}]
