@@ -26,3 +26,8 @@ pub mod cli; // arguments, terminal output, hints
 pub mod task; // task kinds, shutdown, byte budgets
 pub mod telemetry; // logs
 pub mod error; // the few public kinds of error
+
+/// The executable's: what tests measure of memory is then what a server takes.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
