@@ -18,9 +18,10 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
+use super::compute::is_unsteady;
 use super::latest::KeyedTable;
 use super::role::{Restricted, Role};
 use super::table::ViewTable;
@@ -266,13 +267,10 @@ fn without_tables(plan: &LogicalPlan) -> Result<LogicalPlan> {
 /// or on chance, and it is no question about plans.
 pub(super) fn is_steady(plan: &LogicalPlan) -> bool {
     let mut steady = true;
-    let unsteady = |expression: &Expr| {
-        Ok(match expression {
-            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-            Expr::ScalarVariable(..) => true,
-            _ => false,
-        })
-    };
+    // Subqueries are walked through by themselves.
+    let is_subquery =
+        |expression: &Expr| matches!(expression, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_));
+    let unsteady = |expression: &Expr| Ok(is_unsteady(expression) && !is_subquery(expression));
     let walked = plan.apply_with_subqueries(|node| {
         steady &= match node {
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => false,

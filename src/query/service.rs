@@ -156,11 +156,6 @@ impl Service {
         Session::new(self.clone())
     }
 
-    /// Bytes that running queries hold now.
-    pub fn memory_used_bytes(&self) -> usize {
-        self.inner.shared.memory.used()
-    }
-
     /// The memory that all queries share, for others who work on rows.
     pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
         self.inner.shared.memory.of_query(usize::MAX)

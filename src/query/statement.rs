@@ -234,10 +234,6 @@ fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Op
 /// OFFSET a number. Numbers from 0.
 fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     let mut found = Vec::new();
-    let place = |expr: &Expr| match expr {
-        Expr::Placeholder(placeholder) => parse::parameter_index(&placeholder.id),
-        _ => None,
-    };
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Limit(limit) = node {
             let counts = limit.skip.iter().chain(&limit.fetch);
@@ -262,6 +258,14 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     found
 }
 
+/// The number of the parameter that an expression is, from 0.
+fn place(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Placeholder(placeholder) => parse::parameter_index(&placeholder.id),
+        _ => None,
+    }
+}
+
 /// What is cast, if anything is.
 fn uncast(expr: &Expr) -> &Expr {
     match expr {
@@ -277,8 +281,7 @@ fn cast_to(plan: &LogicalPlan) -> BTreeMap<usize, DataType> {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(placeholder) = &*cast.expr
-                    && let Some(at) = parse::parameter_index(&placeholder.id)
+                    && let Some(at) = place(&cast.expr)
                 {
                     found.entry(at).or_insert_with(|| cast.field.data_type().clone());
                 }

@@ -57,13 +57,13 @@ async fn dropping_the_rows_ends_the_query_and_frees_its_memory() {
     let sort = "SELECT value FROM generate_series(1, 100000000) ORDER BY value % 1000 DESC, value";
     let rows = service.session().query(sort).await.unwrap().run().await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while service.memory_used_bytes() == 0 {
+    while service.stats().memory_bytes == 0 {
         assert!(Instant::now() < deadline, "the sort never reserved memory");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(rows);
-    while service.memory_used_bytes() > 0 {
-        assert!(Instant::now() < deadline, "{} bytes are still held", service.memory_used_bytes());
+    while service.stats().memory_bytes > 0 {
+        assert!(Instant::now() < deadline, "{} bytes are still held", service.stats().memory_bytes);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
