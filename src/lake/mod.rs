@@ -28,6 +28,7 @@ mod format;
 mod identity;
 mod latest;
 mod layout;
+mod log_store;
 mod made;
 mod paused;
 mod positions;
@@ -45,7 +46,7 @@ mod view;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::logstore::LogStoreRef;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -135,7 +136,7 @@ impl Lake {
         let prefix = Path::from(folder).join(name);
         let log: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.commit()), prefix.clone()));
         let data: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(self.stores.data()), prefix));
-        Ok((default_logstore(log, Arc::clone(self.stores.commit()), &url, &StorageConfig::default()), data))
+        Ok((log_store::open(log, Arc::clone(self.stores.commit()), &url), data))
     }
 
     /// The Delta table `folder/name` as it was; `None` if there is no such table. An error if it never had that

@@ -2,6 +2,7 @@
 
 mod behind;
 mod budget;
+mod disk;
 pub mod failpoint;
 mod schedule;
 mod spawn;
@@ -9,6 +10,7 @@ mod wall;
 
 pub use behind::spawn_behind;
 pub use budget::{Budget, Charge};
+pub use disk::on_disk;
 pub use schedule::Schedule;
 pub use spawn::{spawn, spawn_thread};
 pub use tokio_util::sync::CancellationToken as Shutdown;

@@ -19,17 +19,24 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::executor::block_on;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
+use crate::task;
+
 const STORE: &str = "DurableLocal";
+/// An object that is no larger is read at once.
+const WHOLE_BYTES: u64 = 8 << 20;
+/// Objects that are deleted at once.
+const DELETES: usize = 8;
 /// The folder of a table's log.
 const LOG: &str = "_delta_log";
 
@@ -86,6 +93,21 @@ impl DurableLocal {
         listed.try_flatten_stream().boxed()
     }
 
+    /// A listing in order. Delta's kernel takes it for ordered, as S3's is, unless the scheme is `file`: ours is not.
+    fn sorted<F>(&self, list: F) -> BoxStream<'static, Result<ObjectMeta>>
+    where
+        F: FnOnce(&LocalFileSystem) -> BoxStream<'static, Result<ObjectMeta>> + Send + 'static,
+    {
+        let store = self.clone();
+        let listed = async move {
+            let mut found: Vec<ObjectMeta> =
+                store.of_files(async move |files| list(&files).try_collect().await).await?;
+            found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+            Ok(stream::iter(found.into_iter().map(Ok)))
+        };
+        listed.try_flatten_stream().boxed()
+    }
+
     /// The folder, absolute and without links.
     pub fn root(&self) -> &Path {
         &self.disk.root
@@ -93,7 +115,19 @@ impl DurableLocal {
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T> + Send + 'static) -> Result<T> {
         let disk = Arc::clone(&self.disk);
-        tokio::task::spawn_blocking(move || work(&disk)).await?
+        task::on_disk(move || work(&disk))
+            .await
+            .map_err(|source| object_store::Error::Generic { store: STORE, source: Box::new(source) })?
+    }
+
+    /// What `LocalFileSystem` does, on a thread for the disk. It starts threads for each piece of work inside a runtime only.
+    async fn of_files<T, F>(&self, work: impl FnOnce(LocalFileSystem) -> F + Send + 'static) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+        T: Send + 'static,
+    {
+        let files = self.files.clone();
+        self.blocking(move |_| block_on(work(files))).await
     }
 
     fn unsupported(&self, operation: &str) -> object_store::Error {
@@ -406,22 +440,44 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> Result<GetResult> {
-        self.files.get_opts(location, options).await
+        let location = location.clone();
+        let is_head = options.head;
+        self.of_files(async move |files| {
+            let found = files.get_opts(&location, options).await?;
+            if is_head || found.range.end - found.range.start > WHOLE_BYTES {
+                return Ok(found);
+            }
+            let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let bytes = found.bytes().await?;
+            let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+            Ok(GetResult { payload, meta, range, attributes })
+        })
+        .await
     }
 
     async fn get_ranges(&self, location: &ObjectPath, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.files.get_ranges(location, ranges).await
+        let (location, ranges) = (location.clone(), ranges.to_vec());
+        self.of_files(async move |files| files.get_ranges(&location, &ranges).await).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<ObjectPath>>,
     ) -> BoxStream<'static, Result<ObjectPath>> {
-        self.files.delete_stream(locations)
+        let store = self.clone();
+        let delete = move |location: Result<ObjectPath>| {
+            let store = store.clone();
+            async move {
+                let location = location?;
+                store.of_files(async move |files| files.delete(&location).await.map(|()| location)).await
+            }
+        };
+        locations.map(delete).buffered(DELETES).boxed()
     }
 
     fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Result<ObjectMeta>> {
-        sorted(self.files.list(prefix))
+        let prefix = prefix.cloned();
+        self.sorted(move |files| files.list(prefix.as_ref()))
     }
 
     fn list_with_offset(
@@ -431,20 +487,24 @@ impl ObjectStore for DurableLocal {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         match prefix.filter(|prefix| prefix.filename() == Some(LOG)) {
             Some(log) => self.newer_than(log, offset),
-            None => sorted(self.files.list_with_offset(prefix, offset)),
+            None => {
+                let (prefix, offset) = (prefix.cloned(), offset.clone());
+                self.sorted(move |files| files.list_with_offset(prefix.as_ref(), &offset))
+            }
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Result<ListResult> {
-        self.files.list_with_delimiter(prefix).await
+        let prefix = prefix.cloned();
+        self.of_files(async move |files| files.list_with_delimiter(prefix.as_ref()).await).await
     }
 
     async fn copy_opts(&self, from: &ObjectPath, to: &ObjectPath, options: CopyOptions) -> Result<()> {
         let dest = self.files.path_to_filesystem(to)?;
-        let place = dest.clone();
-        self.blocking(move |disk| disk.settle(&place)).await?;
-        self.files.copy_opts(from, to, options).await?;
+        let (files, from, to) = (self.files.clone(), from.clone(), to.clone());
         self.blocking(move |disk| {
+            disk.settle(&dest)?;
+            block_on(files.copy_opts(&from, &to, options))?;
             (disk.force)(&dest).map_err(at("force to disk", &dest))?;
             disk.force_names(&[&dest])
         })
@@ -453,24 +513,15 @@ impl ObjectStore for DurableLocal {
 
     async fn rename_opts(&self, from: &ObjectPath, to: &ObjectPath, options: RenameOptions) -> Result<()> {
         let (source, dest) = (self.files.path_to_filesystem(from)?, self.files.path_to_filesystem(to)?);
-        let place = dest.clone();
-        self.blocking(move |disk| disk.settle(&place)).await?;
-        self.files.rename_opts(from, to, options).await?;
+        let (files, from, to) = (self.files.clone(), from.clone(), to.clone());
         self.blocking(move |disk| {
+            disk.settle(&dest)?;
+            block_on(files.rename_opts(&from, &to, options))?;
             (disk.force)(&dest).map_err(at("force to disk", &dest))?;
             disk.force_names(&[&dest, &source])
         })
         .await
     }
-}
-
-/// Delta's kernel takes a listing for ordered, as S3's is, unless the scheme is `file`: ours is not.
-fn sorted(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-    let sort = listed.try_collect::<Vec<_>>().map_ok(|mut found| {
-        found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
-        stream::iter(found.into_iter().map(Ok))
-    });
-    sort.try_flatten_stream().boxed()
 }
 
 #[cfg(test)]

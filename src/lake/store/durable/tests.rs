@@ -191,7 +191,8 @@ async fn what_is_newer_in_a_log_is_told_in_order_as_by_the_library() {
     std::fs::write(dir.path().join("public/t/_delta_log/00000009.json#12"), "staged").unwrap();
     for offset in ["0", "00000001", "00000001.json", "00000002.json", "00000003", "00000009", "_last_checkpoint"] {
         let offset_path = log.clone().join(offset);
-        let theirs = sorted(store.files.list_with_offset(Some(&log), &offset_path));
+        let (prefix, after) = (log.clone(), offset_path.clone());
+        let theirs = store.sorted(move |files| files.list_with_offset(Some(&prefix), &after));
         assert_eq!(newer(offset).await, theirs.try_collect::<Vec<_>>().await.unwrap(), "{offset}");
     }
     assert_eq!(newer("0").await.len(), 5);
