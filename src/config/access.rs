@@ -88,7 +88,7 @@ pub struct Role {
 pub enum Rights {
     /// Nothing.
     Reader,
-    /// Nothing more in this version: files that are imported can be any that the process can read.
+    /// Rows can be sent to tables that are imported into. (Files that are imported can be any that the process can read.)
     Writer,
     /// All actions of `millpond table`, `ingest`, `query` and the like.
     Admin,

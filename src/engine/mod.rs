@@ -306,7 +306,8 @@ impl Engine {
                 importer: importer.clone(),
                 mover: Mover::new(&feeder.lake, &catalog, feeder.kafka.clone(), &abort).beside(orders.clone()),
             };
-            gate.serve_flight(Some(flight.admin(actions.admin())), &service, &mut servers);
+            let flight = flight.admin(actions.admin()).takes(importer.clone().takes());
+            gate.serve_flight(Some(flight), &service, &mut servers);
         }
         gate.serve_postgres(doors.postgres, &service, &mut servers);
         let ready = Arc::clone(&catalog);

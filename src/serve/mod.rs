@@ -1,7 +1,5 @@
 //! The doors: Arrow Flight SQL, the PostgreSQL wire and HTTP. They translate between a protocol and `query::Session`, and do nothing
 //! else: no planning, no Delta, no Kafka.
-//!
-//! There are no accounts in this version, so all of them open on loopback addresses only.
 
 mod accounts;
 mod address;
@@ -12,7 +10,7 @@ pub mod postgres;
 mod tls;
 
 pub use accounts::{Accounts, Principal};
-pub use flight::{Admin, Flight};
+pub use flight::{Admin, Flight, Ingest, Sent, Takes, There};
 pub use http::Http;
 pub use keys::Lookup;
 pub use postgres::Postgres;

@@ -22,6 +22,12 @@ queries = 2
 
 [roles.dashboards]
 tables = ["moving"]
+
+[roles.clerk]
+rights = "writer"
+tables = ["notes", "ranks"]
+[roles.clerk.filter]
+ranks = "rank < 3"
 "#;
 
 /// A project with TLS, accounts of every kind of login, and readings of ten cars.
@@ -34,6 +40,8 @@ async fn fleet() -> (Millpond, PathBuf) {
         .toml("tls = { cert = \"server.pem\", key = \"server.key\" }\n")
         .events("telemetry", &topic, telemetry)
         .schema("car_state", "kind = \"latest\"\nkey = [\"car_id\"]\n[sources.telemetry]\n")
+        .schema("notes", "kind = \"reference\"\nmode = \"append\"\n")
+        .schema("ranks", "kind = \"reference\"\nmode = \"append\"\n")
         .query("moving", "--! kind = \"view\"\nSELECT car_id, n FROM telemetry WHERE n >= 50");
     let ca = certificate(&project);
     std::fs::write(project.dir().join("access.toml"), ROLES).unwrap();
@@ -46,6 +54,7 @@ async fn fleet() -> (Millpond, PathBuf) {
         ("old", "analyst", "md5"),
         ("quick", "analyst", "password"),
         ("board", "dashboards", "scram"),
+        ("clerk", "clerk", "scram"),
     ] {
         let output = add_user(&project, name, role, login).await;
         assert_eq!(
@@ -239,6 +248,26 @@ async fn a_role_sees_exactly_its_rows_and_columns_through_every_door() {
         let refused = adbc(user, password, "SELECT 1").await;
         assert!(refused.contains("UNAUTHENTICATED") || refused.contains("Unauthenticated"), "{user}: {refused}");
     }
+
+    // Rows are taken from who may write, into tables of which nothing is held back.
+    let ingest = async |user: &str, table: &str| {
+        let (rows, password) = (r#"[{"rank": 1}]"#, format!("secret of {user}"));
+        let arguments = [flight.as_str(), table, "append", rows, "", ca_file, user, &password];
+        let sent = python::run("adbc_ingest.py", &arguments, &[]).await;
+        if sent.code == Some(0) { sent.stdout.trim().to_owned() } else { sent.stderr }
+    };
+    assert_eq!(ingest("clerk", "notes").await, "1");
+    assert_eq!(ingest("root", "ranks").await, "1");
+    for (user, table, why) in [
+        ("clerk", "ranks", "permission denied for table ranks"),
+        ("clerk", "telemetry", "permission denied for table telemetry"),
+        ("ann", "notes", "rights = \"writer\""),
+        ("board", "notes", "rights = \"writer\""),
+    ] {
+        let refused = ingest(user, table).await;
+        assert!(refused.contains(why), "{user} {table}: {refused}");
+    }
+    assert_eq!(told("root", "SELECT (SELECT count(*) FROM notes), (SELECT count(*) FROM ranks)").await, "1|1");
 
     let client = reqwest::Client::builder()
         .add_root_certificate(reqwest::Certificate::from_pem(&std::fs::read(&ca).unwrap()).unwrap())

@@ -142,6 +142,68 @@ async fn files_are_imported_once_whatever_is_killed_in_between() {
     assert_eq!(millpond.stop().await, Some(0));
 }
 
+/// Sends rows by ADBC: how many were taken in, or why none were.
+async fn sent(project: &Project, arguments: &[&str]) -> Result<String, String> {
+    let server = project.flight_sql();
+    let arguments: Vec<&str> = [server.as_str()].iter().chain(arguments).copied().collect();
+    let said = python::run("adbc_ingest.py", &arguments, &[]).await;
+    if said.code == Some(0) { Ok(said.stdout.trim().to_owned()) } else { Err(said.stderr) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_clients_send_are_all_there_once_or_none() {
+    let project = project(Lake::Local).schema("notes", "kind = \"reference\"\nmode = \"append\"\n");
+    // Whatever is killed in between, a request that is named is carried out once.
+    for (round, point) in POINTS.iter().enumerate() {
+        let name = format!("job-{round}");
+        let millpond = Millpond::serve(&project.clone().failpoint(point, 1)).await;
+        let job = ["notes", "append", "1000", name.as_str()];
+        let (asked, (code, _)) = tokio::join!(sent(&project, &job), millpond.ended(SOON));
+        assert!(asked.is_err() && code.is_none(), "{point}: {asked:?}");
+        let millpond = Millpond::serve(&project).await;
+        let again = sent(&project, &job).await.unwrap();
+        assert_eq!(again, if *point == "import_after_commit" { "0" } else { "1000" }, "{point}");
+        assert_eq!(sent(&project, &job).await.unwrap(), "0");
+        let notes = millpond.number("SELECT count(*) FROM notes").await;
+        assert_eq!(notes, Some(1_000 * (round as i64 + 1)), "{point}");
+        assert_eq!(millpond.stop().await, Some(0));
+    }
+    let millpond = Millpond::serve(&project).await;
+    assert_eq!(sent(&project, &["notes", "append", "1000"]).await.unwrap(), "1000");
+    // A message as large as the driver sends, which is larger than a statement may be.
+    assert_eq!(sent(&project, &["notes", "replace", "500000"]).await.unwrap(), "500000");
+    let sql = "SELECT count(*) AS n, count(DISTINCT id) AS ids, min(note) AS note FROM t";
+    let notes = json!({"n": 500_000, "ids": 500_000, "note": "note 0 of many, long enough to be a large message"});
+    assert_eq!(python::duckdb(&project.table_url("notes"), sql, &[]).await.unwrap(), [notes]);
+
+    // By key, and with a column that is new.
+    let first = r#"[{"id": 1, "seen": 1.5}, {"id": 2, "seen": null}]"#;
+    assert_eq!(sent(&project, &["members", "create", first]).await.unwrap(), "2");
+    let there = sent(&project, &["members", "create", first]).await.unwrap_err();
+    assert!(there.contains("table members is there already"), "{there}");
+    let second = r#"[{"id": 2, "seen": 2.5, "name": "Ute"}, {"id": 3, "seen": 3.5, "name": null}]"#;
+    assert_eq!(sent(&project, &["members", "append", second]).await.unwrap(), "2");
+    let members = || millpond.sql("SELECT id, seen, name FROM members ORDER BY id");
+    let all = [
+        json!({"id": 1, "seen": 1.5, "name": null}),
+        json!({"id": 2, "seen": 2.5, "name": "Ute"}),
+        json!({"id": 3, "seen": 3.5, "name": null}),
+    ];
+    assert_eq!(members().await, all);
+    for (table, mode, rows, why) in [
+        ("members", "append", r#"[{"id": 4}, {"id": 4}]"#, "two rows have the key id = 4"),
+        ("members", "append", r#"[{"id": 4}, {"id": null}]"#, "a row has no `id`, the key"),
+        ("members", "append", "[]", "nothing was sent"),
+        ("telemetry", "append", r#"[{"id": 4}]"#, "the project declares no table `telemetry`"),
+        ("telemetry", "create", r#"[{"id": 4}]"#, "kind = \"reference\""),
+    ] {
+        let refused = sent(&project, &[table, mode, rows]).await.unwrap_err();
+        assert!(refused.contains(why), "{table} {mode} {rows}: {refused}");
+    }
+    assert_eq!(members().await, all, "what cannot be taken as a whole leaves nothing");
+    assert_eq!(millpond.stop().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_go_out_to_a_bucket_and_come_in_from_it() {
     let minio = Minio::shared().await;

@@ -9,6 +9,7 @@
 
 mod load;
 mod rows;
+mod sent;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::lake::{
     CommitError, FILE, FILES, Keys, Lake, LiveView, MadeTable, Numbers, Piece, Replaces, S3Options, SourceFile,
     SourceFiles, Staged, TableError,
 };
-use crate::schema::{ImportMode, Imported};
+use crate::schema::{FileFormat, ImportMode, Imported};
 use crate::task::{self, Shutdown, failpoint};
 
 /// Name of the admin action of a [`Request`].
@@ -120,12 +121,17 @@ struct File {
     source: Arc<SourceFiles>,
     file: SourceFile,
     shown: String,
+    /// What is in it, if that is known already.
+    format: Option<FileFormat>,
+    /// What it is told from others by, instead of its name, size and mark.
+    identity: Option<String>,
 }
 
 impl File {
     /// The application id whose number says that a table has it.
     fn app_id(&self) -> String {
-        let identity = format!("{}\0{}\0{}", self.shown, self.file.bytes, self.file.mark);
+        let of_file = || format!("{}\0{}\0{}", self.shown, self.file.bytes, self.file.mark);
+        let identity = self.identity.clone().unwrap_or_else(of_file);
         let hash = Sha256::digest(identity.as_bytes());
         let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("{FILE}{hex}")
@@ -159,7 +165,7 @@ async fn list(urls: &[String], s3: &S3Options) -> Result<Vec<File>> {
         for file in source.list().await? {
             let shown = source.shown(&file);
             if files.iter().all(|known| known.shown != shown) {
-                files.push(File { source: Arc::clone(&source), file, shown });
+                files.push(File { source: Arc::clone(&source), file, shown, format: None, identity: None });
             }
         }
     }
@@ -513,7 +519,7 @@ impl Reading<'_, '_> {
         let mut is_wider = false;
         self.fitter.take_rescued();
         for file in files {
-            let mut reader = read(file, self.spec.format);
+            let mut reader = read(file, file.format.or(self.spec.format));
             let before = self.progress.bytes;
             while let Some(rows) = reader.rows.recv().await {
                 let rows = rows?;

@@ -58,10 +58,10 @@ fn build_sql() -> Result<SqlInfoData, FlightError> {
         I::SqlSupportsNonNullableColumns,
         I::SqlCatalogAtStart,
         I::SqlCorrelatedSubqueriesSupported,
+        I::FlightSqlServerBulkIngestion,
     ];
     let no = [
         I::FlightSqlServerSubstrait,
-        I::FlightSqlServerBulkIngestion,
         I::FlightSqlServerIngestTransactionsSupported,
         I::SqlDdlCatalog,
         I::SqlDdlSchema,

@@ -11,7 +11,9 @@
 //! * Schemas are wire schemas everywhere; messages stay under 2 MiB of data.
 
 mod actions;
+mod door;
 mod info;
+mod ingest;
 mod metadata;
 mod parameters;
 mod service;
@@ -25,15 +27,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream;
+use futures::stream::{self, BoxStream};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+use self::door::Door;
 use super::accounts::Accounts;
 use super::address;
 use super::tls::{self, Tls};
@@ -41,8 +45,6 @@ use crate::error::{Error, Kind, Result};
 use crate::query::Service;
 use crate::task::Shutdown;
 
-/// Statement texts and parameters of one request.
-const REQUEST_BYTES: usize = 16 << 20;
 /// How often expired handles are dropped.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long running statements may go on after shutdown began.
@@ -57,7 +59,36 @@ pub struct Flight {
     listener: TcpListener,
     address: SocketAddr,
     admin: Option<Admin>,
+    takes: Option<Takes>,
 }
+
+/// Rows that a client wants in a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingest {
+    /// Its name.
+    pub table: String,
+    /// What becomes of the rows that it has.
+    pub there: There,
+    /// What tells this request from another. Sent again, it changes nothing.
+    pub id: Option<String>,
+}
+
+/// What becomes of a table that is there already, if rows are sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum There {
+    /// They are not taken.
+    Fail,
+    /// They come to its rows.
+    Append,
+    /// They are its rows from then on.
+    Replace,
+}
+
+/// Rows, as they come from a client.
+pub type Sent = BoxStream<'static, Result<RecordBatch>>;
+
+/// Takes rows in, all of them or none: how many.
+pub type Takes = Arc<dyn Fn(Ingest, Sent) -> BoxFuture<'static, Result<u64>> + Send + Sync>;
 
 /// Carries out an action that changes something: its name, its body, the answer's body. What it tells before it is done is
 /// answered, too.
@@ -68,7 +99,7 @@ impl Flight {
     pub async fn bind(address: SocketAddr, closed: bool) -> Result<Self> {
         let listener = address::bind(address, "flight_sql", closed).await?;
         let address = listener.local_addr().map_err(broken)?;
-        Ok(Self { listener, address, admin: None })
+        Ok(Self { listener, address, admin: None, takes: None })
     }
 
     /// Also offers the actions `millpond.…`, which `admin` carries out. Without it they are refused.
@@ -77,10 +108,16 @@ impl Flight {
         Self { admin: Some(admin), ..self }
     }
 
+    /// Also takes rows, which it hands to `takes`. Without it they are refused.
+    #[must_use]
+    pub fn takes(self, takes: Takes) -> Self {
+        Self { takes: Some(takes), ..self }
+    }
+
     /// The same door for whoever serves after this one.
     pub fn again(&self) -> Result<Self> {
         let listener = address::again(&self.listener).map_err(broken)?;
-        Ok(Self { listener, address: self.address, admin: None })
+        Ok(Self { listener, address: self.address, admin: None, takes: None })
     }
 
     /// The address it is bound to.
@@ -96,7 +133,7 @@ impl Flight {
         tls: Option<Arc<Tls>>,
         shutdown: Shutdown,
     ) -> Result<()> {
-        let service = service::FlightSql::new(queries, self.admin, accounts);
+        let service = service::FlightSql::new(queries, self.admin, self.takes, accounts);
         let shelves = service.clone();
         let sweep = async {
             loop {
@@ -105,9 +142,7 @@ impl Flight {
             }
         };
         let known = service.clone();
-        let door = FlightServiceServer::new(service)
-            .max_decoding_message_size(REQUEST_BYTES)
-            .max_encoding_message_size(usize::MAX);
+        let door = Door::new(service);
         // Of who has neither a session nor a password not one message is read.
         let door = InterceptedService::new(door, move |request| known.may_speak(request));
         let taken = tls::incoming(self.listener, tls, "h2");

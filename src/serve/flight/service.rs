@@ -25,9 +25,9 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::shelf::{Keep, Shelf};
-use super::{Admin, actions, metadata, parameters, status};
+use super::{Admin, Takes, actions, ingest, metadata, parameters, status};
 use crate::config::Rights;
-use crate::query::{Query, ScalarValue, Service, Session, Statement, wire};
+use crate::query::{Query, Role, ScalarValue, Service, Session, Statement, wire};
 use crate::serve::accounts::{Accounts, Principal};
 use crate::task::Shutdown;
 use tracing::{info, warn};
@@ -54,12 +54,17 @@ pub(super) struct FlightSql {
 struct Inner {
     queries: Service,
     admin: Option<Admin>,
+    takes: Option<Takes>,
     accounts: Arc<Accounts>,
     sessions: Shelf<Seat>,
     prepared: Shelf<Arc<Prepared>>,
     tickets: Shelf<Query>,
     running: Shelf<Shutdown>,
 }
+
+/// Marks a request of who may write.
+#[derive(Clone, Copy)]
+pub(super) struct MayWrite;
 
 /// A session, and who it is of.
 #[derive(Clone)]
@@ -72,6 +77,11 @@ impl Seat {
     /// What may be done beyond reading.
     pub(super) fn rights(&self) -> Rights {
         self.principal.rights
+    }
+
+    /// What may be read; all if there is no role.
+    pub(super) fn role(&self) -> Option<&Role> {
+        self.principal.role.as_deref()
     }
 }
 
@@ -104,10 +114,11 @@ pub(super) struct Prepared {
 }
 
 impl FlightSql {
-    pub(super) fn new(queries: Service, admin: Option<Admin>, accounts: Arc<Accounts>) -> Self {
+    pub(super) fn new(queries: Service, admin: Option<Admin>, takes: Option<Takes>, accounts: Arc<Accounts>) -> Self {
         let inner = Inner {
             queries,
             admin,
+            takes,
             accounts,
             sessions: Shelf::new(SESSIONS, Keep::FromUse(SESSION_IDLE)),
             prepared: Shelf::new(PREPARED, Keep::FromUse(PREPARED_IDLE)),
@@ -130,15 +141,19 @@ impl FlightSql {
         self.seat(caller).await.map(|seat| seat.session)
     }
 
-    /// Whether a request is worth reading: it has a session, or a password to be checked.
-    pub(super) fn may_speak(&self, request: Request<()>) -> Result<Request<()>, Status> {
+    /// Whether a request is worth reading: it has a session, or a password to be checked. One of who may write is marked.
+    pub(super) fn may_speak(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let caller = Caller::of(&request);
         let accounts = &self.inner.accounts;
-        let known = || self.inner.sessions.get(&caller.name).is_some_and(|seat| accounts.may_stay(&seat.principal));
-        if !accounts.are_needed() || caller.basic.is_some() || known() {
-            return Ok(request);
+        let seat = self.inner.sessions.get(&caller.name).filter(|seat| accounts.may_stay(&seat.principal));
+        let rights = seat.map(|seat| seat.principal).or_else(|| accounts.anybody("")).map(|principal| principal.rights);
+        if rights.is_none() && caller.basic.is_none() {
+            return Err(Status::unauthenticated("log in first: user name and password"));
         }
-        Err(Status::unauthenticated("log in first: user name and password"))
+        if rights >= Some(Rights::Writer) {
+            request.extensions_mut().insert(MayWrite);
+        }
+        Ok(request)
     }
 
     /// The session of a request, and what its client may do.
@@ -318,9 +333,14 @@ impl FlightSql {
     }
 
     async fn put(self, request: Request<Streaming<FlightData>>) -> Result<Vec<u8>, Status> {
-        let session = self.session(Caller::of(&request)).await?;
+        let seat = self.seat(Caller::of(&request)).await?;
+        let session = seat.session.clone();
+        let id = request.metadata().get(ingest::ID_HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
         let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("DoPut without a message"))?;
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("DoPut without a message: nothing was sent"))?;
         let descriptor = first.flight_descriptor.as_ref();
         let asked = command(&descriptor.ok_or_else(|| Status::invalid_argument("DoPut without a command"))?.cmd)?;
         match asked {
@@ -340,8 +360,9 @@ impl FlightSql {
                 let values = prepared.values.lock().clone();
                 run_update(&prepared.statement, values).await
             }
-            Command::CommandStatementIngest(_) => {
-                Err(Status::permission_denied("bulk ingest is not allowed: tables are fed from Kafka"))
+            Command::CommandStatementIngest(command) => {
+                let record_count = ingest::take(&seat, id, self.inner.takes.as_ref(), command, first, messages).await?;
+                Ok(DoPutUpdateResult { record_count }.encode_to_vec())
             }
             other => Err(Status::unimplemented(format!("DoPut of {} is not offered", other.type_url()))),
         }
