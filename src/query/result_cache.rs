@@ -17,6 +17,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
@@ -144,18 +145,22 @@ impl ResultCache {
     }
 
     /// What an optimized plan of so many bytes of text and values asks, if its answer can be kept: it reads tables, and only
-    /// such whose states are known.
+    /// such whose states are known. `state` is what it was planned with.
     pub(super) fn ask(
         self: &Arc<Self>,
         plan: &LogicalPlan,
+        state: &SessionState,
         bytes: usize,
         role: Option<&Arc<Role>>,
-        timezone: Option<String>,
     ) -> Option<Asked> {
         if bytes > LONGEST {
             return None;
         }
+        if role.is_some() && !restrictions_are_steady(plan, state) {
+            return None;
+        }
         let states = states(plan).filter(|states| !states.is_empty())?;
+        let timezone = state.config_options().execution.time_zone.clone();
         let question = Question { plan: plan.clone(), role: role.cloned().map(ByPlace), timezone };
         Some(Asked { cache: Arc::clone(self), question, states, bytes: bytes * PLAN_BYTES })
     }
@@ -249,6 +254,20 @@ fn states(plan: &LogicalPlan) -> Option<Vec<TableState>> {
         Ok(if all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     (walked.is_ok() && all).then_some(states)
+}
+
+/// Whether a role may read the same rows of the plan's tables whenever it asks.
+fn restrictions_are_steady(plan: &LogicalPlan, state: &SessionState) -> bool {
+    let mut steady = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let table = source_as_provider(&scan.source)?;
+            let restricted = (&*table as &dyn Any).downcast_ref::<Restricted>();
+            steady &= restricted.is_none_or(|restricted| restricted.is_steady(state));
+        }
+        Ok(if steady { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    steady && walked.is_ok()
 }
 
 /// The plan without what its tables hold. Plans are compared without that, too.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -28,6 +28,7 @@ use futures::future::BoxFuture;
 use glob::Pattern;
 use tokio::sync::Semaphore;
 
+use super::compute::{is_unsteady, simplified};
 use super::rows::Most;
 use super::{PUBLIC, Pinned};
 use crate::error::{Error, Kind};
@@ -174,6 +175,14 @@ impl Restricted {
         &*self.table
     }
 
+    /// Whether it is the same rows that may be read of a state of the table, whenever that is asked.
+    pub(super) fn is_steady(&self, state: &SessionState) -> bool {
+        let unsteady = |expression: &Expr| Ok(is_unsteady(expression));
+        let condition = self.condition(state, &self.table.schema());
+        condition
+            .is_ok_and(|condition| condition.is_none_or(|condition| condition.exists(unsteady).is_ok_and(|any| !any)))
+    }
+
     fn is_masked(&self, column: &str) -> bool {
         self.masked.iter().any(|masked| masked == column)
     }
@@ -224,7 +233,12 @@ impl Restricted {
                 let refusal = Error::new(Kind::Refused, text).hint("who keeps access.toml must correct it");
                 return Err(DataFusionError::External(Box::new(refusal)));
             }
-            let condition = self.condition(session, &schema)?;
+            let state = session.as_any().downcast_ref::<SessionState>();
+            let state = state.ok_or_else(|| DataFusionError::Internal("a session without state".to_owned()))?;
+            // The time of the statement takes the place of `now()`: what is computed for each row knows no time.
+            let of = DFSchema::try_from(Arc::clone(&schema))?;
+            let condition = self.condition(state, &schema)?;
+            let condition = condition.map(|condition| simplified(&condition, &of, state)).transpose()?;
             let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
             let mut read: Vec<usize> =
                 wanted.iter().copied().filter(|at| !self.is_masked(schema.field(*at).name())).collect();
@@ -257,10 +271,8 @@ impl Restricted {
     }
 
     /// The condition over the table's columns.
-    fn condition(&self, session: &dyn Session, schema: &SchemaRef) -> Result<Option<Expr>> {
+    fn condition(&self, state: &SessionState, schema: &SchemaRef) -> Result<Option<Expr>> {
         let Some(text) = &self.filter else { return Ok(None) };
-        let state = session.as_any().downcast_ref::<SessionState>();
-        let state = state.ok_or_else(|| DataFusionError::Internal("a session without state".to_owned()))?;
         let of = DFSchema::try_from(Arc::clone(schema))?;
         let parsed = state.create_logical_expr(text, &of);
         parsed.map(Some).map_err(|error| {

@@ -137,8 +137,7 @@ impl Session {
         if !self.now.lock().settings.result_cache {
             return None;
         }
-        let timezone = state.config_options().execution.time_zone.clone();
-        self.service.result_cache().ask(plan, bytes, self.role.as_ref(), timezone)
+        self.service.result_cache().ask(plan, state, bytes, self.role.as_ref())
     }
 
     /// The same session as one that speaks PostgreSQL's SQL, over the connection of this number.

@@ -176,6 +176,18 @@ async fn what_depends_on_time_or_chance_or_the_platform_is_not_kept() {
         rows(&session, sql).await.unwrap();
         rows(&session, sql).await.unwrap();
     }
+    // A role that sees what is of today sees less tomorrow. The rows are of 2026-01-01 and later.
+    for (filter, seen) in [
+        ("event_time < now()", "1"),
+        ("event_time > now()", "0"),
+        ("event_time > current_date - interval '1 day'", "0"),
+    ] {
+        let session = service.session().of("ann", "test").in_role(role(filter));
+        for _ in 0..2 {
+            let count = rows(&session, "SELECT count(*) FROM telemetry").await.unwrap();
+            assert_eq!(count.trim_matches(['|', '\n']), seen, "{filter}");
+        }
+    }
     let stats = service.stats();
     assert_eq!((stats.cache_hits, stats.cache_bytes), (0, 0));
 }
