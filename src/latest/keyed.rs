@@ -29,6 +29,10 @@ pub use sidecar::Sidecars;
 const CHUNK: usize = 8_192;
 /// Rows that may be dead before all chunks are put together anew, beside as many as there are slots.
 const DEAD_ROWS: usize = 4 * CHUNK;
+/// Batches that rows may stand in before that, beside one for so many slots. One of a single row, as a quiet stream
+/// brings them, takes a hundred times the bytes of the row, whether all of it is still wanted or one value.
+const BATCHES: usize = 1_024;
+const SLOTS_PER_BATCH: usize = 64;
 
 /// The newest row of each key.
 #[derive(Debug)]
@@ -298,7 +302,8 @@ impl Keyed {
             }
         }
         self.store.settle(values);
-        if self.store.rows() > 2 * self.slots.len() + DEAD_ROWS {
+        let slots = self.slots.len();
+        if self.store.rows() > 2 * slots + DEAD_ROWS || self.store.batches() > slots / SLOTS_PER_BATCH + BATCHES {
             self.scan()?;
         }
         Ok(())
@@ -445,6 +450,12 @@ impl Keyed {
     #[cfg(test)]
     pub(super) fn store_rows(&self) -> usize {
         self.store.rows()
+    }
+
+    /// Batches that they stand in.
+    #[cfg(test)]
+    pub(super) fn store_batches(&self) -> usize {
+        self.store.batches()
     }
 
     fn gather(&self, slots: Vec<usize>) -> Result<RecordBatch, ArrowError> {

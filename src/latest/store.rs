@@ -71,6 +71,11 @@ impl Store {
         self.rows
     }
 
+    /// Batches that something points into.
+    pub fn batches(&self) -> usize {
+        self.batches.len() - self.free.len()
+    }
+
     /// Takes a batch of the store's schema; nothing points into it yet. Give it up with [`Self::settle`] if that stays so.
     pub fn add(&mut self, rows: RecordBatch) -> u32 {
         let bytes = rows.get_array_memory_size();

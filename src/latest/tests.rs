@@ -393,6 +393,16 @@ fn dead_rows_are_given_up_before_they_fill_the_memory() {
 }
 
 #[test]
+fn rows_that_come_one_by_one_are_put_together() {
+    let mut keyed = empty();
+    for key in 0..3_000 {
+        keyed.apply(&batch(&[row(key, "x", key)])).unwrap();
+        assert!(keyed.store_batches() < 1_100, "{} batches after {key}", keyed.store_batches());
+    }
+    assert_eq!(rows_of(&keyed.scan().unwrap()).len(), 3_000);
+}
+
+#[test]
 fn a_tombstone_deletes_what_came_before_it_on_its_partition() {
     let mut keyed = empty();
     keyed.apply(&batch(&[row(1, "x", 5), row(2, "y", 6)])).unwrap();
