@@ -77,6 +77,8 @@ pub struct Role {
     pub queries: Option<usize>,
     /// Memory of one statement.
     pub memory: Option<ByteSize>,
+    /// What one statement may write to the disk.
+    pub spill: Option<ByteSize>,
     /// Rows of one statement's result.
     pub result_rows: Option<u64>,
     /// Bytes of one statement's result.
@@ -106,6 +108,7 @@ impl Role {
             statement_timeout: None,
             queries: None,
             memory: None,
+            spill: None,
             result_rows: None,
             result_size: None,
         }
@@ -166,6 +169,9 @@ fn role(name: &str, section: &Section<'_>) -> Option<Role> {
     }
     if section.has("memory") {
         role.memory = Some(section.read("memory", settings::query_memory)?);
+    }
+    if section.has("spill") {
+        role.spill = Some(section.read("spill", str::parse::<ByteSize>)?);
     }
     if section.has("result_rows") {
         role.result_rows = Some(section.read_scalar("result_rows", |text| {

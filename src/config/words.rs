@@ -59,6 +59,7 @@ pub(super) mod access {
             "statement_timeout",
             "queries",
             "memory",
+            "spill",
             "result_rows",
             "result_size",
         ],

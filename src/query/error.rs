@@ -8,6 +8,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::parquet::errors::ParquetError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
+use super::spill;
 use crate::error::{Error, Kind};
 use crate::lake;
 
@@ -200,7 +201,8 @@ fn hint(wanted: &str, names: &[String]) -> Option<String> {
 
 fn exhausted(message: &str) -> Error {
     if message.contains("disk space") {
-        return Error::new(Kind::Exhausted, "the disk space for spilling queries is used up")
+        let whose = if message.contains(spill::OF_ONE) { "of one query" } else { "for spilling queries" };
+        return Error::new(Kind::Exhausted, format!("the disk space {whose} is used up"))
             .hint("sort, join or group fewer rows or columns");
     }
     Error::new(Kind::Exhausted, format!("the memory for queries is used up: {}", first_line(message)))

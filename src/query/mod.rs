@@ -41,6 +41,7 @@ mod rows;
 mod service;
 mod session;
 mod settings;
+mod spill;
 mod statement;
 mod stores;
 mod system_table;

@@ -50,6 +50,8 @@ pub struct RoleOptions {
     pub queries: Option<usize>,
     /// Memory of one statement, in bytes.
     pub memory_bytes: Option<u64>,
+    /// Bytes that one statement may write to the disk.
+    pub spill_bytes: Option<u64>,
     /// Rows of one statement's result.
     pub result_rows: Option<u64>,
     /// Bytes of one statement's result.
@@ -129,6 +131,11 @@ impl Role {
     /// Memory that one statement may have.
     pub(super) fn memory_bytes(&self) -> Option<usize> {
         self.options.memory_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// Bytes that one statement may write to the disk.
+    pub(super) fn spill_bytes(&self) -> Option<u64> {
+        self.options.spill_bytes
     }
 
     /// What one statement may send.

@@ -27,7 +27,7 @@ use super::session::Session;
 use super::settings::{self, Settings};
 use super::stores::Stores;
 use super::threads::{JoinsYield, Threads};
-use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, SYSTEM, error, geo, windows};
+use super::{CATALOG, Catalog, NewRows, PUBLIC, Pinned, SYSTEM, error, geo, spill, windows};
 use crate::error::Result;
 
 /// Results that are kept take this part of the memory for queries.
@@ -70,7 +70,7 @@ pub struct ServiceOptions {
     pub threads: usize,
     /// Where queries spill; the system's temporary folder if none is given.
     pub spill_dir: Option<PathBuf>,
-    /// Most bytes on disk for spilling.
+    /// Most bytes on disk for spilling, of which one query may have half.
     pub spill_bytes: u64,
     /// Memory of one query.
     pub query_memory_bytes: usize,
@@ -94,6 +94,9 @@ impl Default for ServiceOptions {
         }
     }
 }
+
+/// One query may write so many parts of what all may.
+const SPILL_PART: u64 = 2;
 
 /// The query service. Cheap to clone.
 #[derive(Clone)]
@@ -183,13 +186,14 @@ impl Service {
         &self.inner.shared.result_cache
     }
 
-    /// Where one query runs: with memory of its own, of which its role may have `most` bytes.
-    pub(super) fn runtime_of_query(&self, most: Option<usize>) -> Arc<RuntimeEnv> {
+    /// Where one query runs: with memory and disk space of its own, of which its role may have `memory` and `spill` bytes.
+    pub(super) fn runtime_of_query(&self, memory: Option<usize>, spill: Option<u64>) -> Arc<RuntimeEnv> {
         let shared = &self.inner.shared;
         let of_all = self.inner.state.runtime_env();
+        let spill = spill.unwrap_or(u64::MAX).min(of_all.disk_manager.max_temp_directory_size() / SPILL_PART);
         Arc::new(RuntimeEnv {
-            memory_pool: shared.memory.of_query(most.unwrap_or(usize::MAX).min(shared.query_memory_bytes)),
-            disk_manager: Arc::clone(&of_all.disk_manager),
+            memory_pool: shared.memory.of_query(memory.unwrap_or(usize::MAX).min(shared.query_memory_bytes)),
+            disk_manager: spill::of_query(&of_all.disk_manager, spill),
             cache_manager: Arc::clone(&of_all.cache_manager),
             object_store_registry: Arc::clone(&of_all.object_store_registry),
         })

@@ -119,10 +119,11 @@ impl Session {
         Ok(entry)
     }
 
-    /// Where one of its statements runs: as `state` says, with memory of its own.
+    /// Where one of its statements runs: as `state` says, with memory and disk space of its own.
     pub(super) fn task(&self, state: &SessionState) -> Arc<TaskContext> {
-        let most = self.role.as_ref().and_then(|role| role.memory_bytes());
-        Arc::new(TaskContext::from(state).with_runtime(self.service.runtime_of_query(most)))
+        let role = self.role.as_ref();
+        let (memory, spill) = (role.and_then(|role| role.memory_bytes()), role.and_then(|role| role.spill_bytes()));
+        Arc::new(TaskContext::from(state).with_runtime(self.service.runtime_of_query(memory, spill)))
     }
 
     /// What its role lets one statement send.

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Kind, Result};
+use crate::task::IDLE_THREAD;
 
 /// A plan that is as deep as is allowed is taken apart on such a stack.
 const STACK_BYTES: usize = 16 << 20;
@@ -29,6 +30,7 @@ impl Threads {
             .worker_threads(count.max(1))
             .thread_stack_size(STACK_BYTES)
             .thread_name("query")
+            .thread_keep_alive(IDLE_THREAD)
             .enable_all()
             .build();
         let runtime =

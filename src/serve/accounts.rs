@@ -205,6 +205,7 @@ fn load(access: &Access, before: Option<&Loaded>) -> Result<Loaded> {
                 statement_timeout: of.statement_timeout,
                 queries: of.queries,
                 memory_bytes: of.memory.map(|size| size.0),
+                spill_bytes: of.spill.map(|size| size.0),
                 result_rows: of.result_rows,
                 result_bytes: of.result_size.map(|size| size.0),
             })?),

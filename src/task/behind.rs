@@ -29,6 +29,7 @@ fn runtime() -> Option<Runtime> {
     let built = Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("behind")
+        .thread_keep_alive(super::IDLE_THREAD)
         .on_thread_start(give_way)
         .enable_all()
         .build();

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Kind;
+use crate::query::{Role, RoleOptions};
 
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000000) b";
 
@@ -77,6 +78,32 @@ async fn memory_is_bounded() {
     assert_eq!(error.kind(), Kind::Exhausted, "{error}");
     assert!(error.to_string().contains("used up"), "{error}");
     assert_eq!(rows(&session, "SELECT 1").await.unwrap(), "|1|");
+}
+
+/// One query leaves others room on the disk, and its role may leave it less.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_query_writes_to_the_disk_is_bounded() {
+    let options = ServiceOptions { memory_bytes: 32 << 20, partitions: 1, ..ServiceOptions::default() };
+    let sorted = "SELECT max(n), max(m) > 'a' FROM (SELECT m, row_number() OVER (ORDER BY m) AS n FROM \
+                  (SELECT md5(value::text) AS m FROM generate_series(1, 1000000)))";
+    let service = |spill_bytes| Service::new(Fixture::fleet() as _, ServiceOptions { spill_bytes, ..options.clone() });
+    let session = service(1 << 30).unwrap().session();
+    assert_eq!(rows(&session, sorted).await.unwrap(), "|1000000|true|");
+    // Half of two megabytes is too little, of which nobody else uses anything.
+    let error = rows(&service(2 << 20).unwrap().session(), sorted).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Exhausted, "the disk space of one query is used up"));
+    let role = RoleOptions {
+        name: "small".into(),
+        tables: vec!["*".into()],
+        spill_bytes: Some(1 << 20),
+        ..RoleOptions::default()
+    };
+    let session = service(1 << 30).unwrap().session().in_role(Arc::new(Role::new(role).unwrap()));
+    for _ in 0..2 {
+        let error = rows(&session, sorted).await.unwrap_err();
+        assert_eq!(error.message(), "the disk space of one query is used up");
+        assert_eq!(rows(&session, "SELECT count(*) FROM generate_series(1, 500000)").await.unwrap(), "|500000|");
+    }
 }
 
 proptest! {
