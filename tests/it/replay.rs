@@ -172,6 +172,8 @@ async fn what_can_be_read_no_more_or_can_be_no_row_keeps_its_rows() {
     }
     // By the contract that comes now each tenth record is no row: 6 of those that Kafka holds, and one that is to come.
     edit(&project, &plain(KM, "dead_letter"));
+    let versions = "SELECT max(version) AS n FROM system.schema_versions WHERE table_name = 'trips'";
+    until(&millpond, versions, &json!({"n": 2})).await;
     send(kafka, &topic, 100..110);
     let taken_over = "SELECT count(*) AS n FROM system.dead_letters WHERE table_name = 'trips' AND _offset >= 100";
     until(&millpond, taken_over, &json!({"n": 1})).await;
