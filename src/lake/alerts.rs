@@ -9,14 +9,14 @@
 //! of whoever writes them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _};
+use object_store::{Error as StoreError, ObjectStoreExt as _};
 use parking_lot::Mutex;
 
+use super::Lake;
 use super::commit::CommitError;
 use super::commit::machine::Outcome;
 use super::flush::append_rows;
@@ -33,7 +33,7 @@ const TXN: &str = "alerts";
 
 /// The objects.
 pub struct AlertFiles {
-    store: Arc<dyn ObjectStore>,
+    lake: Lake,
     states: States,
     /// Numbers of the objects that are there, or may be.
     journal: Mutex<BTreeSet<u64>>,
@@ -50,13 +50,14 @@ pub struct FoundAlerts {
 
 impl AlertFiles {
     /// Reads what is there.
-    pub async fn open(store: &Arc<dyn ObjectStore>) -> Result<(Self, FoundAlerts), StoreError> {
-        let (states, state) = States::open(store, STATES).await?;
+    pub async fn open(lake: &Lake) -> Result<(Self, FoundAlerts), StoreError> {
+        let (states, state) = States::open(lake, STATES).await?;
+        let store = lake.stores().commit();
         let journal = states::numbers(store, JOURNAL).await?;
         let read = stream::iter(journal.clone())
             .map(|number| async move { store.get(&path(JOURNAL, number)).await?.bytes().await });
         let found = FoundAlerts { state, journal: read.buffered(REQUESTS).try_collect().await? };
-        Ok((Self { store: Arc::clone(store), states, journal: Mutex::new(journal) }, found))
+        Ok((Self { lake: lake.clone(), states, journal: Mutex::new(journal) }, found))
     }
 
     /// Writes the state of `epoch`. False if somebody else has written one.
@@ -67,7 +68,7 @@ impl AlertFiles {
     /// Writes transitions from `number` on. False if somebody else has.
     pub async fn write_journal(&self, number: u64, bytes: Bytes) -> Result<bool, StoreError> {
         self.journal.lock().insert(number);
-        create(&self.store, &path(JOURNAL, number), bytes).await
+        create(&self.lake, &path(JOURNAL, number), bytes).await
     }
 
     /// Deletes states but the newest ones, and journal objects all of whose transitions are before `number`.
@@ -76,7 +77,7 @@ impl AlertFiles {
         let journal: Vec<u64> = self.journal.lock().iter().copied().collect();
         // One ends where the next begins.
         for gone in journal.windows(2).filter(|two| two[1] <= number).map(|two| two[0]) {
-            delete(&self.store, &path(JOURNAL, gone)).await?;
+            delete(self.lake.stores().commit(), &path(JOURNAL, gone)).await?;
             self.journal.lock().remove(&gone);
         }
         Ok(())
@@ -119,13 +120,14 @@ impl AlertLog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
     use arrow::array::{ArrayRef, Int64Array};
 
     use super::*;
     use crate::lake::store::testing::{Moody, stores};
-    use crate::lake::{Lake, Positions, SYSTEM, commit};
+    use crate::lake::{Positions, SYSTEM, commit};
 
     fn bytes(text: &str) -> Bytes {
         Bytes::from(text.to_owned())
@@ -134,8 +136,9 @@ mod tests {
     #[tokio::test]
     async fn the_newest_state_and_the_journal_are_found_and_what_nobody_needs_is_deleted() {
         let moody = Arc::new(Moody::default());
-        let store: Arc<dyn ObjectStore> = moody.clone();
-        let (files, found) = AlertFiles::open(&store).await.unwrap();
+        let lake = Lake::new(stores(moody.clone()));
+        let store = lake.stores().commit();
+        let (files, found) = AlertFiles::open(&lake).await.unwrap();
         assert!(found.state.is_none() && found.journal.is_empty());
         moody.lose_next_answer.store(true, Ordering::SeqCst);
         assert!(files.write_state(1, bytes("one")).await.unwrap(), "a lost answer is no rival");
@@ -146,24 +149,24 @@ mod tests {
             assert!(files.write_journal(number, bytes(&format!("from {number}"))).await.unwrap());
         }
         // Somebody who did not see them is another process.
-        let (other, _) = AlertFiles::open(&store).await.unwrap();
+        let (other, _) = AlertFiles::open(&lake).await.unwrap();
         assert!(!other.write_state(4, bytes("mine")).await.unwrap());
         assert!(!other.write_journal(9, bytes("mine")).await.unwrap());
 
         // All before 9 are kept elsewhere: the object from 9 on may hold some that are not.
         files.tidy(9).await.unwrap();
-        let (files, found) = AlertFiles::open(&store).await.unwrap();
+        let (files, found) = AlertFiles::open(&lake).await.unwrap();
         assert_eq!(found.state, Some((4, bytes("state 4"))));
         assert_eq!(found.journal, [bytes("from 9"), bytes("from 10")]);
-        assert_eq!(states::numbers(&store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
-        let (late, _) = AlertFiles::open(&store).await.unwrap();
+        assert_eq!(states::numbers(store, STATES).await.unwrap(), BTreeSet::from([3, 4]));
+        let (late, _) = AlertFiles::open(&lake).await.unwrap();
         for epoch in 5..8 {
             assert!(files.write_state(epoch, bytes(&format!("state {epoch}"))).await.unwrap());
         }
         files.tidy(1_000).await.unwrap();
         assert!(!late.write_state(5, bytes("mine")).await.unwrap(), "its place is free again, but not its time");
         assert_eq!(
-            states::numbers(&store, JOURNAL).await.unwrap(),
+            states::numbers(store, JOURNAL).await.unwrap(),
             BTreeSet::from([10]),
             "nobody knows where the last one ends"
         );

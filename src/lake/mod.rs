@@ -43,7 +43,7 @@ mod table;
 mod txns;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use deltalake_core::logstore::LogStoreRef;
@@ -100,12 +100,25 @@ pub const INTERNAL_URL: &str = "millpond://lake/";
 #[derive(Clone, Debug)]
 pub struct Lake {
     stores: Stores,
+    claim: Option<Weak<Claim>>,
 }
 
 impl Lake {
     /// The lake in `stores`.
     pub fn new(stores: Stores) -> Self {
-        Self { stores }
+        Self { stores, claim: None }
+    }
+
+    /// The same lake, of which `claim` says whether this process is the one writer.
+    #[must_use]
+    pub fn claimed(self, claim: &Arc<Claim>) -> Self {
+        Self { claim: Some(Arc::downgrade(claim)), ..self }
+    }
+
+    /// Whether nobody else can have become the writer: a process that was stopped and wakes up does not know yet. Commits
+    /// are right all the same; an object that is written once would end whoever writes now.
+    fn is_certain(&self) -> bool {
+        self.claim.as_ref().is_none_or(|claim| claim.upgrade().is_some_and(|claim| claim.is_certain()))
     }
 
     /// Its object store.

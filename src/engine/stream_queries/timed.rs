@@ -112,7 +112,7 @@ impl Timed {
         let folder = format!("{STATES}/{}", query.name);
         let open = async {
             loop {
-                match States::open(runner.lake.stores().commit(), &folder).await {
+                match States::open(&runner.lake, &folder).await {
                     Ok(found) => return found,
                     Err(error) => warn!(error = lake::reason(&error), "state of a stream query not read, trying again"),
                 }

@@ -34,7 +34,7 @@ pub(super) struct Restored {
 /// Reads what is there, however long the store and the brokers are away; `rules` are those that run now.
 pub(super) async fn restore(lake: &Lake, sinks: &Sinks, rules: &[Rule], embedded: bool) -> Result<Restored> {
     let (files, found) = loop {
-        match AlertFiles::open(lake.stores().commit()).await {
+        match AlertFiles::open(lake).await {
             Ok(found) => break found,
             Err(error) => warn!(error = lake::reason(&error), "state of alerts not read, trying again"),
         }

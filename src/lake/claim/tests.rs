@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::register::Heartbeat;
 use super::*;
 use crate::lake::store::testing::{Moody, stores};
-use crate::lake::{Location, S3Options};
+use crate::lake::{Lake, Location, S3Options, States};
 
 fn memory() -> Stores {
     stores(Arc::new(InMemory::new()))
@@ -151,6 +151,11 @@ async fn the_one_overtaken_learns_by_whom() {
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.message().contains("host `beta`"), "{error}");
     assert!(!first.is_certain());
+    // It wakes up and knows nothing yet: what it would write would end the one that writes now.
+    let first = Arc::new(first);
+    let (states, _) = States::open(&Lake::new(stores.clone()).claimed(&first), "states").await.unwrap();
+    states.write(1, "of the first".into()).await.unwrap_err();
+    assert!(States::open(&Lake::new(stores.clone()), "states").await.unwrap().1.is_none());
     first.release().await;
     assert!(!Register::new(&stores).heartbeat(1).await.unwrap().released(), "a lost claim is not released");
     assert!(tokio::time::timeout(2 * QUICK.beat_every, second.lost()).await.is_err());
