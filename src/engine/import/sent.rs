@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -12,7 +11,7 @@ use tempfile::TempPath;
 
 use super::{File, Importer, Request, Trouble};
 use crate::error::{Error, Kind, Result};
-use crate::lake::SourceFiles;
+use crate::lake::{S3Options, SourceFiles};
 use crate::schema::{FileFormat, ImportMode, Imported};
 use crate::serve::{Ingest, Sent, Takes, There};
 use crate::task;
@@ -61,7 +60,7 @@ fn mode(there: There, spec: &Imported) -> ImportMode {
 }
 
 /// The file at `path`, under the name that errors call it by.
-async fn file(path: &TempPath, table: &str, id: Option<&str>, s3: &crate::lake::S3Options) -> Result<File> {
+async fn file(path: &TempPath, table: &str, id: Option<&str>, s3: &S3Options) -> Result<File> {
     let place = path.to_str().ok_or_else(|| Error::new(Kind::Internal, "the temporary folder has no usable name"))?;
     let source = Arc::new(SourceFiles::open(&glob::Pattern::escape(place), s3).await?);
     let found = source.list().await?.into_iter().next();
@@ -70,24 +69,22 @@ async fn file(path: &TempPath, table: &str, id: Option<&str>, s3: &crate::lake::
     Ok(File { source, file, shown: "the rows sent".to_owned(), format: Some(FileFormat::Parquet), identity })
 }
 
+fn full(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Kind::Unavailable, "the temporary folder cannot be written to").because(cause)
+}
+
 /// Writes what is sent into a temporary file.
 async fn write(mut rows: Sent) -> Result<TempPath> {
-    let full = |error: std::io::Error| {
-        Error::new(Kind::Unavailable, "the temporary folder cannot be written to").because(error)
-    };
-    let (file, path) = tempfile::NamedTempFile::with_prefix("millpond-ingest-").map_err(full)?.into_parts();
     let wrong = |error: ParquetError| match error {
-        ParquetError::External(error) => {
-            Error::new(Kind::Unavailable, "the temporary folder cannot be written to").because(error)
-        }
+        ParquetError::External(error) => full(error),
         other => Error::new(Kind::Usage, format!("the rows sent cannot be taken: {other}")),
     };
+    let (file, path) = tempfile::NamedTempFile::with_prefix("millpond-ingest-").map_err(full)?.into_parts();
     let Some(first) = rows.try_next().await? else { return Err(Error::new(Kind::Usage, "no rows were sent")) };
-    let schema = first.schema();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let file = tokio::fs::File::from_std(file);
-    let mut writer = AsyncArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(wrong)?;
-    let mut rows = futures::stream::iter([Ok::<RecordBatch, Error>(first)]).chain(rows);
+    let mut writer = AsyncArrowWriter::try_new(file, first.schema(), Some(properties)).map_err(wrong)?;
+    let mut rows = stream::iter([Ok(first)]).chain(rows);
     while let Some(batch) = rows.try_next().await? {
         writer.write(&batch).await.map_err(wrong)?;
         if writer.bytes_written() as u64 > MOST_BYTES {

@@ -1,14 +1,12 @@
 //! Rows from clients: `CommandStatementIngest`, which ADBC's `adbc_ingest` sends.
 
 use arrow_flight::FlightData;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::CommandStatementIngest;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt};
 use tonic::{Status, Streaming};
 use tracing::info;
 
-use super::service::Seat;
+use super::service::{Seat, decode};
 use super::{Ingest, Takes, There, actions, status};
 use crate::config::Rights;
 use crate::error::{Error, Kind};
@@ -71,9 +69,8 @@ pub(super) async fn take(
         return Err(Status::permission_denied(format!("permission denied for table {table}")));
     }
     let takes = takes.ok_or_else(|| Status::permission_denied("this server is read-only: it takes no rows"))?;
-    let messages = stream::iter([Ok(first)]).chain(rest.map_err(|status| FlightError::Tonic(Box::new(status))));
-    let rows = FlightRecordBatchStream::new_from_flight_data(messages);
-    let rows = rows.map_err(|error| Error::new(Kind::Usage, format!("the rows sent cannot be read: {error}")));
+    let rows =
+        decode(first, rest).map_err(|error| Error::new(Kind::Usage, format!("the rows sent cannot be read: {error}")));
     let taken = takes(asked, rows.boxed()).await.map_err(status::status)?;
     info!(target: "millpond::audit", user = seat.session.user(), table, rows = taken, "rows taken in");
     Ok(i64::try_from(taken).unwrap_or(i64::MAX))

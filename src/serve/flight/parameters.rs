@@ -4,11 +4,10 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow_flight::FlightData;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use tonic::{Status, Streaming};
 
+use super::service::decode;
 use super::status;
 use crate::query::{ScalarValue, Statement};
 
@@ -33,8 +32,7 @@ pub(super) async fn read(first: FlightData, rest: Streaming<FlightData>) -> Resu
     if first.data_header.is_empty() {
         return Ok(Vec::new());
     }
-    let messages = stream::iter([Ok(first)]).chain(rest.map_err(|status| FlightError::Tonic(Box::new(status))));
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    let mut batches = decode(first, rest);
     let mut filled: Option<RecordBatch> = None;
     let mut count = 0;
     while let Some(batch) = batches.try_next().await.map_err(|error| status::malformed(error.to_string()))? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
@@ -443,6 +444,12 @@ async fn metadata_batch(asked: Command, session: &Session) -> Result<RecordBatch
 fn command(bytes: &[u8]) -> Result<Command, Status> {
     let any = Any::decode(bytes).map_err(status::malformed)?;
     Command::try_from(any).map_err(status::malformed)
+}
+
+/// The batches of messages whose first was read for its command.
+pub(super) fn decode(first: FlightData, rest: Streaming<FlightData>) -> FlightRecordBatchStream {
+    let rest = rest.map_err(|status| FlightError::Tonic(Box::new(status)));
+    FlightRecordBatchStream::new_from_flight_data(stream::iter([Ok(first)]).chain(rest))
 }
 
 /// Batches as messages, cut to size.
