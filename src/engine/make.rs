@@ -32,8 +32,7 @@ pub async fn make(
 ) -> Result<Table, TableError> {
     let Wanted { schema, schema_version, partition_by, positions } = wanted;
     loop {
-        let (log, data) = lake.table_stores(folder, name)?;
-        match lake::create(name, log, data, schema, partition_by, schema_version, positions).await {
+        match lake::create(lake, folder, name, schema, partition_by, schema_version, positions).await {
             Ok(table) => return Ok(table),
             Err(error @ TableError::Schema { .. }) => return Err(error),
             Err(error) => told(&error),

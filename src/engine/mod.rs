@@ -206,7 +206,7 @@ impl Engine {
         };
         let claim = Arc::new(claim);
 
-        let lake = Lake::new(stores).claimed(&claim);
+        let lake = Lake::new(stores).with_history(config.lake.history).claimed(&claim);
         let versions = versions(&lake).await?;
         let swept = lake.clone();
         task::spawn("sweep", async move { swept.sweep(began).await });

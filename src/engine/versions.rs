@@ -136,9 +136,8 @@ mod tests {
     use crate::schema::{Column, ColumnType};
 
     async fn open(lake: &Lake) -> SchemaVersions {
-        let (log, data) = lake.table_stores(SYSTEM, "schema_versions").unwrap();
         let schema = VersionRecord::schema();
-        let table = lake::create("schema_versions", log, data, &schema, &[], 0, &Positions::new()).await.unwrap();
+        let table = lake::create(lake, SYSTEM, "schema_versions", &schema, &[], 0, &Positions::new()).await.unwrap();
         SchemaVersions::new(table)
     }
 

@@ -82,7 +82,7 @@ pub(super) async fn existing(project: &Project, variables: &Variables) -> Result
         return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
             .hint("start `millpond serve` once to create it"));
     }
-    Ok(Lake::new(stores))
+    Ok(Lake::new(stores).with_history(project.config.lake.history))
 }
 
 /// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.

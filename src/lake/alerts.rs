@@ -180,9 +180,8 @@ mod tests {
             let numbers: ArrayRef = Arc::new(Int64Array::from(numbers.to_vec()));
             RecordBatch::try_from_iter_with_nullable([("number", numbers, true)]).unwrap()
         };
-        let (log, data) = lake.table_stores(SYSTEM, "alerts").unwrap();
         let schema = rows(&[]).schema();
-        let table = commit::create("alerts", log, data, &schema, &[], 0, &Positions::new()).await.unwrap();
+        let table = commit::create(&lake, SYSTEM, "alerts", &schema, &[], 0, &Positions::new()).await.unwrap();
         let (mut log, stop) = (AlertLog::new(table), Shutdown::new());
         assert_eq!(log.last(), 0);
         assert!(log.append(3, rows(&[1, 2, 3]), &stop).await.unwrap());

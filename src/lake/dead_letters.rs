@@ -170,12 +170,11 @@ mod tests {
     #[tokio::test]
     async fn an_older_table_gets_the_new_columns_and_keeps_each_event_once() {
         let lake = Lake::new(stores(Arc::new(InMemory::new())));
-        let (log, data) = lake.table_stores(SYSTEM, "dead_letters").unwrap();
         let older = schema(
             &newer().fields()[..5].iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect::<Vec<_>>(),
         );
         let lane = TopicPartition { topic: "t".into(), incarnation: 0, partition: 0 };
-        let mut table = commit::create("dead_letters", log, data, &older, &[], 0, &Positions::new()).await.unwrap();
+        let mut table = commit::create(&lake, SYSTEM, "dead_letters", &older, &[], 0, &Positions::new()).await.unwrap();
         let (old_letter, stop) = (events("dead", &[4]).project(&[0, 1, 2, 3, 4]).unwrap(), Shutdown::new());
         let ends = |end| Positions::from([(lane.clone(), end)]);
         commit::commit_side(&mut table, "cars", old_letter, ends(5), &stop, nothing_held).await.unwrap();

@@ -310,8 +310,7 @@ impl LatestFiles {
             let is_other = !table.has_columns(schema)?;
             return Ok(Present { table, schema: Arc::clone(schema), is_other });
         }
-        let (log, data) = self.lake.table_stores(PUBLIC, &self.name)?;
-        let table = commit::create(&self.name, log, data, schema, &[BUCKET], 0, &Positions::new()).await?;
+        let table = commit::create(&self.lake, PUBLIC, &self.name, schema, &[BUCKET], 0, &Positions::new()).await?;
         self.checkpoint = table.version();
         self.table = Some(table.clone());
         Ok(Present { table, schema: Arc::clone(schema), is_other: true })

@@ -126,8 +126,7 @@ impl MadeTable {
 
     /// The table `name`, made with these columns if there is none.
     pub async fn make(lake: &Lake, name: &str, schema: &SchemaRef, partition_by: &[&str]) -> Result<Self, TableError> {
-        let (log, data) = lake.table_stores(PUBLIC, name)?;
-        let table = commit::create(name, log, data, schema, partition_by, 1, &Positions::new()).await?;
+        let table = commit::create(lake, PUBLIC, name, schema, partition_by, 1, &Positions::new()).await?;
         Ok(Self { table })
     }
 

@@ -44,7 +44,7 @@ mod txns;
 mod view;
 
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use deltalake_core::logstore::LogStoreRef;
 use object_store::ObjectStore;
@@ -101,12 +101,22 @@ pub const INTERNAL_URL: &str = "millpond://lake/";
 pub struct Lake {
     stores: Stores,
     claim: Option<Weak<Claim>>,
+    history: Duration,
 }
+
+/// What Delta takes for its own if nobody says otherwise.
+const HISTORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 impl Lake {
     /// The lake in `stores`.
     pub fn new(stores: Stores) -> Self {
-        Self { stores, claim: None }
+        Self { stores, claim: None, history: HISTORY }
+    }
+
+    /// The same lake, whose tables can be read as they were so long ago. (A table learns of it when it is created.)
+    #[must_use]
+    pub fn with_history(self, history: Duration) -> Self {
+        Self { history, ..self }
     }
 
     /// The same lake, of which `claim` says whether this process is the one writer.

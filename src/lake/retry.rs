@@ -81,9 +81,8 @@ mod tests {
     #[tokio::test]
     async fn of_two_retries_that_race_each_row_lands_once() {
         let lake = Lake::new(stores(Arc::new(InMemory::new())));
-        let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
         let schema = rows(&[]).schema();
-        let mut one = commit::create("cars", log, data, &schema, &[], 1, &Positions::new()).await.unwrap();
+        let mut one = commit::create(&lake, PUBLIC, "cars", &schema, &[], 1, &Positions::new()).await.unwrap();
         // Both look at the same snapshot before either commits.
         let (mut other, mut third, stop) = (one.clone(), one.clone(), Shutdown::new());
         retry(&mut one, rows(&[1, 2, 3]), 1, &stop).await.unwrap();

@@ -50,11 +50,9 @@ impl World {
         let stores = Stores::open_or_create(&location(&project).unwrap(), &S3Options::default()).await.unwrap();
         let lake = Lake::new(stores);
         let (schema, begin) = (rows(0, 0).schema(), Positions::from([(lane(), 0)]));
-        let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
-        let table = lake::create("cars", log, data, &schema, &[fixed::DAY], 1, &begin).await.unwrap();
-        let (log, data) = lake.table_stores(SYSTEM, DEAD_LETTERS).unwrap();
+        let table = lake::create(&lake, PUBLIC, "cars", &schema, &[fixed::DAY], 1, &begin).await.unwrap();
         let dead = dead_letters_schema();
-        let letters = lake::create(DEAD_LETTERS, log, data, &dead, &[], 1, &Positions::new()).await.unwrap();
+        let letters = lake::create(&lake, SYSTEM, DEAD_LETTERS, &dead, &[], 1, &Positions::new()).await.unwrap();
         let live = Arc::new(LiveView::new(view_of("cars", Some(&table), schema, &Arc::default()).unwrap()));
         let tables = BTreeMap::from([("cars".to_owned(), Arc::clone(&live))]);
         let fed = Fed { tables, contracts: vec![Arc::new(contract)], ..Fed::default() };

@@ -60,28 +60,29 @@ fn memory_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
 }
 
-/// `MILLPOND_BENCH_COMMITS` (three days of them), `MILLPOND_BENCH_ROWS` of each, `MILLPOND_BENCH_CARE=0` for none, and
-/// `MILLPOND_BENCH_FOLDER` to look at the lake afterwards.
+/// `MILLPOND_BENCH_COMMITS` (three days of them), `MILLPOND_BENCH_ROWS` of each, `MILLPOND_BENCH_CARE=0` for none,
+/// `MILLPOND_BENCH_HISTORY` in seconds (about as long as a day of these commits takes), and `MILLPOND_BENCH_FOLDER` to look
+/// at the lake afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "half an hour: a measurement"]
 async fn days_of_commits() {
     let (commits, count) = (number("MILLPOND_BENCH_COMMITS", 3 * PER_DAY), number("MILLPOND_BENCH_ROWS", 100));
     let cares = number("MILLPOND_BENCH_CARE", 1) > 0;
+    let history = Duration::from_secs(number("MILLPOND_BENCH_HISTORY", 480) as u64);
     let kept = tempfile::tempdir().unwrap();
     let folder = std::env::var_os("MILLPOND_BENCH_FOLDER").map_or_else(|| kept.path().to_owned(), PathBuf::from);
     let stores = Stores::open_or_create(&Location::Folder(folder), &S3Options::default()).await.unwrap();
     crate::lake::Format::read_or_create(&stores, Utc::now()).await.unwrap();
-    let lake = Lake::new(stores);
-    let (log, data) = lake.table_stores(PUBLIC, "telemetry").unwrap();
+    let lake = Lake::new(stores).with_history(history);
     let begin = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
     let schema = rows(0, 1, begin).schema();
     let none = Positions::new();
-    let mut table = commit::create("telemetry", log, data, &schema, &["_day"], 1, &none).await.unwrap();
+    let mut table = commit::create(&lake, PUBLIC, "telemetry", &schema, &["_day"], 1, &none).await.unwrap();
     let stop = Shutdown::new();
     let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
     let layout = Layout { key: vec!["car_id".to_owned()], then: vec!["event_time".to_owned()] };
-    // When each file was written, in the time of the lake, and each commit in that of the wall.
-    let (mut written, mut walls) = (BTreeMap::<String, DateTime<Utc>>::new(), Vec::with_capacity(commits));
+    // When each file was written, in the time of the lake.
+    let mut written = BTreeMap::<String, DateTime<Utc>>::new();
     let (mut hour, mut checkpoint) = (Vec::with_capacity(PER_HOUR), 0);
     let (mut ingested, mut rewritten) = (0, 0);
     println!("hour  files  log objects  log MiB  commit p50 ms  p99 ms  memory MiB  rewritten/ingested");
@@ -92,7 +93,6 @@ async fn days_of_commits() {
         let adds = table.stage(&[batch], &schema).await.unwrap();
         commit::commit_number(&mut table, "bench", &adds, at as i64, at as i64 + 1, &stop).await.unwrap();
         hour.push(began.elapsed());
-        walls.push(Utc::now());
         ingested += adds.iter().map(|add| add.size.unsigned_abs()).sum::<u64>();
         table.checkpoint_when_due(&mut checkpoint).await;
         for file in adds {
@@ -111,8 +111,7 @@ async fn days_of_commits() {
             }
         }
         if (at + 1) % PER_HOUR == 0 {
-            if cares && at >= PER_DAY {
-                let history = (Utc::now() - walls[at - PER_DAY]).to_std().unwrap();
+            if cares {
                 expire(&lake, PUBLIC, "telemetry", history, Utc::now(), false).await.unwrap();
             }
             let files = data_files(&table.snapshot().unwrap());

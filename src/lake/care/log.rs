@@ -33,7 +33,9 @@ use crate::task::failpoint;
 const READS: usize = 32;
 /// The newest checkpoints are kept, for those who read by one of them now …
 const NEWEST_CHECKPOINTS: usize = 3;
-/// … and one for each such time of the history: whoever reads the table as it was reads the commits since the one before.
+/// … and one for each such part of the history (two hours at most): whoever reads the table as it was reads the commits
+/// since the one before.
+const CHECKPOINTS_IN_HISTORY: i32 = 12;
 const CHECKPOINT_PAUSE: TimeDelta = TimeDelta::hours(2);
 /// A file that no commit names may be about to be committed, unless it is older than this.
 const STAGED: TimeDelta = TimeDelta::days(1);
@@ -220,7 +222,8 @@ pub async fn expire(
     dry_run: bool,
 ) -> Result<Expired, TableError> {
     let log = Log::list(lake, folder, name).await?;
-    let Some(base) = log.base(before(now, history)) else { return Ok(Expired::default()) };
+    let oldest = before(now, history);
+    let Some(base) = log.base(oldest) else { return Ok(Expired::default()) };
     let doomed: Vec<u64> = log.commits.range(..base).map(|(version, _)| *version).collect();
     let mut files: BTreeMap<String, u64> = BTreeMap::new();
     let mut entries = log.walk(doomed.clone());
@@ -245,7 +248,7 @@ pub async fn expire(
     }
     let mut objects =
         log.objects.iter().filter(|(version, _)| *version < base).map(|(_, path)| path).cloned().collect();
-    log.thin(base, &mut objects);
+    log.thin(base, CHECKPOINT_PAUSE.min((now - oldest) / CHECKPOINTS_IN_HISTORY), &mut objects);
     let expired = Expired {
         versions: doomed.len() as u64,
         log_files: objects.len() as u64,
@@ -372,14 +375,14 @@ impl Log {
         self.checkpoints.range(..=then).next_back().map(|(version, _)| *version)
     }
 
-    /// Adds those checkpoints after `base` that nobody needs.
-    fn thin(&self, base: u64, gone: &mut Vec<Path>) {
+    /// Adds those checkpoints after `base` that nobody needs if there is one for each `pause`.
+    fn thin(&self, base: u64, pause: TimeDelta, gone: &mut Vec<Path>) {
         let later: Vec<(u64, DateTime<Utc>)> =
             self.checkpoints.range(base + 1..).map(|(version, at)| (*version, *at)).collect();
         let mut last = self.checkpoints.get(&base).copied();
         let old = later.len().saturating_sub(NEWEST_CHECKPOINTS);
         for (version, at) in &later[..old] {
-            if last.is_some_and(|last| *at - last < CHECKPOINT_PAUSE) {
+            if last.is_some_and(|last| *at - last < pause) {
                 let name = format!("{version:020}.checkpoint.parquet");
                 gone.push(self.folder.clone().join("_delta_log").join(name));
             } else {

@@ -23,10 +23,8 @@ use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, LogicalFileView, MetadataExt, StructField, StructType, Transaction};
-use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use object_store::ObjectStore;
 use tracing::info;
 
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
@@ -36,6 +34,7 @@ use super::positions::{Move, Moves, Positions, TopicPartition};
 use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
 use super::txns::{self, Txns};
 use crate::error::{Error, Kind};
+use crate::lake::Lake;
 use crate::task::{Shutdown, failpoint};
 
 /// How often delta-rs itself may rebase over commits that do not concern us.
@@ -102,15 +101,16 @@ fn transactions(fed: &str, positions: &Positions) -> Vec<Transaction> {
 /// Creates the table, with its first positions in the same commit. If it exists already (a lost answer, an
 /// earlier start) it is opened as it is.
 pub fn create<'a>(
+    lake: &'a Lake,
+    folder: &'a str,
     name: &'a str,
-    log_store: LogStoreRef,
-    data: Arc<dyn ObjectStore>,
     schema: &'a SchemaRef,
     partition_by: &'a [&'a str],
     schema_version: u32,
     positions: &'a Positions,
 ) -> BoxFuture<'a, Result<Table, TableError>> {
     Box::pin(async move {
+        let (log_store, data) = lake.table_stores(folder, name)?;
         if let Some(table) = Table::open(name, Arc::clone(&log_store), Arc::clone(&data)).await? {
             return Ok(table);
         }
@@ -127,6 +127,11 @@ pub fn create<'a>(
                 ("delta.isolationLevel".to_owned(), Some("writeSerializable".to_owned())),
                 ("delta.checkpointInterval".to_owned(), Some("1000000".to_owned())),
                 ("delta.logRetentionDuration".to_owned(), Some("interval 30 days".to_owned())),
+                // Checkpoints name a file so long that was taken away. Care reads the commits and needs none of them.
+                (
+                    "delta.deletedFileRetentionDuration".to_owned(),
+                    Some(format!("interval {} seconds", lake.history.as_secs())),
+                ),
                 (SCHEMA_VERSION_PROPERTY.to_owned(), Some(schema_version.to_string())),
             ])
             .with_raise_if_key_not_exists(false)

@@ -37,8 +37,7 @@ fn place() -> TopicPartition {
 }
 
 async fn create(lake: &Lake) -> Table {
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
-    commit::create("cars", log, data, &rows(&[], 0).schema(), &["_day"], 1, &Positions::new()).await.unwrap()
+    commit::create(lake, PUBLIC, "cars", &rows(&[], 0).schema(), &["_day"], 1, &Positions::new()).await.unwrap()
 }
 
 async fn held(lake: &Lake) -> Vec<i64> {

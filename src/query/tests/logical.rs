@@ -57,8 +57,7 @@ impl Fed {
         let column = |(name, kind): &(&str, ColumnType)| Column::new((*name).into(), name.parse().unwrap(), *kind);
         let version = SchemaVersion { number: 1, keys: 0, columns: columns.iter().map(column).collect() };
         let make = async |folder: &str, name: &str, schema, days: &[&str]| {
-            let (log, data) = lake.table_stores(folder, name).unwrap();
-            lake::create(name, log, data, &schema, days, 1, &Positions::new()).await.unwrap()
+            lake::create(&lake, folder, name, &schema, days, 1, &Positions::new()).await.unwrap()
         };
         let table = make("public", "t", version.arrow_schema(), &[fixed::DAY]).await;
         let dead_letters = make("system", "dead_letters", dead_letters_schema(), &[]).await;

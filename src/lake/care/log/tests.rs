@@ -25,8 +25,7 @@ async fn append(table: &mut Table, id: i64) {
 
 /// A table of versions 0 to 8: seven appends and a merge of their files.
 async fn merged(lake: &Lake) -> Table {
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
-    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    let mut table = commit::create(lake, PUBLIC, "cars", &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
     for id in 0..7 {
         append(&mut table, id).await;
         if id == 3 {
@@ -179,8 +178,7 @@ async fn who_has_not_looked_since_before_the_history_goes_on_from_the_newest_che
 #[tokio::test]
 async fn checkpoints_that_nobody_needs_go_and_the_newest_stay() {
     let lake = Lake::new(stores(Arc::new(InMemory::new())));
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
-    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    let mut table = commit::create(&lake, PUBLIC, "cars", &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
     for id in 0..8 {
         append(&mut table, id).await;
         table.checkpoint().await.unwrap();
@@ -192,16 +190,32 @@ async fn checkpoints_that_nobody_needs_go_and_the_newest_stay() {
     assert_eq!(left.iter().filter(|path| path.contains(".checkpoint.")).count(), 8, "nothing is older than a week");
     let log = Log::list(&lake, PUBLIC, "cars").await.unwrap();
     let mut gone = Vec::new();
-    log.thin(1, &mut gone);
+    log.thin(1, TimeDelta::hours(2), &mut gone);
     let gone: Vec<&str> = gone.iter().filter_map(|path| path.filename()).map(|name| &name[18..20]).collect();
     assert_eq!(gone, ["02", "03", "04", "05"]);
 }
 
 #[tokio::test]
+async fn a_checkpoint_names_the_files_that_were_taken_away_within_the_history() {
+    for (history, named) in [(HOUR, 7), (Duration::ZERO, 0)] {
+        let lake = Lake::new(stores(Arc::new(InMemory::new()))).with_history(history);
+        merged(&lake).await.checkpoint().await.unwrap();
+        let path = Path::from("public/cars/_delta_log/00000000000000000008.checkpoint.parquet");
+        let bytes = lake.stores().data().get(&path).await.unwrap().bytes().await.unwrap();
+        let actions = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(bytes, 1_024).unwrap();
+        let removes = actions.map(|batch| {
+            let batch = batch.unwrap();
+            let removes = batch.column_by_name("remove").unwrap();
+            removes.len() - removes.null_count()
+        });
+        assert_eq!(removes.sum::<usize>(), named, "{history:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_checkpoint_is_due_after_many_versions_or_a_day() {
     let lake = Lake::new(stores(Arc::new(InMemory::new())));
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
-    let mut table = commit::create("cars", log, data, &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
+    let mut table = commit::create(&lake, PUBLIC, "cars", &rows(0).schema(), &[], 1, &Positions::new()).await.unwrap();
     let due = |now| checkpoint_if_due(&lake, PUBLIC, "cars", now);
     let tomorrow = Utc::now() + TimeDelta::hours(25);
     assert!(!due(tomorrow).await.unwrap(), "there is nothing in it");

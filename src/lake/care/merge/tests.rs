@@ -30,9 +30,8 @@ fn batch(cars: &[&str], at: &[i64], day: Option<i32>) -> RecordBatch {
 }
 
 async fn create(lake: &Lake) -> Table {
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
     let schema = batch(&[], &[], None).schema();
-    commit::create("cars", log, data, &schema, &["_day"], 1, &Positions::new()).await.unwrap()
+    commit::create(lake, PUBLIC, "cars", &schema, &["_day"], 1, &Positions::new()).await.unwrap()
 }
 
 async fn append(table: &mut Table, batch: &RecordBatch) {

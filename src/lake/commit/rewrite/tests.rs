@@ -26,9 +26,8 @@ fn rows(ids: &[i64]) -> RecordBatch {
 }
 
 async fn create(lake: &Lake) -> Table {
-    let (log, data) = lake.table_stores(PUBLIC, "cars").unwrap();
     let schema = rows(&[]).schema();
-    commit::create("cars", log, data, &schema, &["_day"], 1, &Positions::new()).await.unwrap()
+    commit::create(lake, PUBLIC, "cars", &schema, &["_day"], 1, &Positions::new()).await.unwrap()
 }
 
 async fn open(lake: &Lake) -> Table {
