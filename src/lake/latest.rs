@@ -310,7 +310,8 @@ impl LatestFiles {
             let is_other = !table.has_columns(schema)?;
             return Ok(Present { table, schema: Arc::clone(schema), is_other });
         }
-        let table = commit::create(&self.lake, PUBLIC, &self.name, schema, &[BUCKET], 0, &Positions::new()).await?;
+        let lake = self.lake.clone().with_history(self.lake.history.min(KEPT));
+        let table = commit::create(&lake, PUBLIC, &self.name, schema, &[BUCKET], 0, &Positions::new()).await?;
         self.checkpoint = table.version();
         self.table = Some(table.clone());
         Ok(Present { table, schema: Arc::clone(schema), is_other: true })

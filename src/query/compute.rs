@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 
@@ -70,6 +71,26 @@ pub(super) fn is_unsteady(expression: &Expr) -> bool {
         Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarVariable(..) => true,
         _ => false,
     }
+}
+
+/// Whether a plan as it was written, its views too, means the same whenever it is made: nothing of it depends on the time
+/// or on chance, and it is no question about plans.
+pub(super) fn is_steady(plan: &LogicalPlan) -> bool {
+    let mut steady = true;
+    // Subqueries are walked through by themselves.
+    let is_subquery =
+        |expression: &Expr| matches!(expression, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_));
+    let unsteady = |expression: &Expr| Ok(is_unsteady(expression) && !is_subquery(expression));
+    let walked = plan.apply_with_subqueries(|node| {
+        steady &= match node {
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => false,
+            LogicalPlan::TableScan(scan) => scan.source.get_logical_plan().is_none_or(|view| is_steady(&view)),
+            _ => true,
+        };
+        steady = steady && node.expressions().iter().all(|expression| !expression.exists(unsteady).unwrap_or(true));
+        Ok(if steady { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    steady && walked.is_ok()
 }
 
 /// Runs a plan whose rows are here: there is nothing to wait for. Plans yield to others when the task that polls them has

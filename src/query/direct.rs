@@ -1,43 +1,53 @@
-//! Look-ups that are planned once: a prepared statement that reads one row of one table with one row per key, by its
-//! whole key. Planning takes DataFusion a millisecond and more; what is left to do when values come is to look the row up
-//! and to compute what is selected of it.
+//! Statements that are planned once: one that is prepared and reads one row of one table with one row per key, by its
+//! whole key, or that reads no table. Planning takes DataFusion a millisecond and more; what is left to do when values
+//! come is to look the row up and to compute what is selected of it.
 
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
-use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
+use datafusion::logical_expr::{BinaryExpr, EmptyRelation, Expr, LogicalPlan, Operator, TableScan};
 
-use super::compute::{Compute, is_unsteady};
+use super::compute::{Compute, is_steady};
 use super::latest::{KeyedTable, as_key};
 use super::{error, parse, wire};
 use crate::error::{Error, Result};
 use crate::latest::Rows;
 use crate::schema::conform;
 
-/// A look-up that waits for values.
+/// A statement that waits for values.
 pub(super) struct Direct {
+    source: Source,
+    /// The session's options it was planned with.
+    options: Arc<SessionState>,
+    /// What is computed, each from what the one before gives.
+    steps: Vec<Compute>,
+    schema: SchemaRef,
+}
+
+/// Where its row comes from.
+enum Source {
+    LookUp(LookUp),
+    /// What a statement begins with that reads no table.
+    Fixed(RecordBatch),
+}
+
+struct LookUp {
     /// The table's name in the statement.
     table: String,
     rows: Arc<dyn Rows>,
     /// The columns it was planned with.
     columns: SchemaRef,
-    /// The session's options it was planned with.
-    options: Arc<SessionState>,
     /// The value of each key column.
     key: Vec<KeyValue>,
     /// The columns that are read; all if none are named.
     projection: Option<Vec<usize>>,
-    /// What is computed, each from what the one before gives.
-    steps: Vec<Compute>,
-    schema: SchemaRef,
 }
 
 enum KeyValue {
@@ -47,11 +57,11 @@ enum KeyValue {
 }
 
 impl Direct {
-    /// The look-up that a statement is, whose rows have the wire schema `schema`; `None` if it is something else.
-    /// `raw` is its plan as written, `optimized` the same with all views resolved, `table` the one table it names and
-    /// `rows` what that is.
+    /// What a statement is, whose rows have the wire schema `schema`; `None` if it must be planned each time. `raw` is its
+    /// plan as written, `optimized` the same with all views resolved, `named` the one table it names, if any, and what
+    /// that is.
     pub fn of(
-        (table, rows): (&str, Arc<dyn Rows>),
+        named: Option<(String, Arc<dyn Rows>)>,
         options: Arc<SessionState>,
         raw: &LogicalPlan,
         optimized: &LogicalPlan,
@@ -62,35 +72,29 @@ impl Direct {
             return None;
         }
         let mut steps = Vec::new();
-        let (scan, conditions) = follow(optimized, &options, &mut steps)?;
-        let provider = source_as_provider(&scan.source).ok()?;
-        let keyed = (&*provider as &dyn Any).downcast_ref::<KeyedTable>().filter(|keyed| keyed.is_of(&rows))?;
-        let key = rows.key();
-        let value = |name: &String| conditions.iter().find_map(|condition| value_of(condition, name));
-        let key_values: Vec<KeyValue> = key.iter().map(value).collect::<Option<_>>()?;
-        (conditions.len() == key.len() && scan.fetch.is_none()).then(|| Self {
-            table: table.to_owned(),
-            columns: keyed.schema(),
-            rows,
-            options,
-            key: key_values,
-            projection: scan.projection.clone(),
-            steps,
-            schema,
-        })
+        let source = match (follow(optimized, &options, &mut steps)?, named) {
+            (End::Nothing(empty), None) => {
+                let schema = Arc::clone(empty.schema.inner());
+                let options = RecordBatchOptions::new().with_row_count(Some(usize::from(empty.produce_one_row)));
+                let columns = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
+                Source::Fixed(RecordBatch::try_new_with_options(schema, columns, &options).ok()?)
+            }
+            (End::Scan(scan, conditions), Some((table, rows))) => {
+                let look_up = LookUp::of(table, rows, scan, &conditions)?;
+                Source::LookUp(look_up)
+            }
+            _ => return None,
+        };
+        Some(Self { source, options, steps, schema })
     }
 
-    /// The table's name in the statement.
-    pub fn table(&self) -> &str {
-        &self.table
-    }
-
-    /// Whether planning the statement with these options, `rows` being what its table is now, would give the same.
-    pub fn is_valid(&self, options: &Arc<SessionState>, rows: &Arc<dyn Rows>) -> bool {
-        let columns = rows.schema();
-        Arc::ptr_eq(options, &self.options)
-            && Arc::ptr_eq(rows, &self.rows)
-            && (Arc::ptr_eq(&columns, &self.columns) || columns == self.columns)
+    /// Whether planning the statement with these options would give the same; `keyed` says what a table is now.
+    pub fn is_valid(&self, options: &Arc<SessionState>, keyed: impl Fn(&str) -> Option<Arc<dyn Rows>>) -> bool {
+        let is_same = match &self.source {
+            Source::LookUp(look_up) => keyed(&look_up.table).is_some_and(|rows| look_up.is_of(&rows)),
+            Source::Fixed(_) => true,
+        };
+        is_same && Arc::ptr_eq(options, &self.options)
     }
 
     /// The wire schema of its rows.
@@ -98,8 +102,41 @@ impl Direct {
         Arc::clone(&self.schema)
     }
 
-    /// The row of the key that these values name, or none; `None` if they must be compared in another way than by key.
+    /// Its rows with these values; `None` if they must be compared in another way than by key.
     pub fn run(&self, values: &[ScalarValue]) -> Result<Option<RecordBatch>> {
+        let rows = match &self.source {
+            Source::LookUp(look_up) => look_up.run(values)?,
+            Source::Fixed(rows) => Some(rows.clone()),
+        };
+        rows.map(|rows| self.compute(rows).map_err(|cause| error::from_datafusion(cause, ""))).transpose()
+    }
+
+    fn compute(&self, mut rows: RecordBatch) -> datafusion::common::Result<RecordBatch> {
+        for step in &self.steps {
+            rows = step.run(&rows)?;
+        }
+        Ok(wire::batch(&rows, &self.schema)?)
+    }
+}
+
+impl LookUp {
+    fn of(table: String, rows: Arc<dyn Rows>, scan: &TableScan, conditions: &[&Expr]) -> Option<Self> {
+        let provider = source_as_provider(&scan.source).ok()?;
+        let keyed = (&*provider as &dyn Any).downcast_ref::<KeyedTable>().filter(|keyed| keyed.is_of(&rows))?;
+        let value = |name: &String| conditions.iter().find_map(|condition| value_of(condition, name));
+        let key: Vec<KeyValue> = rows.key().iter().map(value).collect::<Option<_>>()?;
+        let (columns, projection) = (keyed.schema(), scan.projection.clone());
+        (conditions.len() == key.len() && scan.fetch.is_none()).then(|| Self { table, rows, columns, key, projection })
+    }
+
+    /// Whether these are the rows it was planned with, and have the same columns still.
+    fn is_of(&self, rows: &Arc<dyn Rows>) -> bool {
+        let columns = rows.schema();
+        Arc::ptr_eq(rows, &self.rows) && (Arc::ptr_eq(&columns, &self.columns) || columns == self.columns)
+    }
+
+    /// The row of the key that these values name, or none; `None` if they must be compared in another way than by key.
+    fn run(&self, values: &[ScalarValue]) -> Result<Option<RecordBatch>> {
         let key = |(value, name): (&KeyValue, &String)| -> Option<ArrayRef> {
             let kind = self.columns.field_with_name(name).ok()?.data_type();
             let value = match value {
@@ -112,28 +149,24 @@ impl Direct {
         let Some(keys) = keys else { return Ok(None) };
         let rows = self.rows.get(&keys).map_err(Error::from)?;
         let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.columns)));
-        self.compute(&rows).map(Some).map_err(|cause| error::from_datafusion(cause, ""))
-    }
-
-    fn compute(&self, rows: &RecordBatch) -> datafusion::common::Result<RecordBatch> {
-        let mut rows = conform(rows, &self.columns)?;
-        if let Some(projection) = &self.projection {
-            rows = rows.project(projection)?;
-        }
-        for step in &self.steps {
-            rows = step.run(&rows)?;
-        }
-        Ok(wire::batch(&rows, &self.schema)?)
+        let conforming = conform(&rows, &self.columns).map_err(DataFusionError::from);
+        let projected = conforming.and_then(|rows| match &self.projection {
+            Some(projection) => Ok(rows.project(projection)?),
+            None => Ok(rows),
+        });
+        projected.map(Some).map_err(|cause| error::from_datafusion(cause, ""))
     }
 }
 
-/// Walks from a plan's end to the table it reads, noting what is computed on the way back; gives the table and the
-/// conditions on its rows.
-fn follow<'a>(
-    plan: &'a LogicalPlan,
-    options: &SessionState,
-    steps: &mut Vec<Compute>,
-) -> Option<(&'a TableScan, Vec<&'a Expr>)> {
+/// Where a plan's rows come from.
+enum End<'a> {
+    /// A table, and the conditions on its rows.
+    Scan(&'a TableScan, Vec<&'a Expr>),
+    Nothing(&'a EmptyRelation),
+}
+
+/// Walks from a plan's end to what it reads, noting what is computed on the way back.
+fn follow<'a>(plan: &'a LogicalPlan, options: &SessionState, steps: &mut Vec<Compute>) -> Option<End<'a>> {
     match plan {
         LogicalPlan::Projection(projection) => {
             let found = follow(&projection.input, options, steps)?;
@@ -142,9 +175,10 @@ fn follow<'a>(
         }
         LogicalPlan::SubqueryAlias(alias) => follow(&alias.input, options, steps),
         LogicalPlan::Filter(filter) => match &*filter.input {
-            LogicalPlan::TableScan(scan) => Some((scan, split_conjunction(&filter.predicate))),
+            LogicalPlan::TableScan(scan) => Some(End::Scan(scan, split_conjunction(&filter.predicate))),
             _ => None,
         },
+        LogicalPlan::EmptyRelation(empty) => Some(End::Nothing(empty)),
         _ => None,
     }
 }
@@ -161,20 +195,4 @@ fn value_of(condition: &Expr, column: &str) -> Option<KeyValue> {
         Expr::Placeholder(placeholder) => parse::parameter_index(&placeholder.id).map(KeyValue::Parameter),
         _ => None,
     }
-}
-
-/// Whether a plan means the same whenever it is made: no function of it depends on the time or on chance.
-fn is_steady(plan: &LogicalPlan) -> bool {
-    let mut steady = true;
-    let unsteady = |expression: &Expr| Ok(is_unsteady(expression));
-    let looked = plan.apply(|node| {
-        steady &= node.expressions().iter().all(|expression| !expression.exists(unsteady).unwrap_or(true));
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(view) = scan.source.get_logical_plan()
-        {
-            steady &= is_steady(&view);
-        }
-        Ok(if steady { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
-    });
-    steady && looked.is_ok()
 }

@@ -1,15 +1,34 @@
 //! Memory of queries: what all may hold together, and each by itself.
 //!
-//! A query's operators share its own bound fairly, so that none of them starves another; whoever reaches a bound spills if
-//! it can, and else the query fails. Of the common memory the last part is kept for queries that hold little: a heavy one
-//! cannot take the others' first megabytes away.
+//! A query's operators that can spill share its own bound fairly, so that none of them starves another, and leave a part of
+//! it to those that cannot: a sort that has spilled must still merge. Merges would take all there is, and share fairly, too.
+//! Whoever reaches a bound spills if it can, and else the query fails. Of the common memory the last part is kept for queries
+//! that hold little: a heavy one cannot take the others' first megabytes away.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use parking_lot::Mutex;
+
+/// One such part of a query's memory is for operators that cannot spill …
+const UNSPILLABLE: usize = 4;
+/// … and merges of sorted files share such a part. What else is left is for who merges what they merged.
+const MERGES: usize = 2;
+/// How DataFusion calls those.
+const MERGE: &str = "ExternalSorterMerge";
+
+/// How many parts of rows a plan sorts at once.
+pub(super) fn sorts(plan: &dyn ExecutionPlan) -> usize {
+    let sort = (plan as &dyn Any).downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
+    let own = sort.map_or(0, |sort| sort.properties().output_partitioning().partition_count());
+    own + plan.children().into_iter().map(|input| sorts(&**input)).sum::<usize>()
+}
 
 /// What all queries hold together.
 #[derive(Debug)]
@@ -24,10 +43,11 @@ impl Memory {
         Arc::new(Self { total, used: AtomicUsize::new(0) })
     }
 
-    /// The memory of one query, which may hold `most` bytes of it.
-    pub(super) fn of_query(self: &Arc<Self>, most: usize) -> Arc<dyn MemoryPool> {
-        let most = most.min(self.total);
-        Arc::new(QueryPool { shared: Arc::clone(self), own: FairSpillPool::new(most), most })
+    /// The memory of one query, which may hold `most` bytes of it, and sorts so many parts of rows at once.
+    pub(super) fn of_query(self: &Arc<Self>, most: usize, sorts: usize) -> Arc<dyn MemoryPool> {
+        // More it would not get, and who can spill must know beforehand.
+        let most = most.min(self.total - self.reserve());
+        Arc::new(QueryPool { shared: Arc::clone(self), held: Mutex::default(), most, sorts: sorts.max(1) })
     }
 
     /// Bytes that are held now.
@@ -59,13 +79,47 @@ impl Memory {
 #[derive(Debug)]
 struct QueryPool {
     shared: Arc<Memory>,
-    own: FairSpillPool,
+    held: Mutex<Held>,
     most: usize,
+    sorts: usize,
+}
+
+/// What the operators of one query hold.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes of those that can spill …
+    spillable: usize,
+    /// … and how many they are.
+    spillers: usize,
+    /// Bytes of those that cannot.
+    unspillable: usize,
+}
+
+impl Held {
+    fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
+        if consumer.can_spill() { &mut self.spillable } else { &mut self.unspillable }
+    }
+
+    fn all(&self) -> usize {
+        self.spillable + self.unspillable
+    }
+}
+
+impl QueryPool {
+    /// What one of the query's operators may hold. A sort's part is its own from the beginning: one that had more could not
+    /// merge it when the others are there.
+    fn share(&self, consumer: &MemoryConsumer, held: &Held) -> usize {
+        if consumer.can_spill() {
+            let room = self.most.saturating_sub(held.unspillable).min(self.most - self.most / UNSPILLABLE);
+            return room / held.spillers.max(self.sorts);
+        }
+        if consumer.name().starts_with(MERGE) { self.most / MERGES / self.sorts } else { self.most }
+    }
 }
 
 impl fmt::Display for QueryPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes", self.own.reserved(), self.most)
+        write!(f, "{} of {} bytes", self.reserved(), self.most)
     }
 }
 
@@ -75,43 +129,47 @@ impl MemoryPool for QueryPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        self.own.register(consumer);
+        self.held.lock().spillers += usize::from(consumer.can_spill());
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        self.own.unregister(consumer);
+        self.held.lock().spillers -= usize::from(consumer.can_spill());
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.own.grow(reservation, additional);
+        *self.held.lock().of(reservation.consumer()) += additional;
         self.shared.used.fetch_add(additional, Ordering::Relaxed);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.own.shrink(reservation, shrink);
+        *self.held.lock().of(reservation.consumer()) -= shrink;
         self.shared.used.fetch_sub(shrink, Ordering::Relaxed);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let name = reservation.consumer().name();
-        let refused = |text: String| DataFusionError::ResourcesExhausted(text);
-        if self.own.try_grow(reservation, additional).is_err() {
-            let held = self.own.reserved();
-            return Err(refused(format!(
-                "{name} wants {additional} bytes more, the query holds {held} of the {} it may have",
-                self.most
-            )));
+        let refused = |text: String| Err(DataFusionError::ResourcesExhausted(text));
+        let mut held = self.held.lock();
+        let all = held.all();
+        let share = self.share(reservation.consumer(), &held);
+        if all.saturating_add(additional) > self.most || reservation.size().saturating_add(additional) > share {
+            let most = self.most;
+            return refused(format!(
+                "{name} wants {additional} bytes more, the query holds {all} of the {most} it may have"
+            ));
         }
-        if self.shared.take(additional, self.own.reserved()) {
-            return Ok(());
+        if !self.shared.take(additional, all + additional) {
+            let (used, total) = (self.shared.used(), self.shared.total);
+            return refused(format!(
+                "{name} wants {additional} bytes more, all queries together hold {used} of {total}"
+            ));
         }
-        self.own.shrink(reservation, additional);
-        let (used, total) = (self.shared.used(), self.shared.total);
-        Err(refused(format!("{name} wants {additional} bytes more, all queries together hold {used} of {total}")))
+        *held.of(reservation.consumer()) += additional;
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
-        self.own.reserved()
+        self.held.lock().all()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
@@ -132,7 +190,7 @@ mod tests {
     #[test]
     fn a_query_has_a_bound_of_its_own_and_one_in_common() {
         let memory = Memory::new(64 * MIB);
-        let (heavy, other) = (memory.of_query(40 * MIB), memory.of_query(usize::MAX));
+        let (heavy, other) = (memory.of_query(40 * MIB, 0), memory.of_query(usize::MAX, 0));
         let sort = consumer(&heavy, false);
         sort.try_grow(40 * MIB).unwrap();
         let error = sort.try_grow(1).unwrap_err().to_string();
@@ -143,7 +201,7 @@ mod tests {
         let error = join.try_grow(MIB).unwrap_err().to_string();
         assert!(error.contains("all queries together hold 58720256 of 67108864"), "{error}");
         assert_eq!(memory.used(), 56 * MIB);
-        let small = memory.of_query(usize::MAX);
+        let small = memory.of_query(usize::MAX, 0);
         let lists = consumer(&small, false);
         lists.try_grow(MIB).unwrap();
         lists.try_grow(1).unwrap_err();
@@ -154,15 +212,55 @@ mod tests {
     #[test]
     fn what_was_refused_is_not_counted() {
         let memory = Memory::new(64 * MIB);
-        let pool = memory.of_query(usize::MAX);
-        let (one, two) = (consumer(&pool, true), consumer(&pool, true));
+        let pool = memory.of_query(usize::MAX, 0);
+        let (one, two) = (consumer(&pool, false), consumer(&pool, false));
         one.try_grow(32 * MIB).unwrap();
-        one.try_grow(1).unwrap_err();
         two.try_grow(32 * MIB).unwrap_err();
         two.try_grow(24 * MIB).unwrap();
         assert_eq!((memory.used(), pool.reserved()), (56 * MIB, 56 * MIB));
         one.shrink(32 * MIB);
         two.resize(0);
         assert_eq!((memory.used(), pool.reserved()), (0, 0));
+    }
+
+    #[test]
+    fn what_can_spill_shares_fairly_and_leaves_a_part_to_what_cannot() {
+        let pool = Memory::new(1 << 30).of_query(64 * MIB, 1);
+        let one = consumer(&pool, true);
+        one.try_grow(48 * MIB).unwrap();
+        one.try_grow(1).unwrap_err();
+        let join = consumer(&pool, false);
+        join.try_grow(16 * MIB).unwrap();
+        join.try_grow(1).unwrap_err();
+        drop(one);
+        // Half for each of two, of what is left.
+        let (one, two) = (consumer(&pool, true), consumer(&pool, true));
+        one.try_grow(24 * MIB).unwrap();
+        one.try_grow(1).unwrap_err();
+        join.try_grow(4 * MIB).unwrap();
+        two.try_grow(24 * MIB).unwrap_err();
+        two.try_grow(20 * MIB).unwrap();
+        drop((one, two, join));
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn merges_leave_room_for_each_other_and_for_who_merges_them() {
+        let pool = Memory::new(1 << 30).of_query(64 * MIB, 2);
+        let names = ["ExternalSorterMerge[0]", "ExternalSorterMerge[1]"];
+        let [one, two] = names.map(|name| MemoryConsumer::new(name).register(&pool));
+        for merge in [&one, &two] {
+            merge.try_grow(16 * MIB).unwrap();
+            merge.try_grow(1).unwrap_err();
+        }
+        let sort = consumer(&pool, true);
+        sort.try_grow(16 * MIB).unwrap();
+        sort.try_grow(1).unwrap_err();
+        drop((one, two));
+        sort.try_grow(8 * MIB).unwrap();
+        sort.try_grow(1).unwrap_err();
+        drop(sort);
+        consumer(&pool, false).try_grow(64 * MIB).unwrap();
+        assert_eq!(pool.reserved(), 0);
     }
 }

@@ -15,14 +15,13 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
-use super::compute::is_unsteady;
 use super::latest::KeyedTable;
 use super::role::{Restricted, Role};
 use super::table::ViewTable;
@@ -280,24 +279,4 @@ fn without_tables(plan: &LogicalPlan) -> Result<LogicalPlan> {
         other => Ok(Transformed::no(other)),
     });
     bare.map(|done| done.data)
-}
-
-/// Whether a plan as it was written, its views too, means the same whenever it is made: nothing of it depends on the time
-/// or on chance, and it is no question about plans.
-pub(super) fn is_steady(plan: &LogicalPlan) -> bool {
-    let mut steady = true;
-    // Subqueries are walked through by themselves.
-    let is_subquery =
-        |expression: &Expr| matches!(expression, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_));
-    let unsteady = |expression: &Expr| Ok(is_unsteady(expression) && !is_subquery(expression));
-    let walked = plan.apply_with_subqueries(|node| {
-        steady &= match node {
-            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => false,
-            LogicalPlan::TableScan(scan) => scan.source.get_logical_plan().is_none_or(|view| is_steady(&view)),
-            _ => true,
-        };
-        steady = steady && node.expressions().iter().all(|expression| !expression.exists(unsteady).unwrap_or(true));
-        Ok(if steady { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
-    });
-    steady && walked.is_ok()
 }

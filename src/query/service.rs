@@ -95,6 +95,8 @@ impl Default for ServiceOptions {
     }
 }
 
+/// A part of a plan has at least so much memory: what it takes to sort batches of rows that are some hundred bytes long.
+const PART_BYTES: usize = 24 << 20;
 /// One query may write so many parts of what all may.
 const SPILL_PART: u64 = 2;
 
@@ -161,7 +163,7 @@ impl Service {
 
     /// The memory that all queries share, for others who work on rows.
     pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
-        self.inner.shared.memory.of_query(usize::MAX)
+        self.inner.shared.memory.of_query(usize::MAX, 0)
     }
 
     /// What goes on in it.
@@ -186,13 +188,14 @@ impl Service {
         &self.inner.shared.result_cache
     }
 
-    /// Where one query runs: with memory and disk space of its own, of which its role may have `memory` and `spill` bytes.
-    pub(super) fn runtime_of_query(&self, memory: Option<usize>, spill: Option<u64>) -> Arc<RuntimeEnv> {
+    /// Where one query runs that sorts so many parts of rows at once: with memory and disk space of its own, of which its
+    /// role may have `memory` and `spill` bytes.
+    pub(super) fn runtime_of_query(&self, sorts: usize, memory: Option<usize>, spill: Option<u64>) -> Arc<RuntimeEnv> {
         let shared = &self.inner.shared;
         let of_all = self.inner.state.runtime_env();
         let spill = spill.unwrap_or(u64::MAX).min(of_all.disk_manager.max_temp_directory_size() / SPILL_PART);
         Arc::new(RuntimeEnv {
-            memory_pool: shared.memory.of_query(memory.unwrap_or(usize::MAX).min(shared.query_memory_bytes)),
+            memory_pool: shared.memory.of_query(memory.unwrap_or(usize::MAX).min(shared.query_memory_bytes), sorts),
             disk_manager: spill::of_query(&of_all.disk_manager, spill),
             cache_manager: Arc::clone(&of_all.cache_manager),
             object_store_registry: Arc::clone(&of_all.object_store_registry),
@@ -243,6 +246,11 @@ impl Service {
     }
 }
 
+/// The parallel parts of a plan, `most` of them, where a query may hold so many bytes.
+pub(super) fn parts(most: usize, bytes: usize) -> usize {
+    most.min(bytes / PART_BYTES).max(1)
+}
+
 fn runtime(options: &ServiceOptions, memory: &Arc<Memory>) -> datafusion::common::Result<RuntimeEnv> {
     let spill = match &options.spill_dir {
         Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
@@ -250,20 +258,24 @@ fn runtime(options: &ServiceOptions, memory: &Arc<Memory>) -> datafusion::common
     };
     let spill = DiskManagerBuilder::default().with_mode(spill).with_max_temp_directory_size(options.spill_bytes);
     RuntimeEnvBuilder::new()
-        .with_memory_pool(memory.of_query(usize::MAX))
+        .with_memory_pool(memory.of_query(usize::MAX, 0))
         .with_disk_manager_builder(spill)
         .with_object_store_registry(Arc::new(Stores::new(options.stores.clone())))
         .build()
 }
 
 fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>) -> SessionState {
+    let of_query = options.query_memory_bytes.min(options.memory_bytes);
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(options.partitions.max(1));
+        .with_target_partitions(parts(options.partitions, of_query));
     let values = config.options_mut();
     values.execution.time_zone = Some(defaults.timezone.clone());
+    // What each part of a sort holds ready to merge.
+    let ready = &mut values.execution.sort_spill_reservation_bytes;
+    *ready = (*ready).min(PART_BYTES / 8);
     values.sql_parser.collect_spans = true;
     let mut builder = SessionStateBuilder::new()
         .with_config(config)

@@ -10,6 +10,7 @@ use datafusion::common::{ScalarValue, TableReference};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableScan, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as Ast;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -25,11 +26,11 @@ use super::postgres::{self, PgCatalog};
 use super::result_cache::Asked;
 use super::role::Role;
 use super::rows::Most;
-use super::service::Service;
+use super::service::{self, Service};
 use super::settings::Settings;
 use super::statement::{Query, Statement};
 use super::threads::Threads;
-use super::{CATALOG, NewRows, PUBLIC, SYSTEM, error, parse, rows, windows, wire};
+use super::{CATALOG, NewRows, PUBLIC, SYSTEM, error, memory, parse, rows, windows, wire};
 use crate::error::{Error, Kind, Result};
 use crate::latest::Rows;
 
@@ -100,6 +101,12 @@ impl Session {
     /// The same session as that of somebody who has `role`.
     #[must_use]
     pub fn in_role(self, role: Arc<Role>) -> Self {
+        if let Some(bytes) = role.memory_bytes() {
+            let mut now = self.now.lock();
+            let mut state = SessionState::clone(&now.state);
+            fit(&mut state, bytes);
+            now.state = Arc::new(state);
+        }
         Self { role: Some(role), ..self }
     }
 
@@ -119,11 +126,12 @@ impl Session {
         Ok(entry)
     }
 
-    /// Where one of its statements runs: as `state` says, with memory and disk space of its own.
-    pub(super) fn task(&self, state: &SessionState) -> Arc<TaskContext> {
+    /// Where a plan of its runs: as `state` says, with memory and disk space of its own.
+    pub(super) fn task(&self, state: &SessionState, plan: &dyn ExecutionPlan) -> Arc<TaskContext> {
         let role = self.role.as_ref();
         let (memory, spill) = (role.and_then(|role| role.memory_bytes()), role.and_then(|role| role.spill_bytes()));
-        Arc::new(TaskContext::from(state).with_runtime(self.service.runtime_of_query(memory, spill)))
+        let runtime = self.service.runtime_of_query(memory::sorts(plan), memory, spill);
+        Arc::new(TaskContext::from(state).with_runtime(runtime))
     }
 
     /// What its role lets one statement send.
@@ -502,6 +510,9 @@ impl Session {
         change(&mut now.settings, self.service.defaults())?;
         let mut state = self.service.state().clone();
         state.config_mut().options_mut().execution.time_zone = Some(now.settings.timezone.clone());
+        if let Some(bytes) = self.role.as_ref().and_then(|role| role.memory_bytes()) {
+            fit(&mut state, bytes);
+        }
         // Functions such as now() keep the options they were built with.
         let options = Arc::clone(state.config_options());
         let changed: Vec<_> =
@@ -512,6 +523,12 @@ impl Session {
         now.state = Arc::new(state);
         Ok(())
     }
+}
+
+/// Plans no more parallel parts than so many bytes of memory are enough for.
+fn fit(state: &mut SessionState, bytes: usize) {
+    let parts = &mut state.config_mut().options_mut().execution.target_partitions;
+    *parts = service::parts(*parts, bytes);
 }
 
 /// What people should know of the columns that a plan passes on from tables as they are, by position.

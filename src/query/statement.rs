@@ -21,11 +21,12 @@ use tokio::time::Instant;
 
 use super::activity::Entry;
 use super::allow::{self, Ask};
+use super::compute;
 use super::continuous::{Continuous, Found, Shared};
 use super::direct::Direct;
 use super::origin;
 use super::postgres::{self, ColumnType};
-use super::result_cache::{self, Keep};
+use super::result_cache::Keep;
 use super::rows::{self, Pump, Rows};
 use super::session::{Planned, Session};
 use super::{PUBLIC, error, parse, wire};
@@ -42,7 +43,7 @@ pub struct Statement {
     /// PostgreSQL's types that parameters are cast to, by their numbers from 0.
     casts: Vec<(usize, ColumnType)>,
     schema: SchemaRef,
-    /// What it is, if it is a look-up.
+    /// What it is, if it need not be planned each time.
     direct: Option<Arc<ArcSwap<Direct>>>,
 }
 
@@ -107,7 +108,7 @@ impl Statement {
                         (planned, **statement) = (again, cast);
                     }
                 }
-                let Planned { plan, state, comments, .. } = planned;
+                let Planned { plan, state, comments, is_own } = planned;
                 let mut casts = cast_to(&plan);
                 for (at, (found, declared)) in types.into_iter().zip(declared).enumerate() {
                     parameters[at] = found.or(declared).or(casts.remove(&at)).unwrap_or(DataType::Utf8);
@@ -117,10 +118,12 @@ impl Statement {
                 let coerced = state.optimize(&plan).ok();
                 let schema = wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow());
                 let schema = wire::with_comments(&schema, comments);
-                direct = coerced.and_then(|optimized| {
-                    let table = only_table(&state, statement)?;
-                    let rows = session.keyed(&table)?;
-                    Direct::of((&table, rows), options, &plan, &optimized, Arc::clone(&schema))
+                direct = coerced.filter(|_| !is_own).and_then(|optimized| {
+                    let named = match only_table(&state, statement)? {
+                        Some(table) => Some((table.clone(), session.keyed(&table)?)),
+                        None => None,
+                    };
+                    Direct::of(named, options, &plan, &optimized, Arc::clone(&schema))
                 });
                 schema
             }
@@ -169,28 +172,23 @@ impl Statement {
                 let text = format!("the statement has {want} parameters, {have} values are given");
                 return Err(Error::new(Kind::Query, text));
             }
-            let statement = self.clone();
-            self.session.threads().run(async move { statement.plan(values).await }).await
+            // Here and now: to wake another thread would take longer than it does.
+            if let Some(direct) = &self.direct
+                && let Some(found) = self.without_plan(direct, &values).await?
+            {
+                return Ok(found);
+            }
+            self.session.bind(Arc::clone(&self.sql), self.ask.clone(), values).await
         })
     }
 
-    async fn plan(self, values: Vec<ScalarValue>) -> Result<Query> {
-        if let Some(direct) = &self.direct
-            && let Some(found) = self.look_up(direct, &values).await?
-        {
-            return Ok(found);
-        }
-        Query::plan(&self.session, &self.sql, self.ask, values).await
-    }
-
-    /// Looks a row up without planning the statement; `None` if it is no look-up any more, or not with these values.
-    async fn look_up(&self, direct: &ArcSwap<Direct>, values: &[ScalarValue]) -> Result<Option<Query>> {
+    /// Runs it without planning it; `None` if it has to be planned each time now, or with these values.
+    async fn without_plan(&self, direct: &ArcSwap<Direct>, values: &[ScalarValue]) -> Result<Option<Query>> {
         self.session.wait().await?;
         let mut now = direct.load_full();
-        let rows = self.session.keyed(now.table());
-        if !rows.is_some_and(|rows| now.is_valid(&self.session.options(), &rows)) {
+        if !now.is_valid(&self.session.options(), |table| self.session.keyed(table)) {
             let declared = self.parameters.iter().cloned().map(Some).collect();
-            let again = Self::prepare(self.session.clone(), &self.sql, declared).await?;
+            let again = self.session.prepare_typed(&self.sql, declared).await?;
             let Some(again) = again.direct else { return Ok(None) };
             now = again.load_full();
             direct.store(Arc::clone(&now));
@@ -204,7 +202,7 @@ impl Statement {
         Ok(found)
     }
 
-    /// Whether it is looked up without being planned.
+    /// Whether it runs without being planned.
     #[cfg(test)]
     pub(super) fn is_direct(&self) -> bool {
         self.direct.is_some()
@@ -231,7 +229,7 @@ fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Op
 }
 
 /// Types of parameters that follow from where they stand: `column = ANY($1)` takes a list of the column's type, LIMIT and
-/// OFFSET a number. Numbers from 0.
+/// OFFSET a number, `coalesce(column, $1)` and CASE what stands beside it. Numbers from 0.
 fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     let mut found = Vec::new();
     let walked = plan.apply_with_subqueries(|node| {
@@ -250,12 +248,33 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
                 {
                     found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
                 }
+                let choices = choices(expr);
+                let is_told = |told: &DataType| *told != DataType::Null;
+                let mut types = choices.iter().filter(|choice| place(choice).is_none());
+                if let Some(told) = types.find_map(|choice| choice.get_type(&schema).ok().filter(is_told)) {
+                    found.extend(choices.iter().filter_map(|choice| Some((place(choice)?, told.clone()))));
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     debug_assert!(walked.is_ok(), "nothing here fails");
     found
+}
+
+/// What an expression chooses from, all of one type.
+fn choices(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::ScalarFunction(function)
+            if ["coalesce", "nullif", "nvl", "greatest", "least"].contains(&function.name()) =>
+        {
+            function.args.iter().collect()
+        }
+        Expr::Case(case) => {
+            case.when_then_expr.iter().map(|(_, then)| &**then).chain(case.else_expr.as_deref()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The number of the parameter that an expression is, from 0.
@@ -293,11 +312,12 @@ fn cast_to(plan: &LogicalPlan) -> BTreeMap<usize, DataType> {
     found
 }
 
-/// The table of schema `public` that a statement names, if that is all it names.
-fn only_table(state: &SessionState, statement: &Ast) -> Option<String> {
+/// The table that a statement names, if any; `None` if it names more than one of schema `public`.
+fn only_table(state: &SessionState, statement: &Ast) -> Option<Option<String>> {
     let references = state.resolve_table_references(statement).ok()?;
     match &references[..] {
-        [table] if table.schema().is_none_or(|schema| schema == PUBLIC) => Some(table.table().to_owned()),
+        [] => Some(None),
+        [table] if table.schema().is_none_or(|schema| schema == PUBLIC) => Some(Some(table.table().to_owned())),
         _ => None,
     }
 }
@@ -329,7 +349,7 @@ impl Query {
             parse::fill_series(&mut statement, &values);
             let Planned { mut plan, state, comments, is_own } = session.plan(&sql, statement).await?;
             // The optimizer puts today's date where the statement says "today".
-            let steady = (!is_own && result_cache::is_steady(&plan))
+            let steady = (!is_own && compute::is_steady(&plan))
                 .then(|| sql.len() + values.iter().map(ScalarValue::size).sum::<usize>());
             if !values.is_empty() {
                 let values: Vec<_> = values.into_iter().map(Into::into).collect();
@@ -408,11 +428,13 @@ impl Query {
             let timeout = self.session.statement_timeout();
             let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
             let entry = self.session.begin(&self.sql, is_light(plan), deadline).await?;
-            let (plan, sql) = (plan.clone(), Arc::clone(&self.sql));
-            let task = self.session.task(&state);
+            let (session, plan, sql) = (self.session.clone(), plan.clone(), Arc::clone(&self.sql));
             let start = self.session.threads().run(async move {
                 let physical = state.query_planner().create_physical_plan(&plan, state.as_ref()).await;
-                let stream = physical.and_then(|physical| execute_stream(physical, task));
+                let stream = physical.and_then(|physical| {
+                    let task = session.task(&state, &*physical);
+                    execute_stream(physical, task)
+                });
                 stream.map_err(|e| error::from_datafusion(e, &sql))
             });
             let stream = rows::until(deadline, entry.unless_cancelled(start)).await???;

@@ -170,6 +170,11 @@ async fn rows_that_clients_send_are_all_there_once_or_none() {
     }
     let millpond = Millpond::serve(&project).await;
     assert_eq!(sent(&project, &["notes", "append", "1000"]).await.unwrap(), "1000");
+    // A request that replaced rows does not take those away that came since.
+    assert_eq!(sent(&project, &["notes", "replace", "10", "anew"]).await.unwrap(), "10");
+    assert_eq!(sent(&project, &["notes", "replace", "20"]).await.unwrap(), "20");
+    assert_eq!(sent(&project, &["notes", "replace", "10", "anew"]).await.unwrap(), "0");
+    assert_eq!(millpond.number("SELECT count(*) FROM notes").await, Some(20));
     // A message as large as the driver sends, which is larger than a statement may be.
     assert_eq!(sent(&project, &["notes", "replace", "500000"]).await.unwrap(), "500000");
     let sql = "SELECT count(*) AS n, count(DISTINCT id) AS ids, min(note) AS note FROM t";
@@ -178,7 +183,8 @@ async fn rows_that_clients_send_are_all_there_once_or_none() {
 
     // By key, and with a column that is new.
     let first = r#"[{"id": 1, "seen": 1.5}, {"id": 2, "seen": null}]"#;
-    assert_eq!(sent(&project, &["members", "create", first]).await.unwrap(), "2");
+    assert_eq!(sent(&project, &["members", "create", first, "made"]).await.unwrap(), "2");
+    assert_eq!(sent(&project, &["members", "create", first, "made"]).await.unwrap(), "0", "it was this request");
     let there = sent(&project, &["members", "create", first]).await.unwrap_err();
     assert!(there.contains("table members is there already"), "{there}");
     let second = r#"[{"id": 2, "seen": 2.5, "name": "Ute"}, {"id": 3, "seen": 3.5, "name": null}]"#;

@@ -136,6 +136,15 @@ impl File {
         let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("{FILE}{hex}")
     }
+
+    /// Whether a table has it. One that is told from others by its own name is known for good, whatever replaced its rows.
+    fn is_in(&self, table: &MadeTable, mode: ImportMode) -> bool {
+        let number = table.number(&self.app_id());
+        match self.identity {
+            Some(_) => number > 0,
+            None => mode != ImportMode::Replace && number == table.number(FILES) + 1,
+        }
+    }
 }
 
 /// What was found at a place that files come to.
@@ -231,6 +240,21 @@ impl Importer {
         tell: &mut Tell<'_>,
     ) -> Result<(Report, Vec<SourceFile>)> {
         let turn = Arc::new(self.turn(&spec.table).await);
+        self.take_in_turn(&turn, spec, mode, files, request, trouble, tell).await
+    }
+
+    /// The same for who has the turn.
+    #[allow(clippy::too_many_arguments)] // Those of `take`.
+    async fn take_in_turn(
+        &self,
+        turn: &Turn,
+        spec: &Imported,
+        mode: ImportMode,
+        files: Vec<File>,
+        request: &Request,
+        trouble: Trouble,
+        tell: &mut Tell<'_>,
+    ) -> Result<(Report, Vec<SourceFile>)> {
         let mut table = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
         if table.as_ref().is_some_and(|table| !table.is_of_files()) {
             let message = format!("the lake has a table {} with rows that came from elsewhere", spec.table);
@@ -241,11 +265,8 @@ impl Importer {
         let (mut report, mut skipped) = (Report::default(), Vec::new());
         let mut progress = Progress::default();
         let (held, new): (Vec<File>, Vec<File>) = match &table {
-            Some(table) if mode != ImportMode::Replace => {
-                let round = table.number(FILES) + 1;
-                files.into_iter().partition(|file| table.number(&file.app_id()) == round)
-            }
-            _ => (Vec::new(), files),
+            Some(table) => files.into_iter().partition(|file| file.is_in(table, mode)),
+            None => (Vec::new(), files),
         };
         report.held = held.len() as u64;
         progress.all_files = new.len() as u64;
@@ -256,11 +277,11 @@ impl Importer {
         }
         tell(progress.clone());
         let pieces: Vec<&[File]> = match mode {
-            ImportMode::Replace => vec![&new[..]],
+            ImportMode::Replace if report.held == 0 => vec![&new[..]],
             _ => new.chunks(1).collect(),
         };
         for files in pieces {
-            let done = Box::pin(self.piece(spec, mode, &mut table, files, &turn, &mut progress, tell)).await;
+            let done = Box::pin(self.piece(spec, mode, &mut table, files, turn, &mut progress, tell)).await;
             match done {
                 Ok(piece) => {
                     report.files += files.len() as u64;

@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tempfile::TempPath;
 
-use super::{File, Importer, Request, Trouble};
+use super::{File, Importer, MadeTable, Request, Trouble, unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{S3Options, SourceFiles};
 use crate::schema::{FileFormat, ImportMode, Imported};
@@ -34,19 +34,21 @@ impl Importer {
     async fn take_sent(&self, asked: &Ingest, rows: Sent) -> Result<u64> {
         let spec = self.declared(&asked.table)?;
         let mode = mode(asked.there, &spec);
-        let is_there = self.catalog.fed().tables.contains_key(&spec.table);
-        if asked.there == There::Fail && is_there {
-            let hint = "append to it, or replace its rows";
-            return Err(Error::new(Kind::Refused, format!("table {} is there already", spec.table)).hint(hint));
-        }
         // Behind all other work, like what is read of files.
         let written = task::spawn_behind("ingest-write", write(rows)).await;
         let path = written.map_err(|error| Error::new(Kind::Internal, "rows could not be taken").because(error))??;
         let file = file(&path, &spec.table, asked.id.as_deref(), &self.s3).await?;
+        let turn = Arc::new(self.turn(&spec.table).await);
+        let there = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
+        if asked.there == There::Fail && there.is_some_and(|table| !file.is_in(&table, mode)) {
+            let hint = "append to it, or replace its rows";
+            return Err(Error::new(Kind::Refused, format!("table {} is there already", spec.table)).hint(hint));
+        }
         let (urls, table) = (Vec::new(), spec.table.clone());
         let request = Request { table, urls, mode: Some(mode), skip_broken: false, dry_run: false };
-        let (report, _) = self.take(&spec, mode, vec![file], &request, Trouble::Stop, &mut |_| {}).await?;
-        Ok(report.rows)
+        let told = &mut |_| {};
+        let taken = self.take_in_turn(&turn, &spec, mode, vec![file], &request, Trouble::Stop, told).await;
+        Ok(taken?.0.rows)
     }
 }
 

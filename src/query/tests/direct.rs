@@ -156,6 +156,31 @@ async fn a_look_up_by_the_whole_key_is_planned_once_and_answers_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_reads_no_table_is_planned_once_and_answers_the_same() {
+    let (fixture, _) = fixture();
+    let session = service(&fixture).session();
+    for sql in [
+        "SELECT 1",
+        "SELECT 1 + 1 AS two, 'a' || upper('b'), NULL, DATE '2026-01-01'",
+        "SELECT x + 1 FROM (SELECT 1 AS x) AS t",
+        "SELECT 1 AS one WHERE 1 > 2",
+        "SELECT to_char(to_timestamp(0), '%H:%M') AS t",
+    ] {
+        let statement = session.prepare(sql).await.unwrap();
+        assert!(statement.is_direct(), "{sql}");
+        for zone in ["UTC", "Asia/Seoul"] {
+            session.set("timezone", zone).unwrap();
+            let [direct, planned] = answers(&session, sql, &[]).await;
+            assert_eq!(direct, planned, "{sql} in {zone}");
+            let again = statement.run(Vec::new()).await.unwrap().collect().await.unwrap();
+            assert!(
+                again.iter().all(|rows| planned.contains(&shown(std::slice::from_ref(rows))) || rows.num_rows() == 0)
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_more_than_a_look_up_is_planned_each_time() {
     let (fixture, _) = fixture();
     fixture.view("mine", "SELECT * FROM cars");
@@ -176,7 +201,12 @@ async fn what_is_more_than_a_look_up_is_planned_each_time() {
         "SELECT * FROM mine WHERE id = ?",
         "SELECT plate, ? FROM cars WHERE id = 1",
         "SELECT * FROM telemetry WHERE gear = ?",
-        "SELECT 1",
+        "SELECT now()",
+        "SELECT random()",
+        "SELECT current_date",
+        "SELECT ? + 1",
+        "SELECT 1 UNION ALL SELECT 2",
+        "SELECT (SELECT count(*) FROM cars)",
     ] {
         assert!(!session.prepare(sql).await.unwrap().is_direct(), "{sql}");
     }

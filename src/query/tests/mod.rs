@@ -9,6 +9,7 @@ mod look_back;
 mod result_cache;
 mod running;
 mod slt;
+mod sorts;
 mod sql;
 mod windows;
 

@@ -137,6 +137,10 @@ async fn parameters_are_typed_bound_by_number_and_see_fresh_rows() {
         ("SELECT $1::bigint, $2::date", vec![DataType::Int64, DataType::Date32]),
         ("SELECT car_id FROM telemetry LIMIT $1 OFFSET $2", vec![DataType::Int64, DataType::Int64]),
         ("SELECT value FROM generate_series(1, $1)", vec![DataType::Int64]),
+        ("SELECT coalesce($1, gear), nullif(car_id, $2) FROM telemetry", vec![DataType::Int32, DataType::Utf8]),
+        ("SELECT greatest(gear, $1, $2) FROM telemetry", vec![DataType::Int32, DataType::Int32]),
+        ("SELECT CASE WHEN gear > 1 THEN $1 ELSE gear END FROM telemetry", vec![DataType::Int32]),
+        ("SELECT coalesce($1, NULL, $2)", vec![DataType::Utf8, DataType::Utf8]),
     ] {
         assert_eq!(session.prepare(sql).await.unwrap().parameters(), expected, "{sql}");
     }
