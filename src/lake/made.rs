@@ -140,6 +140,11 @@ impl MadeTable {
         self.table.number(app_id).unwrap_or(0)
     }
 
+    /// True once something was taken in: whoever made it may have been killed before.
+    pub fn has_pieces(&self) -> bool {
+        !numbers(&self.table).is_empty()
+    }
+
     /// True if all that it has came from files: something else made a table that is in buckets or days, or has rows without a
     /// number of a file.
     pub fn is_of_files(&self) -> bool {

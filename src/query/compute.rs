@@ -1,4 +1,5 @@
-//! What is computed of rows that are here: expressions of a plan, made once, over batch after batch.
+//! What is computed of rows that are here: expressions of a plan, made once, over batch after batch; and whether the same
+//! rows give the same again.
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
@@ -16,10 +17,14 @@ use datafusion::logical_expr::{BinaryExpr, EmptyRelation, Expr, LogicalPlan, Ope
 
 use super::compute::{Compute, is_steady};
 use super::latest::{KeyedTable, as_key};
+use super::statement::CHOOSES;
 use super::{error, parse, wire};
 use crate::error::{Error, Result};
 use crate::latest::Rows;
 use crate::schema::conform;
+
+/// Rows that are longer are computed each time, if they read no table.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// A statement that waits for values.
 pub(super) struct Direct {
@@ -28,13 +33,15 @@ pub(super) struct Direct {
     options: Arc<SessionState>,
     /// What is computed, each from what the one before gives.
     steps: Vec<Compute>,
+    /// It takes no longer than waking a thread does.
+    is_light: bool,
     schema: SchemaRef,
 }
 
-/// Where its row comes from.
+/// What its rows are made of.
 enum Source {
     LookUp(LookUp),
-    /// What a statement begins with that reads no table.
+    /// Nothing: they are always these, in the wire schema.
     Fixed(RecordBatch),
 }
 
@@ -71,13 +78,20 @@ impl Direct {
         if !is_steady(raw) {
             return None;
         }
-        let mut steps = Vec::new();
-        let source = match (follow(optimized, &options, &mut steps)?, named) {
+        let mut steps = Steps { computes: Vec::new(), is_light: true };
+        let end = follow(optimized, &options, &mut steps)?;
+        let Steps { computes: steps, is_light } = steps;
+        let source = match (end, named) {
             (End::Nothing(empty), None) => {
-                let schema = Arc::clone(empty.schema.inner());
+                let begins = Arc::clone(empty.schema.inner());
                 let options = RecordBatchOptions::new().with_row_count(Some(usize::from(empty.produce_one_row)));
-                let columns = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
-                Source::Fixed(RecordBatch::try_new_with_options(schema, columns, &options).ok()?)
+                let columns = begins.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
+                let first = RecordBatch::try_new_with_options(begins, columns, &options).ok()?;
+                let rows = compute(first, &steps, &schema).ok()?;
+                if rows.get_array_memory_size() > MOST_BYTES {
+                    return None;
+                }
+                Source::Fixed(rows)
             }
             (End::Scan(scan, conditions), Some((table, rows))) => {
                 let look_up = LookUp::of(table, rows, scan, &conditions)?;
@@ -85,7 +99,7 @@ impl Direct {
             }
             _ => return None,
         };
-        Some(Self { source, options, steps, schema })
+        Some(Self { source, options, steps, is_light, schema })
     }
 
     /// Whether planning the statement with these options would give the same; `keyed` says what a table is now.
@@ -97,6 +111,11 @@ impl Direct {
         is_same && Arc::ptr_eq(options, &self.options)
     }
 
+    /// Whether it may run anywhere: it computes nothing that could take long, or go wrong.
+    pub fn is_light(&self) -> bool {
+        self.is_light || matches!(self.source, Source::Fixed(_))
+    }
+
     /// The wire schema of its rows.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -104,19 +123,20 @@ impl Direct {
 
     /// Its rows with these values; `None` if they must be compared in another way than by key.
     pub fn run(&self, values: &[ScalarValue]) -> Result<Option<RecordBatch>> {
-        let rows = match &self.source {
-            Source::LookUp(look_up) => look_up.run(values)?,
-            Source::Fixed(rows) => Some(rows.clone()),
+        let look_up = match &self.source {
+            Source::LookUp(look_up) => look_up,
+            Source::Fixed(rows) => return Ok(Some(rows.clone())),
         };
-        rows.map(|rows| self.compute(rows).map_err(|cause| error::from_datafusion(cause, ""))).transpose()
+        let found = look_up.run(values)?.map(|row| compute(row, &self.steps, &self.schema));
+        found.transpose().map_err(|cause| error::from_datafusion(cause, ""))
     }
+}
 
-    fn compute(&self, mut rows: RecordBatch) -> datafusion::common::Result<RecordBatch> {
-        for step in &self.steps {
-            rows = step.run(&rows)?;
-        }
-        Ok(wire::batch(&rows, &self.schema)?)
+fn compute(mut rows: RecordBatch, steps: &[Compute], schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
+    for step in steps {
+        rows = step.run(&rows)?;
     }
+    Ok(wire::batch(&rows, schema)?)
 }
 
 impl LookUp {
@@ -158,7 +178,13 @@ impl LookUp {
     }
 }
 
-/// Where a plan's rows come from.
+/// What is computed, and whether none of it could take long.
+struct Steps {
+    computes: Vec<Compute>,
+    is_light: bool,
+}
+
+/// What a plan reads.
 enum End<'a> {
     /// A table, and the conditions on its rows.
     Scan(&'a TableScan, Vec<&'a Expr>),
@@ -166,11 +192,13 @@ enum End<'a> {
 }
 
 /// Walks from a plan's end to what it reads, noting what is computed on the way back.
-fn follow<'a>(plan: &'a LogicalPlan, options: &SessionState, steps: &mut Vec<Compute>) -> Option<End<'a>> {
+fn follow<'a>(plan: &'a LogicalPlan, options: &SessionState, steps: &mut Steps) -> Option<End<'a>> {
     match plan {
         LogicalPlan::Projection(projection) => {
             let found = follow(&projection.input, options, steps)?;
-            steps.push(Compute::of(&projection.expr, projection.input.schema(), plan.schema(), options).ok()?);
+            let step = Compute::of(&projection.expr, projection.input.schema(), plan.schema(), options);
+            steps.computes.push(step.ok()?);
+            steps.is_light &= projection.expr.iter().all(is_light);
             Some(found)
         }
         LogicalPlan::SubqueryAlias(alias) => follow(&alias.input, options, steps),
@@ -181,6 +209,12 @@ fn follow<'a>(plan: &'a LogicalPlan, options: &SessionState, steps: &mut Vec<Com
         LogicalPlan::EmptyRelation(empty) => Some(End::Nothing(empty)),
         _ => None,
     }
+}
+
+/// Whether an expression calls no function but such as choose between values.
+fn is_light(expression: &Expr) -> bool {
+    let is_call = |part: &Expr| Ok(matches!(part, Expr::ScalarFunction(call) if !CHOOSES.contains(&call.name())));
+    !expression.exists(is_call).unwrap_or(true)
 }
 
 /// The value that a condition asks a column to equal, if it is of that form.

@@ -16,18 +16,32 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use parking_lot::Mutex;
 
-/// One such part of a query's memory is for operators that cannot spill …
+/// A quarter of a query's memory is left to operators that cannot spill.
 const UNSPILLABLE: usize = 4;
-/// … and merges of sorted files share such a part. What else is left is for who merges what they merged.
+/// Merges of what was sorted share half of it, what else is left is for who merges what they merged. (They get it from those
+/// who sort and give it back, so together that may be more than all.)
 const MERGES: usize = 2;
-/// How DataFusion calls those.
+/// What each part of a sort holds ready for its merge while it sorts.
+pub(super) const READY: usize = 3 << 20;
+/// How DataFusion calls those, and who sorts.
 const MERGE: &str = "ExternalSorterMerge";
+const SORT: &str = "ExternalSorter[";
 
-/// How many parts of rows a plan sorts at once.
+/// How many parts of rows a plan sorts or merges at once.
 pub(super) fn sorts(plan: &dyn ExecutionPlan) -> usize {
+    sorts_and_last(plan).0
+}
+
+/// The same, and how many of them give out its rows. A sort takes all rows of what is below before it gives out any: of
+/// those that follow each other two hold rows at once.
+fn sorts_and_last(plan: &dyn ExecutionPlan) -> (usize, usize) {
+    let below = plan.children().into_iter().map(|input| sorts_and_last(&**input));
+    let (most, last) = below.fold((0, 0), |(most, last), below| (most + below.0, last + below.1));
     let sort = (plan as &dyn Any).downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
-    let own = sort.map_or(0, |sort| sort.properties().output_partitioning().partition_count());
-    own + plan.children().into_iter().map(|input| sorts(&**input)).sum::<usize>()
+    match sort.map(|sort| sort.properties().output_partitioning().partition_count()) {
+        Some(parts) => (most.max(parts + last), parts),
+        None => (most, last),
+    }
 }
 
 /// What all queries hold together.
@@ -45,9 +59,13 @@ impl Memory {
 
     /// The memory of one query, which may hold `most` bytes of it, and sorts so many parts of rows at once.
     pub(super) fn of_query(self: &Arc<Self>, most: usize, sorts: usize) -> Arc<dyn MemoryPool> {
-        // More it would not get, and who can spill must know beforehand.
-        let most = most.min(self.total - self.reserve());
+        let most = self.most_of_query(most);
         Arc::new(QueryPool { shared: Arc::clone(self), held: Mutex::default(), most, sorts: sorts.max(1) })
+    }
+
+    /// What a query may hold of the `most` that it should. More it would not get, and who can spill must know beforehand.
+    pub(super) fn most_of_query(&self, most: usize) -> usize {
+        most.min(self.total - self.reserve())
     }
 
     /// Bytes that are held now.
@@ -106,14 +124,14 @@ impl Held {
 }
 
 impl QueryPool {
-    /// What one of the query's operators may hold. A sort's part is its own from the beginning: one that had more could not
-    /// merge it when the others are there.
+    /// What one of the query's operators may hold. A sort's part is its own from the beginning: with more it could not merge
+    /// when the others are there, and most of the many others that can spill hold next to nothing.
     fn share(&self, consumer: &MemoryConsumer, held: &Held) -> usize {
         if consumer.can_spill() {
             let room = self.most.saturating_sub(held.unspillable).min(self.most - self.most / UNSPILLABLE);
-            return room / held.spillers.max(self.sorts);
+            return if consumer.name().starts_with(SORT) { room / self.sorts } else { room / held.spillers.max(1) };
         }
-        if consumer.name().starts_with(MERGE) { self.most / MERGES / self.sorts } else { self.most }
+        if consumer.name().starts_with(MERGE) { (self.most / MERGES / self.sorts).max(READY) } else { self.most }
     }
 }
 
@@ -151,11 +169,15 @@ impl MemoryPool for QueryPool {
         let refused = |text: String| Err(DataFusionError::ResourcesExhausted(text));
         let mut held = self.held.lock();
         let all = held.all();
-        let share = self.share(reservation.consumer(), &held);
-        if all.saturating_add(additional) > self.most || reservation.size().saturating_add(additional) > share {
-            let most = self.most;
+        let (most, share) = (self.most, self.share(reservation.consumer(), &held));
+        if all.saturating_add(additional) > most {
             return refused(format!(
                 "{name} wants {additional} bytes more, the query holds {all} of the {most} it may have"
+            ));
+        }
+        if reservation.size().saturating_add(additional) > share {
+            return refused(format!(
+                "{name} wants {additional} bytes more, its part is {share} of the {most} it may have"
             ));
         }
         if !self.shared.take(additional, all + additional) {
@@ -253,7 +275,7 @@ mod tests {
             merge.try_grow(16 * MIB).unwrap();
             merge.try_grow(1).unwrap_err();
         }
-        let sort = consumer(&pool, true);
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
         sort.try_grow(16 * MIB).unwrap();
         sort.try_grow(1).unwrap_err();
         drop((one, two));

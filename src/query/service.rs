@@ -18,7 +18,7 @@ use url::Url;
 use super::activity::Activity;
 use super::bins::DateBin;
 use super::catalog::{PinnedCatalog, PinnedList};
-use super::memory::Memory;
+use super::memory::{self, Memory};
 use super::past::PastTables;
 use super::planner::Operators;
 use super::result_cache::ResultCache;
@@ -95,7 +95,8 @@ impl Default for ServiceOptions {
     }
 }
 
-/// A part of a plan has at least so much memory: what it takes to sort batches of rows that are some hundred bytes long.
+/// Each part of a plan, unless it is the only one, has so much memory: what it takes to sort batches of rows that are some
+/// hundred bytes long.
 const PART_BYTES: usize = 24 << 20;
 /// One query may write so many parts of what all may.
 const SPILL_PART: u64 = 2;
@@ -136,7 +137,7 @@ impl Service {
         let cache_bytes = options.memory_bytes / RESULT_CACHE_PART;
         let memory = Memory::new(options.memory_bytes - cache_bytes);
         let runtime = runtime(&options, &memory).map_err(|e| error::from_datafusion(e, ""))?;
-        let state = state(&options, &defaults, Arc::new(runtime));
+        let state = state(&options, &defaults, &memory, Arc::new(runtime));
         let shared = Shared {
             threads: Threads::new(options.threads)?,
             activity: Arc::default(),
@@ -264,18 +265,15 @@ fn runtime(options: &ServiceOptions, memory: &Arc<Memory>) -> datafusion::common
         .build()
 }
 
-fn state(options: &ServiceOptions, defaults: &Settings, runtime: Arc<RuntimeEnv>) -> SessionState {
-    let of_query = options.query_memory_bytes.min(options.memory_bytes);
+fn state(options: &ServiceOptions, defaults: &Settings, memory: &Memory, runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(parts(options.partitions, of_query));
+        .with_target_partitions(parts(options.partitions, memory.most_of_query(options.query_memory_bytes)));
     let values = config.options_mut();
     values.execution.time_zone = Some(defaults.timezone.clone());
-    // What each part of a sort holds ready to merge.
-    let ready = &mut values.execution.sort_spill_reservation_bytes;
-    *ready = (*ready).min(PART_BYTES / 8);
+    values.execution.sort_spill_reservation_bytes = memory::READY;
     values.sql_parser.collect_spans = true;
     let mut builder = SessionStateBuilder::new()
         .with_config(config)

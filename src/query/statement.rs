@@ -12,11 +12,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::parser::Statement as Ast;
 use tokio::time::Instant;
 
 use super::activity::Entry;
@@ -33,15 +33,18 @@ use super::{PUBLIC, error, parse, wire};
 use crate::error::{Error, Kind, Result};
 use crate::schema::type_name;
 
-/// A prepared statement of one session.
+/// Functions that give one of their arguments.
+pub(super) const CHOOSES: [&str; 5] = ["coalesce", "nullif", "nvl", "greatest", "least"];
+
+/// A prepared statement of one session. Cheap to clone.
 #[derive(Clone)]
 pub struct Statement {
     session: Session,
     sql: Arc<str>,
-    ask: Ask,
-    parameters: Vec<DataType>,
+    ask: Arc<Ask>,
+    parameters: Arc<[DataType]>,
     /// PostgreSQL's types that parameters are cast to, by their numbers from 0.
-    casts: Vec<(usize, ColumnType)>,
+    casts: Arc<[(usize, ColumnType)]>,
     schema: SchemaRef,
     /// What it is, if it need not be planned each time.
     direct: Option<Arc<ArcSwap<Direct>>>,
@@ -92,6 +95,13 @@ impl Statement {
                 for at in numbers {
                     types[at] = Some(DataType::Int64);
                 }
+                for (at, told) in by_choice(&planned.plan) {
+                    if let Some(known @ None) = types.get_mut(at)
+                        && declared.get(at).is_none_or(Option::is_none)
+                    {
+                        *known = Some(told);
+                    }
+                }
                 let declared = session.declared(statement, declared, parameters.len());
                 let told = types.iter().zip(&declared);
                 let untold: Vec<Option<DataType>> =
@@ -119,9 +129,13 @@ impl Statement {
                 let schema = wire::schema(coerced.as_ref().unwrap_or(&plan).schema().as_arrow());
                 let schema = wire::with_comments(&schema, comments);
                 direct = coerced.filter(|_| !is_own).and_then(|optimized| {
-                    let named = match only_table(&state, statement)? {
-                        Some(table) => Some((table.clone(), session.keyed(&table)?)),
-                        None => None,
+                    let tables = state.resolve_table_references(statement).ok()?;
+                    let named = match &tables[..] {
+                        [] => None,
+                        [one] if one.schema().is_none_or(|schema| schema == PUBLIC) => {
+                            Some((one.table().to_owned(), session.keyed(one.table())?))
+                        }
+                        _ => return None,
                     };
                     Direct::of(named, options, &plan, &optimized, Arc::clone(&schema))
                 });
@@ -136,7 +150,7 @@ impl Statement {
         };
         let parameters = parameters.iter().map(wire::data_type).collect();
         let direct = direct.map(|direct| Arc::new(ArcSwap::from_pointee(direct)));
-        Ok(Self { session, sql: sql.into(), ask, parameters, casts, schema, direct })
+        Ok(Self { session, sql: sql.into(), ask: Arc::new(ask), parameters, casts: casts.into(), schema, direct })
     }
 
     /// Wire schema of its rows; of a statement with parameters it may widen when values are bound.
@@ -161,7 +175,7 @@ impl Statement {
 
     /// False for SET and RESET, which answer without rows.
     pub fn has_rows(&self) -> bool {
-        matches!(self.ask, Ask::Rows(_) | Ask::Subscribe(_) | Ask::Show { .. })
+        matches!(*self.ask, Ask::Rows(_) | Ask::Subscribe(_) | Ask::Show { .. })
     }
 
     /// Plans it with these values on the tables as they are now.
@@ -172,13 +186,20 @@ impl Statement {
                 let text = format!("the statement has {want} parameters, {have} values are given");
                 return Err(Error::new(Kind::Query, text));
             }
-            // Here and now: to wake another thread would take longer than it does.
-            if let Some(direct) = &self.direct
-                && let Some(found) = self.without_plan(direct, &values).await?
-            {
-                return Ok(found);
+            if let Some(direct) = &self.direct {
+                let found = if direct.load().is_light() {
+                    // Here and now: to wake another thread would take longer than it does.
+                    self.without_plan(direct, &values).await?
+                } else {
+                    let (statement, direct, values) = (self.clone(), Arc::clone(direct), values.clone());
+                    let work = async move { statement.without_plan(&direct, &values).await };
+                    self.session.threads().run(work).await?
+                };
+                if let Some(found) = found {
+                    return Ok(found);
+                }
             }
-            self.session.bind(Arc::clone(&self.sql), self.ask.clone(), values).await
+            self.session.bind(Arc::clone(&self.sql), Ask::clone(&self.ask), values).await
         })
     }
 
@@ -229,7 +250,7 @@ fn parameter_types(plan: &LogicalPlan, count: usize, sql: &str) -> Result<Vec<Op
 }
 
 /// Types of parameters that follow from where they stand: `column = ANY($1)` takes a list of the column's type, LIMIT and
-/// OFFSET a number, `coalesce(column, $1)` and CASE what stands beside it. Numbers from 0.
+/// OFFSET a number. Numbers from 0.
 fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     let mut found = Vec::new();
     let walked = plan.apply_with_subqueries(|node| {
@@ -248,11 +269,32 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
                 {
                     found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
                 }
-                let choices = choices(expr);
-                let is_told = |told: &DataType| *told != DataType::Null;
-                let mut types = choices.iter().filter(|choice| place(choice).is_none());
-                if let Some(told) = types.find_map(|choice| choice.get_type(&schema).ok().filter(is_told)) {
-                    found.extend(choices.iter().filter_map(|choice| Some((place(choice)?, told.clone()))));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    debug_assert!(walked.is_ok(), "nothing here fails");
+    found
+}
+
+/// Types of parameters that nobody declared, by what may stand in their place: `coalesce($1, column)` takes what the column
+/// is, and CASE what its other branches are. Numbers from 0.
+fn by_choice(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
+    let mut found = Vec::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                let (open, known): (Vec<&Expr>, _) =
+                    choices(expr).into_iter().partition(|choice| place(choice).is_some());
+                if !open.is_empty() {
+                    let types: Vec<DataType> =
+                        known.iter().filter_map(|choice| choice.get_type(&schema).ok()).collect();
+                    let told = type_union_resolution(&types).filter(|told| *told != DataType::Null);
+                    found.extend(told.iter().flat_map(|told| {
+                        let of_all = open.iter().filter_map(|open| place(open));
+                        of_all.map(|at| (at, wire::data_type(told)))
+                    }));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -265,11 +307,7 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
 /// What an expression chooses from, all of one type.
 fn choices(expr: &Expr) -> Vec<&Expr> {
     match expr {
-        Expr::ScalarFunction(function)
-            if ["coalesce", "nullif", "nvl", "greatest", "least"].contains(&function.name()) =>
-        {
-            function.args.iter().collect()
-        }
+        Expr::ScalarFunction(function) if CHOOSES.contains(&function.name()) => function.args.iter().collect(),
         Expr::Case(case) => {
             case.when_then_expr.iter().map(|(_, then)| &**then).chain(case.else_expr.as_deref()).collect()
         }
@@ -310,16 +348,6 @@ fn cast_to(plan: &LogicalPlan) -> BTreeMap<usize, DataType> {
     });
     debug_assert!(walked.is_ok(), "nothing here fails");
     found
-}
-
-/// The table that a statement names, if any; `None` if it names more than one of schema `public`.
-fn only_table(state: &SessionState, statement: &Ast) -> Option<Option<String>> {
-    let references = state.resolve_table_references(statement).ok()?;
-    match &references[..] {
-        [] => Some(None),
-        [table] if table.schema().is_none_or(|schema| schema == PUBLIC) => Some(Some(table.table().to_owned())),
-        _ => None,
-    }
 }
 
 impl Query {
@@ -399,6 +427,11 @@ impl Query {
             debug_assert!(found.is_ok(), "nothing here fails");
         }
         tables
+    }
+
+    /// True of SUBSCRIBE, whose rows come without end.
+    pub fn is_live(&self) -> bool {
+        matches!(self.what, What::Follow(_))
     }
 
     /// True of SET and RESET: running them changes the session and gives no rows.

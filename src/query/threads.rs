@@ -1,5 +1,5 @@
 //! Threads of their own for queries: planning and running burn CPU, and must not hold up ingest, health checks or
-//! the protocols on the process's runtime.
+//! the protocols on the process's runtime. (Light look-ups, of some microseconds, run where they are asked.)
 
 use std::future::Future;
 use std::sync::Arc;

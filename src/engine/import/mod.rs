@@ -5,7 +5,7 @@
 //! list ─ leave out what is there ─ read (`rows`) ─ fit (decode::import) ─ data files ─ one commit per file ─ View
 //! ```
 //! The number of `files` counts how often all rows were replaced. A file is there if its own number is the one that holds
-//! then: what was replaced may be imported again.
+//! then: what was replaced may be imported again. What a client sent under a name of its own may not.
 
 mod load;
 mod rows;
@@ -131,10 +131,7 @@ impl File {
     /// The application id whose number says that a table has it.
     fn app_id(&self) -> String {
         let of_file = || format!("{}\0{}\0{}", self.shown, self.file.bytes, self.file.mark);
-        let identity = self.identity.clone().unwrap_or_else(of_file);
-        let hash = Sha256::digest(identity.as_bytes());
-        let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("{FILE}{hex}")
+        app_id(&self.identity.clone().unwrap_or_else(of_file))
     }
 
     /// Whether a table has it. One that is told from others by its own name is known for good, whatever replaced its rows.
@@ -145,6 +142,12 @@ impl File {
             None => mode != ImportMode::Replace && number == table.number(FILES) + 1,
         }
     }
+}
+
+fn app_id(identity: &str) -> String {
+    let hash = Sha256::digest(identity.as_bytes());
+    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{FILE}{hex}")
 }
 
 /// What was found at a place that files come to.

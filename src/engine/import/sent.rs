@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tempfile::TempPath;
 
-use super::{File, Importer, MadeTable, Request, Trouble, unreadable};
+use super::{File, Importer, MadeTable, Request, Trouble, app_id, unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{S3Options, SourceFiles};
 use crate::schema::{FileFormat, ImportMode, Imported};
@@ -34,21 +34,34 @@ impl Importer {
     async fn take_sent(&self, asked: &Ingest, rows: Sent) -> Result<u64> {
         let spec = self.declared(&asked.table)?;
         let mode = mode(asked.there, &spec);
+        let identity = asked.id.as_ref().map(|id| format!("sent\0{}\0{id}", spec.table));
+        self.may_make(asked.there, &spec.table, identity.as_deref()).await?;
         // Behind all other work, like what is read of files.
         let written = task::spawn_behind("ingest-write", write(rows)).await;
         let path = written.map_err(|error| Error::new(Kind::Internal, "rows could not be taken").because(error))??;
-        let file = file(&path, &spec.table, asked.id.as_deref(), &self.s3).await?;
+        let file = file(&path, identity.clone(), &self.s3).await?;
         let turn = Arc::new(self.turn(&spec.table).await);
-        let there = MadeTable::open(&self.lake, &spec.table).await.map_err(unreadable)?;
-        if asked.there == There::Fail && there.is_some_and(|table| !file.is_in(&table, mode)) {
-            let hint = "append to it, or replace its rows";
-            return Err(Error::new(Kind::Refused, format!("table {} is there already", spec.table)).hint(hint));
-        }
+        // Somebody else may have made it meanwhile.
+        self.may_make(asked.there, &spec.table, identity.as_deref()).await?;
         let (urls, table) = (Vec::new(), spec.table.clone());
         let request = Request { table, urls, mode: Some(mode), skip_broken: false, dry_run: false };
         let told = &mut |_| {};
         let taken = self.take_in_turn(&turn, &spec, mode, vec![file], &request, Trouble::Stop, told).await;
         Ok(taken?.0.rows)
+    }
+
+    /// An error if a table is to be made that has rows already, of another request than this.
+    async fn may_make(&self, there: There, table: &str, identity: Option<&str>) -> Result<()> {
+        if there != There::Fail {
+            return Ok(());
+        }
+        let found = MadeTable::open(&self.lake, table).await.map_err(unreadable)?;
+        let is_done = |found: &MadeTable| identity.is_some_and(|identity| found.number(&app_id(identity)) > 0);
+        if found.is_some_and(|found| found.has_pieces() && !is_done(&found)) {
+            let hint = "append to it, or replace its rows";
+            return Err(Error::new(Kind::Refused, format!("table {table} is there already")).hint(hint));
+        }
+        Ok(())
     }
 }
 
@@ -62,12 +75,11 @@ fn mode(there: There, spec: &Imported) -> ImportMode {
 }
 
 /// The file at `path`, under the name that errors call it by.
-async fn file(path: &TempPath, table: &str, id: Option<&str>, s3: &S3Options) -> Result<File> {
+async fn file(path: &TempPath, identity: Option<String>, s3: &S3Options) -> Result<File> {
     let place = path.to_str().ok_or_else(|| Error::new(Kind::Internal, "the temporary folder has no usable name"))?;
     let source = Arc::new(SourceFiles::open(&glob::Pattern::escape(place), s3).await?);
     let found = source.list().await?.into_iter().next();
     let file = found.ok_or_else(|| Error::new(Kind::Unavailable, "what was sent is gone from the temporary folder"))?;
-    let identity = id.map(|id| format!("sent\0{table}\0{id}"));
     Ok(File { source, file, shown: "the rows sent".to_owned(), format: Some(FileFormat::Parquet), identity })
 }
 

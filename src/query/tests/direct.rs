@@ -202,6 +202,7 @@ async fn what_is_more_than_a_look_up_is_planned_each_time() {
         "SELECT plate, ? FROM cars WHERE id = 1",
         "SELECT * FROM telemetry WHERE gear = ?",
         "SELECT now()",
+        "SELECT repeat('x', 100000)",
         "SELECT random()",
         "SELECT current_date",
         "SELECT ? + 1",

@@ -64,3 +64,29 @@ async fn a_sort_of_more_than_a_query_may_hold_goes_by_the_disk() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sorts_that_follow_each_other_need_the_memory_of_two() {
+    let sums: Vec<String> = (2..16).map(|n| format!("sum(n) OVER (PARTITION BY n % {n} ORDER BY s) AS c{n}")).collect();
+    let sql = format!("SELECT {} FROM t ORDER BY n", sums.join(", "));
+    let unions: Vec<String> =
+        (2..9).map(|n| format!("SELECT row_number() OVER (PARTITION BY n % {n} ORDER BY s) FROM few")).collect();
+    let fixture = fixture();
+    let few = RecordBatch::try_from_iter([
+        ("s", Arc::new(StringArray::from_iter_values((0..10).map(text))) as ArrayRef),
+        ("n", Arc::new(Int64Array::from_iter_values(0..10))),
+    ]);
+    fixture.put(PUBLIC, "few", few.unwrap());
+    for (memory_bytes, sql, rows) in [
+        (12 * MIB, sql.replace("FROM t", "FROM few"), 10),
+        (80 * MIB, sql.replace("FROM t", "FROM few"), 10),
+        (80 * MIB, unions.join(" UNION ALL "), 70),
+        (64 * MIB, sql, ROWS as usize),
+    ] {
+        let options = ServiceOptions { memory_bytes, partitions: 2, ..ServiceOptions::default() };
+        let session = Service::new(Arc::clone(&fixture) as _, options).unwrap().session();
+        let found = session.query(&sql).await.unwrap().run().await.unwrap().collect().await;
+        let found = found.unwrap_or_else(|error| panic!("{} MiB, {sql}: {error}", memory_bytes / MIB));
+        assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+    }
+}

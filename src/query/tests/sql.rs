@@ -141,9 +141,14 @@ async fn parameters_are_typed_bound_by_number_and_see_fresh_rows() {
         ("SELECT greatest(gear, $1, $2) FROM telemetry", vec![DataType::Int32, DataType::Int32]),
         ("SELECT CASE WHEN gear > 1 THEN $1 ELSE gear END FROM telemetry", vec![DataType::Int32]),
         ("SELECT coalesce($1, NULL, $2)", vec![DataType::Utf8, DataType::Utf8]),
+        ("SELECT greatest($1, gear, speed) FROM telemetry", vec![DataType::Float64]),
     ] {
         assert_eq!(session.prepare(sql).await.unwrap().parameters(), expected, "{sql}");
     }
+    // What the client says is so.
+    let declared = vec![Some(DataType::Float64)];
+    let half = session.prepare_typed("SELECT coalesce($1, gear) FROM telemetry LIMIT 1", declared).await.unwrap();
+    assert_eq!((half.parameters(), half.schema().field(0).data_type()), (&[DataType::Float64][..], &DataType::Float64));
     let series = session.prepare("SELECT sum(value), $2 FROM generate_series($1, 4)").await.unwrap();
     let values = vec![ScalarValue::Int64(Some(3)), ScalarValue::Utf8(Some("x".into()))];
     let sum = series.run(values).await.unwrap().collect().await.unwrap();

@@ -24,7 +24,7 @@ use super::statements::{Bound, Cursor, Parsed, Portal, Prepared, columns, is_bin
 use super::trouble;
 use crate::error::Error;
 use crate::query::postgres::{self, ColumnType, Command, CopyForm};
-use crate::query::{Session, is_subscription, split};
+use crate::query::{Session, split};
 use crate::task::Shutdown;
 
 /// Statements and portals of one connection.
@@ -79,7 +79,7 @@ pub(super) struct Connection<R, W> {
     answers: Answers<W>,
     session: Session,
     options: Options,
-    statements: HashMap<String, Prepared>,
+    statements: HashMap<String, Arc<Prepared>>,
     portals: HashMap<String, Portal>,
     standing: Standing,
     changes: Vec<Change>,
@@ -268,11 +268,11 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                     let text = format!("this connection has {} MiB of prepared statements", MOST_TEXT_BYTES >> 20);
                     return Err(Trouble::new("54000", text).hint("close some").into());
                 }
-                self.statements.insert(name, prepared);
+                self.statements.insert(name, Arc::new(prepared));
                 self.answers.bare(b'1');
             }
             Request::Bind { portal, statement, formats, values, results } => {
-                let prepared = self.statement(&statement)?.clone();
+                let prepared = self.statement(&statement)?;
                 if !portal.is_empty() && self.portals.contains_key(&portal) {
                     return Err(Trouble::new("42P03", format!("cursor \"{portal}\" already exists")).into());
                 }
@@ -282,7 +282,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 self.answers.bare(b'2');
             }
             Request::DescribeStatement(name) => {
-                let prepared = self.statement(&name)?.clone();
+                let prepared = self.statement(&name)?;
                 let types: Vec<u32> = prepared.parameters.iter().map(|known| known.column_type().oid()).collect();
                 let columns = self.columns_of(&prepared.what, &[])?;
                 self.answers.parameters_of(&types);
@@ -290,7 +290,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             }
             Request::DescribePortal(name) => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
-                let columns = portal.columns.clone();
+                let columns = Arc::clone(&portal.columns);
                 self.describe(&columns);
             }
             Request::Execute { portal: name, most } => {
@@ -321,12 +321,12 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         }
     }
 
-    fn statement(&self, name: &str) -> Result<&Prepared, Trouble> {
+    fn statement(&self, name: &str) -> Result<Arc<Prepared>, Trouble> {
         let text = || match name {
             "" => "unnamed prepared statement does not exist".to_owned(),
             name => format!("prepared statement \"{name}\" does not exist"),
         };
-        self.statements.get(name).ok_or_else(|| Trouble::new("26000", text()))
+        self.statements.get(name).cloned().ok_or_else(|| Trouble::new("26000", text()))
     }
 
     fn limit(&self, have: usize, what: &str) -> Result<(), Trouble> {
@@ -391,9 +391,9 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
     }
 
     /// What rows of a statement look like; none if it has no rows.
-    fn columns_of(&self, parsed: &Parsed, formats: &[i16]) -> Result<Vec<Column>, Trouble> {
+    fn columns_of(&self, parsed: &Parsed, formats: &[i16]) -> Result<Arc<[Column]>, Trouble> {
         match parsed {
-            Parsed::Empty => Ok(Vec::new()),
+            Parsed::Empty => Ok(Arc::default()),
             Parsed::Statement(statement) => columns(&statement.schema(), formats),
             Parsed::Command(Command::Show(Some(name))) => {
                 let name = self.show(name).map_or_else(|| name.clone(), |(name, _)| name);
@@ -407,7 +407,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 };
                 portal.columns.iter().enumerate().map(column).collect()
             }
-            Parsed::Command(_) => Ok(Vec::new()),
+            Parsed::Command(_) => Ok(Arc::default()),
         }
     }
 
@@ -441,11 +441,11 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             is_kept: false,
         };
         let statement = match what {
-            Parsed::Empty => return Ok(portal(Bound::Empty, Vec::new())),
+            Parsed::Empty => return Ok(portal(Bound::Empty, Arc::default())),
             Parsed::Command(command) => {
                 return Ok(portal(Bound::Command(command.clone()), self.columns_of(what, results)?));
             }
-            Parsed::Statement(statement) => statement.clone(),
+            Parsed::Statement(statement) => statement,
         };
         let zone = self.zone();
         let mut bound = Vec::with_capacity(values.len());
@@ -478,7 +478,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             Bound::Done => self.answers.complete("SELECT 0"),
             Bound::Command(command) => {
                 let command = command.clone();
-                let columns = portal.columns.clone();
+                let columns = Arc::clone(&portal.columns);
                 Box::pin(self.carry_out(command, &columns)).await?;
             }
             Bound::Query(_) | Bound::Rows(_) => {
@@ -508,9 +508,10 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
                 portal.what = Bound::Done;
                 return Ok(None);
             }
-            portal.what = Bound::Rows(Cursor::new(rows, Arc::clone(&portal.told), is_subscription(&sql)));
+            portal.what = Bound::Rows(Cursor::new(rows, Arc::clone(&portal.told), query.is_live()));
         }
-        let columns = told.unwrap_or(&portal.columns).to_vec();
+        let own = Arc::clone(&portal.columns);
+        let columns = told.unwrap_or(&own);
         let Bound::Rows(cursor) = &mut portal.what else { return Ok(Some((0, true))) };
         let zone = tz(&self.zone())?;
         let mut sent = 0;
@@ -532,7 +533,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
             };
             sent += batch.num_rows() as u64;
             if !skip {
-                data_rows(&cursor.as_told(&batch)?, &columns, zone, &mut self.answers)?;
+                data_rows(&cursor.as_told(&batch)?, columns, zone, &mut self.answers)?;
                 self.answers.send_pieces().await?;
             }
         }
@@ -678,7 +679,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Connection<R, W>
         let portal = self.query(sql).await?;
         let Bound::Query(query) = &portal.what else { return Err(Trouble::new("42601", "nothing to copy").into()) };
         let rows = self.unless_cancelled(query.run()).await?.map_err(|error| trouble::of(&error, "", 0))?;
-        let mut cursor = Cursor::new(rows, Arc::clone(&portal.told), is_subscription(sql));
+        let mut cursor = Cursor::new(rows, Arc::clone(&portal.told), query.is_live());
         let zone = tz(&self.zone())?;
         let mut copy = Copy::new(form, &portal.columns);
         self.answers.copy_begins(copy.is_binary(), portal.columns.len());

@@ -12,7 +12,6 @@ use crate::query::postgres::{ColumnType, Command, SAME_NAME};
 use crate::query::{Query, Rows, Statement, wire};
 
 /// A parsed statement.
-#[derive(Clone)]
 pub(super) struct Prepared {
     pub(super) sql: Arc<str>,
     pub(super) what: Parsed,
@@ -36,7 +35,7 @@ pub(super) struct Portal {
     pub(super) what: Bound,
     /// Types that the client was told, or will be.
     pub(super) told: SchemaRef,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Arc<[Column]>,
     /// It outlives its transaction.
     pub(super) holds: bool,
     /// It did.
@@ -126,7 +125,7 @@ pub(super) fn holds(told: &DataType, has: &DataType) -> bool {
 }
 
 /// What the client is told of rows of `schema`. `formats` is that of each column, of all, or none: text.
-pub(super) fn columns(schema: &SchemaRef, formats: &[i16]) -> Result<Vec<Column>, Trouble> {
+pub(super) fn columns(schema: &SchemaRef, formats: &[i16]) -> Result<Arc<[Column]>, Trouble> {
     let fields = schema.fields();
     if formats.len() > 1 && formats.len() != fields.len() {
         let text = format!("bind message has {} result formats but query has {} columns", formats.len(), fields.len());
