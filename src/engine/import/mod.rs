@@ -208,7 +208,8 @@ impl Importer {
         if files.is_empty() {
             return Err(Error::new(Kind::NotFound, format!("there is no file at {}", request.urls.join(", "))));
         }
-        let (report, _) = self.take(&spec, mode, files, request, Trouble::Stop, tell).await?;
+        let (report, _) =
+            self.take(&self.turn(&spec.table).await, &spec, mode, files, request, Trouble::Stop, tell).await?;
         Ok(report)
     }
 
@@ -227,28 +228,14 @@ impl Importer {
     }
 
     /// Waits until nobody imports into `table`, and keeps it so.
-    pub async fn turn(&self, table: &str) -> OwnedMutexGuard<()> {
+    pub async fn turn(&self, table: &str) -> Turn {
         let turn = Arc::clone(self.turns.lock().entry(table.to_owned()).or_default());
-        turn.lock_owned().await
+        Arc::new(turn.lock_owned().await)
     }
 
     /// Takes files in, one after the other, and says which are broken.
+    #[allow(clippy::too_many_arguments)] // What is asked for, and who hears of it.
     async fn take(
-        &self,
-        spec: &Imported,
-        mode: ImportMode,
-        files: Vec<File>,
-        request: &Request,
-        trouble: Trouble,
-        tell: &mut Tell<'_>,
-    ) -> Result<(Report, Vec<SourceFile>)> {
-        let turn = Arc::new(self.turn(&spec.table).await);
-        self.take_in_turn(&turn, spec, mode, files, request, trouble, tell).await
-    }
-
-    /// The same for who has the turn.
-    #[allow(clippy::too_many_arguments)] // Those of `take`.
-    async fn take_in_turn(
         &self,
         turn: &Turn,
         spec: &Imported,
@@ -446,7 +433,8 @@ impl Importer {
                 if settled.is_empty() || done.as_ref() == Some(&look) {
                     return Ok(());
                 }
-                let taken = self.take(&spec, spec.mode, settled, &request, Trouble::Skip, &mut |_| {}).await;
+                let (turn, told) = (self.turn(&spec.table).await, &mut |_| {});
+                let taken = self.take(&turn, &spec, spec.mode, settled, &request, Trouble::Skip, told).await;
                 let (report, skipped) = taken?;
                 let is_done = report.broken.len() == skipped.len();
                 place.broken.extend(skipped);

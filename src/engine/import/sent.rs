@@ -40,13 +40,13 @@ impl Importer {
         let written = task::spawn_behind("ingest-write", write(rows)).await;
         let path = written.map_err(|error| Error::new(Kind::Internal, "rows could not be taken").because(error))??;
         let file = file(&path, identity.clone(), &self.s3).await?;
-        let turn = Arc::new(self.turn(&spec.table).await);
+        let turn = self.turn(&spec.table).await;
         // Somebody else may have made it meanwhile.
         self.may_make(asked.there, &spec.table, identity.as_deref()).await?;
         let (urls, table) = (Vec::new(), spec.table.clone());
         let request = Request { table, urls, mode: Some(mode), skip_broken: false, dry_run: false };
         let told = &mut |_| {};
-        let taken = self.take_in_turn(&turn, &spec, mode, vec![file], &request, Trouble::Stop, told).await;
+        let taken = self.take(&turn, &spec, mode, vec![file], &request, Trouble::Stop, told).await;
         Ok(taken?.0.rows)
     }
 
