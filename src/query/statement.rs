@@ -258,22 +258,19 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
             let counts = limit.skip.iter().chain(&limit.fetch);
             found.extend(counts.filter_map(|count| Some((place(uncast(count))?, DataType::Int64))));
         }
-        let schema = merge_schema(&node.inputs());
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::ScalarFunction(function) = expr
-                    && function.name() == "array_has"
-                    && let [list, item] = &function.args[..]
-                    && let Some(at) = place(list)
-                    && let Ok(data_type) = item.get_type(&schema)
-                {
-                    found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
+        Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "nothing here fails");
+    each_expression(plan, |node, expr| {
+        if let Expr::ScalarFunction(function) = expr
+            && function.name() == "array_has"
+            && let [list, item] = &function.args[..]
+            && let Some(at) = place(list)
+            && let Ok(data_type) = item.get_type(&merge_schema(&node.inputs()))
+        {
+            found.push((at, DataType::new_list(wire::data_type(&data_type), true)));
+        }
+    });
     found
 }
 
@@ -281,27 +278,33 @@ fn by_place(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
 /// is, and CASE what its other branches are. Numbers from 0.
 fn by_choice(plan: &LogicalPlan) -> Vec<(usize, DataType)> {
     let mut found = Vec::new();
-    let walked = plan.apply_with_subqueries(|node| {
+    each_expression(plan, |node, expr| {
+        let choices = choices(expr);
+        let open: Vec<usize> = choices.iter().filter_map(|choice| place(choice)).collect();
+        if open.is_empty() {
+            return;
+        }
         let schema = merge_schema(&node.inputs());
+        let known = choices.iter().filter(|choice| place(choice).is_none());
+        let types: Vec<DataType> = known.filter_map(|choice| choice.get_type(&schema).ok()).collect();
+        if let Some(told) = type_union_resolution(&types).filter(|told| *told != DataType::Null) {
+            found.extend(open.into_iter().map(|at| (at, wire::data_type(&told))));
+        }
+    });
+    found
+}
+
+/// Shows each expression of a plan and its subqueries, and what that is made of, with the node that it stands in.
+fn each_expression(plan: &LogicalPlan, mut look: impl FnMut(&LogicalPlan, &Expr)) {
+    let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                let (open, known): (Vec<&Expr>, _) =
-                    choices(expr).into_iter().partition(|choice| place(choice).is_some());
-                if !open.is_empty() {
-                    let types: Vec<DataType> =
-                        known.iter().filter_map(|choice| choice.get_type(&schema).ok()).collect();
-                    let told = type_union_resolution(&types).filter(|told| *told != DataType::Null);
-                    found.extend(told.iter().flat_map(|told| {
-                        let of_all = open.iter().filter_map(|open| place(open));
-                        of_all.map(|at| (at, wire::data_type(told)))
-                    }));
-                }
+            expr.apply(|part| {
+                look(node, part);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     debug_assert!(walked.is_ok(), "nothing here fails");
-    found
 }
 
 /// What an expression chooses from, all of one type.
@@ -334,19 +337,13 @@ fn uncast(expr: &Expr) -> &Expr {
 /// The types that parameters are cast to where they stand, by their numbers from 0.
 fn cast_to(plan: &LogicalPlan) -> BTreeMap<usize, DataType> {
     let mut found = BTreeMap::new();
-    let walked = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Some(at) = place(&cast.expr)
-                {
-                    found.entry(at).or_insert_with(|| cast.field.data_type().clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
+    each_expression(plan, |_, expr| {
+        if let Expr::Cast(cast) = expr
+            && let Some(at) = place(&cast.expr)
+        {
+            found.entry(at).or_insert_with(|| cast.field.data_type().clone());
+        }
     });
-    debug_assert!(walked.is_ok(), "nothing here fails");
     found
 }
 

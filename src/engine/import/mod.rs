@@ -136,10 +136,9 @@ impl File {
 
     /// Whether a table has it. One that is told from others by its own name is known for good, whatever replaced its rows.
     fn is_in(&self, table: &MadeTable, mode: ImportMode) -> bool {
-        let number = table.number(&self.app_id());
-        match self.identity {
-            Some(_) => number > 0,
-            None => mode != ImportMode::Replace && number == table.number(FILES) + 1,
+        match &self.identity {
+            Some(identity) => is_known(table, identity),
+            None => mode != ImportMode::Replace && table.number(&self.app_id()) == table.number(FILES) + 1,
         }
     }
 }
@@ -148,6 +147,11 @@ fn app_id(identity: &str) -> String {
     let hash = Sha256::digest(identity.as_bytes());
     let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{FILE}{hex}")
+}
+
+/// Whether a table has what is told from others by this name.
+fn is_known(table: &MadeTable, identity: &str) -> bool {
+    table.number(&app_id(identity)) > 0
 }
 
 /// What was found at a place that files come to.

@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tempfile::TempPath;
 
-use super::{File, Importer, MadeTable, Request, Trouble, app_id, unreadable};
+use super::{File, Importer, MadeTable, Request, Trouble, is_known, unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{S3Options, SourceFiles};
 use crate::schema::{FileFormat, ImportMode, Imported};
@@ -56,7 +56,7 @@ impl Importer {
             return Ok(());
         }
         let found = MadeTable::open(&self.lake, table).await.map_err(unreadable)?;
-        let is_done = |found: &MadeTable| identity.is_some_and(|identity| found.number(&app_id(identity)) > 0);
+        let is_done = |found: &MadeTable| identity.is_some_and(|identity| is_known(found, identity));
         if found.is_some_and(|found| found.has_pieces() && !is_done(&found)) {
             let hint = "append to it, or replace its rows";
             return Err(Error::new(Kind::Refused, format!("table {table} is there already")).hint(hint));

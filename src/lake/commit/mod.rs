@@ -30,11 +30,11 @@ use tracing::info;
 use self::machine::{Do, MainCommit, Outcome, Saw, SideCommit};
 pub(super) use self::rewrite::APP_ID as REWRITE;
 pub use self::rewrite::{commit_restore, commit_rewrite};
+use super::Lake;
 use super::positions::{Move, Moves, Positions, TopicPartition};
 use super::table::{SCHEMA_VERSION_PROPERTY, Table, TableError};
 use super::txns::{self, Txns};
 use crate::error::{Error, Kind};
-use crate::lake::Lake;
 use crate::task::{Shutdown, failpoint};
 
 /// How often delta-rs itself may rebase over commits that do not concern us.

@@ -19,7 +19,6 @@ pub(super) struct Prepared {
 }
 
 /// What a statement is.
-#[derive(Clone)]
 pub(super) enum Parsed {
     /// Blanks and comments.
     Empty,
