@@ -21,7 +21,7 @@ use super::{
     units::{ByteSize, Interval},
     words::project,
 };
-use crate::{deliver::SinkOptions, news::Rule};
+use crate::{deliver::SinkOptions, lake::Compression, news::Rule};
 
 const SHORTEST_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 const SHORTEST_HISTORY: Duration = Duration::from_secs(3_600);
@@ -64,6 +64,8 @@ pub struct Lake {
     pub commit_interval: Duration,
     /// How far back tables can be read as they were.
     pub history: Duration,
+    /// What makes data files smaller; if nothing is said, it depends on where the lake is.
+    pub compression: Option<Compression>,
     /// `[lake.s3]`: only for `s3://`.
     pub s3: S3,
 }
@@ -219,6 +221,9 @@ fn lake(section: &Section, dir: &Path) -> Option<Lake> {
     let url = section.read("url", |text| lake_url(text, dir));
     let interval = section.read("commit_interval", commit_interval);
     let history = section.read("history", history);
+    let compression = section.read("compression", |text| {
+        text.parse().map_err(|()| Complaint::new(format!("`{text}` is no compression")).hint("`lz4` or `zstd`"))
+    });
     let s3 = section.section("s3", &project::S3).map(|s| {
         let region = s.read("region", |text| match text.trim() {
             "" => Err(Complaint::new("is empty")),
@@ -226,7 +231,7 @@ fn lake(section: &Section, dir: &Path) -> Option<Lake> {
         });
         S3 { endpoint: s.read("endpoint", endpoint), region }
     });
-    Some(Lake { url: url?, commit_interval: interval?, history: history?, s3: s3? })
+    Some(Lake { url: url?, commit_interval: interval?, history: history?, compression, s3: s3? })
 }
 
 fn endpoint(text: &str) -> Result<Url, Complaint> {

@@ -18,7 +18,7 @@ pub(super) mod project {
     pub const ROOT: Words =
         Words { keys: &["project", "lake", "kafka", "limits", "serve", "sinks", "notify"], later: &[] };
     pub const PROJECT: Words = Words { keys: &["timezone"], later: &[] };
-    pub const LAKE: Words = Words { keys: &["url", "commit_interval", "history", "s3"], later: &[] };
+    pub const LAKE: Words = Words { keys: &["url", "commit_interval", "history", "compression", "s3"], later: &[] };
     pub const S3: Words = Words { keys: &["endpoint", "region"], later: &[] };
     pub const KAFKA: Words = Words { keys: &["brokers", "auth", "properties", "schema_registry"], later: &[] };
     pub const SCHEMA_REGISTRY: Words = Words { keys: &["url", "username", "password", "ca"], later: &[] };

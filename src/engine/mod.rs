@@ -206,7 +206,7 @@ impl Engine {
         };
         let claim = Arc::new(claim);
 
-        let lake = Lake::new(stores).with_history(config.lake.history).claimed(&claim);
+        let lake = configured(stores, &config).claimed(&claim);
         let versions = versions(&lake).await?;
         let swept = lake.clone();
         task::spawn("sweep", async move { swept.sweep(began).await });
@@ -711,6 +711,11 @@ pub fn registry(config: &Config) -> Result<Option<Registry>> {
 
 fn location(project: &Project) -> Result<Location> {
     Location::parse(project.config.lake.url.as_str(), Path::new(&project.dir))
+}
+
+/// The lake in `stores`, as it is configured.
+fn configured(stores: Stores, config: &Config) -> Lake {
+    Lake::new(stores).with_history(config.lake.history).with_compression(config.lake.compression)
 }
 
 /// How buckets are reached, the lake's and others.

@@ -14,8 +14,8 @@ use super::stream_queries;
 use super::streams::{ALERTS, Streams};
 use super::table_queries::TableQueries;
 use super::{
-    INGEST_PERCENT, LATEST_PERCENT, Variables, cluster, location, open_table, queries, s3_options, service, share,
-    tables_of, unreadable, versions, view_of, views,
+    INGEST_PERCENT, LATEST_PERCENT, Variables, cluster, configured, location, open_table, queries, s3_options, service,
+    share, tables_of, unreadable, versions, view_of, views,
 };
 use crate::config::{Problems, Project};
 use crate::decode::dead_letters_schema;
@@ -82,7 +82,7 @@ pub(super) async fn existing(project: &Project, variables: &Variables) -> Result
         return Err(Error::new(Kind::NotFound, format!("there is no lake at {}", stores.location()))
             .hint("start `millpond serve` once to create it"));
     }
-    Ok(Lake::new(stores).with_history(project.config.lake.history))
+    Ok(configured(stores, &project.config))
 }
 
 /// The tables of `lake`, and those that the project declares and nothing has fed yet, as a server would show them.

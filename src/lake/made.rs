@@ -15,6 +15,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::file::properties::WriterPropertiesBuilder;
 use tracing::debug;
 
 use super::commit::machine::Outcome;
@@ -242,7 +243,7 @@ impl MadeTable {
                 continue;
             }
             let mut rows = rows_of(&self.table, &file, None).await?;
-            let mut piece = Piece::new(self.table.data(), &schema, &[], &keys.columns);
+            let mut piece = Piece::of(&self.table, &schema, &[], &keys.columns);
             while let Some(batch) = rows.try_next().await? {
                 let batch = conform(&batch, &schema)?;
                 let others = arrow::compute::not(&keys.found_in(&batch)?)?;
@@ -275,17 +276,21 @@ impl Piece {
         key: &[String],
     ) -> Result<Self, TableError> {
         let (_, data) = lake.table_stores(PUBLIC, name)?;
-        Ok(Self::new(&data, schema, partition_by, key))
+        let properties = layout::properties(schema, key, lake.compression, 1);
+        Ok(Self::new(&data, schema, partition_by, properties))
     }
 
-    /// The same, in `data`.
-    pub(super) fn new(
+    /// The same, of a table that is there.
+    pub(super) fn of(table: &Table, schema: &SchemaRef, partition_by: &[String], key: &[String]) -> Self {
+        Self::new(table.data(), schema, partition_by, table.layout(schema, key, 1))
+    }
+
+    fn new(
         data: &Arc<dyn ObjectStore>,
         schema: &SchemaRef,
         partition_by: &[String],
-        key: &[String],
+        properties: WriterPropertiesBuilder,
     ) -> Self {
-        let properties = layout::properties(schema, key, 1);
         let config = WriterConfig::new(
             Arc::clone(schema),
             partition_by.to_vec(),

@@ -65,6 +65,7 @@ pub use identity::{RecordId, record_ids};
 pub use latest::{
     FILES, FLUSH, Flush, LatestFiles, Manifest, Present, SidecarReader, SidecarWriter, SourceState, places,
 };
+pub use layout::Compression;
 pub use made::{FILE, Keys, MadeTable, Numbers, Piece, RUN, Replaces, SOURCE, Staged, TEXT};
 pub use paused::{pause, paused};
 pub use positions::{Move, Moves, Positions, TopicPartition};
@@ -102,6 +103,7 @@ pub struct Lake {
     stores: Stores,
     claim: Option<Weak<Claim>>,
     history: Duration,
+    compression: Compression,
 }
 
 /// What Delta takes for its own if nobody says otherwise.
@@ -110,13 +112,25 @@ const HISTORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 impl Lake {
     /// The lake in `stores`.
     pub fn new(stores: Stores) -> Self {
-        Self { stores, claim: None, history: HISTORY }
+        // Room in a bucket costs, and so do its bytes on their way; and any warehouse may have to read them, of which not
+        // all read the other.
+        let compression = match stores.location() {
+            Location::Folder(_) => Compression::Lz4,
+            Location::Bucket { .. } => Compression::Zstd,
+        };
+        Self { stores, claim: None, history: HISTORY, compression }
     }
 
     /// The same lake, whose tables can be read as they were so long ago. (A table learns of it when it is created.)
     #[must_use]
     pub fn with_history(self, history: Duration) -> Self {
         Self { history, ..self }
+    }
+
+    /// The same lake, whose data files are compressed so from now on, unless it is `None`.
+    #[must_use]
+    pub fn with_compression(self, compression: Option<Compression>) -> Self {
+        Self { compression: compression.unwrap_or(self.compression), ..self }
     }
 
     /// The same lake, of which `claim` says whether this process is the one writer.
@@ -148,12 +162,11 @@ impl Lake {
 
     /// Opens the Delta table `folder/name`; `None` if there is none.
     pub async fn open(&self, folder: &str, name: &str) -> Result<Option<Table>, TableError> {
-        let (log, data) = self.table_stores(folder, name)?;
-        Table::open(name, log, data).await
+        Table::open(self, folder, name).await
     }
 
     /// The log store and the data store of the table `folder/name`, existing or not.
-    pub fn table_stores(&self, folder: &str, name: &str) -> Result<(LogStoreRef, Arc<dyn ObjectStore>), TableError> {
+    fn table_stores(&self, folder: &str, name: &str) -> Result<(LogStoreRef, Arc<dyn ObjectStore>), TableError> {
         let fault = |reason: String| TableError::Schema { table: name.to_owned(), reason };
         let url = Url::parse(&format!("{INTERNAL_URL}{folder}/{name}/")).map_err(|error| fault(error.to_string()))?;
         let prefix = Path::from(folder).join(name);
@@ -172,8 +185,7 @@ impl Lake {
                 None => return Ok(None),
             },
         };
-        let (log, data) = self.table_stores(folder, name)?;
-        Table::open_past(name, log, data, version).await
+        Table::open_past(self, folder, name, version).await
     }
 
     /// Names of the tables in `folder`.

@@ -145,7 +145,7 @@ impl Shadow {
             self.finish().await?;
         }
         let (_, piece, charges) = self.piece.get_or_insert_with(|| {
-            let piece = Piece::new(self.table.data(), &rows.schema(), &[fixed::DAY.to_owned()], &self.key);
+            let piece = Piece::of(&self.table, &rows.schema(), &[fixed::DAY.to_owned()], &self.key);
             (rows.schema(), piece, Vec::new())
         });
         piece.write(rows).await?;
@@ -286,7 +286,7 @@ async fn look(
         return Ok(Looked::Goes(found as u64, Vec::new()));
     }
     let (schema, values) = (table.arrow_schema()?, file.partition_values_map());
-    let mut piece = Piece::new(table.data(), &schema, &[fixed::DAY.to_owned()], key);
+    let mut piece = Piece::of(table, &schema, &[fixed::DAY.to_owned()], key);
     let mut rows = rows_of(table, file, None).await?;
     while let Some(batch) = rows.try_next().await? {
         let others = arrow::compute::not(&records.found_in(&batch)?)?;

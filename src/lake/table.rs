@@ -13,17 +13,17 @@ use chrono::{DateTime, Utc};
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake_core::kernel::{Add, EagerSnapshot, StructType};
-use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::table::config::TablePropertiesExt;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::WriterPropertiesBuilder;
 use tracing::{debug, warn};
 
+use super::Lake;
+use super::layout::{self, Compression};
 use super::positions::{Positions, TopicPartition};
 use super::store::reason;
 use super::txns::{self, TxnError, Txns};
@@ -91,42 +91,45 @@ pub struct Table {
     pub(super) delta: DeltaTable,
     pub(super) txns: Txns,
     data: Arc<dyn ObjectStore>,
+    compression: Compression,
 }
 
 impl Table {
-    /// Opens the table at `log_store`; `None` if there is none. `data` stages files (the table's folder is its root).
-    pub fn open<'a>(
+    /// Opens the table `folder/name`; `None` if there is none.
+    pub(super) fn open<'a>(
+        lake: &'a Lake,
+        folder: &'a str,
         name: &'a str,
-        log_store: LogStoreRef,
-        data: Arc<dyn ObjectStore>,
     ) -> BoxFuture<'a, Result<Option<Self>, TableError>> {
         Box::pin(async move {
-            if !log_store.is_delta_table_location().await? {
-                return Ok(None);
-            }
-            let mut delta = DeltaTable::new(log_store);
-            delta.load().await?;
-            let mut table = Self { name: name.into(), delta, txns: Txns::new(), data };
+            let Some(mut table) = Self::unread(lake, folder, name).await? else { return Ok(None) };
+            table.delta.load().await?;
             table.txns = txns::read_all(table.log().as_ref(), table.version()).await?;
             Ok(Some(table))
         })
     }
 
     /// Opens the table as it was at a table version, for reading only: without its transactions.
-    pub fn open_past<'a>(
+    pub(super) fn open_past<'a>(
+        lake: &'a Lake,
+        folder: &'a str,
         name: &'a str,
-        log_store: LogStoreRef,
-        data: Arc<dyn ObjectStore>,
         version: u64,
     ) -> BoxFuture<'a, Result<Option<Self>, TableError>> {
         Box::pin(async move {
-            if !log_store.is_delta_table_location().await? {
-                return Ok(None);
-            }
-            let mut delta = DeltaTable::new(log_store);
-            delta.load_version(version).await?;
-            Ok(Some(Self { name: name.into(), delta, txns: Txns::new(), data }))
+            let Some(mut table) = Self::unread(lake, folder, name).await? else { return Ok(None) };
+            table.delta.load_version(version).await?;
+            Ok(Some(table))
         })
+    }
+
+    async fn unread(lake: &Lake, folder: &str, name: &str) -> Result<Option<Self>, TableError> {
+        let (log_store, data) = lake.table_stores(folder, name)?;
+        if !log_store.is_delta_table_location().await? {
+            return Ok(None);
+        }
+        let (delta, compression) = (DeltaTable::new(log_store), lake.compression);
+        Ok(Some(Self { name: name.into(), delta, txns: Txns::new(), data, compression }))
     }
 
     /// Table name.
@@ -297,10 +300,7 @@ impl Table {
             }
             let state = self.delta.snapshot()?;
             let partitions = state.metadata().partition_columns().to_vec();
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
-                .set_max_row_group_row_count(Some(256 * 1024))
-                .build();
+            let properties = self.layout(schema, &[], 1).build();
             let config = WriterConfig::new(
                 Arc::clone(schema),
                 partitions,
@@ -326,6 +326,11 @@ impl Table {
             }
             Ok(writer.close().await?)
         })
+    }
+
+    /// How a data file of these columns is written, as [`layout::properties`] has it.
+    pub(super) fn layout(&self, schema: &Schema, key: &[String], zstd_level: i32) -> WriterPropertiesBuilder {
+        layout::properties(schema, key, self.compression, zstd_level)
     }
 
     /// Says that something failed which will be tried again: in short, and for who debugs in the libraries' words.

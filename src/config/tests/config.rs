@@ -129,8 +129,12 @@ fn values_that_cannot_be() {
             "[kafka.schema_registry]\nurl = \"http://me:secret@registry\"",
             "2:7: kafka.schema_registry.url: the URL holds credentials\n  hint: they have keys of their own: username and password",
         ),
+        ("[lake]\ncompression = \"gzip\"", "2:15: lake.compression: `gzip` is no compression\n  hint: `lz4` or `zstd`"),
         ("[kafka.schema_registry]\npassword = \"\"", "2:12: kafka.schema_registry.password: is empty"),
-        ("[lake]\nx = 1", "2:1: lake.x: unknown key\n  hint: known here: url, commit_interval, history, s3"),
+        (
+            "[lake]\nx = 1",
+            "2:1: lake.x: unknown key\n  hint: known here: url, commit_interval, history, compression, s3",
+        ),
         (
             "\"odd key\" = 1",
             "1:1: \"odd key\": unknown key\n  hint: known here: project, lake, kafka, limits, serve, sinks, notify",

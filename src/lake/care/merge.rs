@@ -38,7 +38,6 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use super::DataFile;
 use super::tiers::TARGET_BYTES;
 use crate::lake::commit::{self, CommitError};
-use crate::lake::layout;
 use crate::lake::table::{Table, TableError};
 use crate::schema::conform;
 use crate::task::{Shutdown, failpoint};
@@ -317,7 +316,7 @@ async fn stage(
 
 fn config(table: &Table, known: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
     let state = table.delta.snapshot()?;
-    let mut properties = layout::properties(schema, &known.key, 3);
+    let mut properties = table.layout(schema, &known.key, 3);
     if known.ordering.is_some() {
         let sorted = KeyValue::new(SORTED_BY.to_owned(), known.text.clone());
         properties = properties.set_key_value_metadata(Some(vec![sorted]));

@@ -110,16 +110,16 @@ pub fn create<'a>(
     positions: &'a Positions,
 ) -> BoxFuture<'a, Result<Table, TableError>> {
     Box::pin(async move {
-        let (log_store, data) = lake.table_stores(folder, name)?;
-        if let Some(table) = Table::open(name, Arc::clone(&log_store), Arc::clone(&data)).await? {
+        if let Some(table) = lake.open(folder, name).await? {
             return Ok(table);
         }
+        let (log_store, _) = lake.table_stores(folder, name)?;
         let fields: StructType = schema.as_ref().try_into_kernel().map_err(|error: arrow::error::ArrowError| {
             TableError::Schema { table: name.to_owned(), reason: error.to_string() }
         })?;
         let actions = transactions(name, positions).into_iter().map(Action::Txn);
         let created = CreateBuilder::new()
-            .with_log_store(Arc::clone(&log_store))
+            .with_log_store(log_store)
             .with_table_name(name)
             .with_columns(fields.fields().cloned())
             .with_partition_columns(partition_by.iter().copied())
@@ -139,7 +139,7 @@ pub fn create<'a>(
             .with_commit_properties(properties().with_max_retries(0))
             .with_actions(actions)
             .await;
-        match (created, Table::open(name, log_store, data).await?) {
+        match (created, lake.open(folder, name).await?) {
             (_, Some(table)) => {
                 info!(table = name, version = table.version(), "table created");
                 Ok(table)

@@ -6,13 +6,14 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression as Codec, ZstdLevel};
 
 use super::*;
 use crate::lake::care::data_files;
 use crate::lake::positions::Positions;
 use crate::lake::store::testing::{Moody, stores};
 use crate::lake::table::parquet_rows;
-use crate::lake::{Lake, PUBLIC};
+use crate::lake::{Compression, Lake, Location, PUBLIC, Stores};
 
 fn pool() -> Arc<dyn MemoryPool> {
     Arc::new(UnboundedMemoryPool::default())
@@ -82,6 +83,49 @@ async fn rows_are_in_order_in_their_partition_with_the_tables_columns_and_a_bloo
     merge(&mut table, &files, &order(), &pool(), Pace::Full, &stop).await.unwrap().unwrap();
     let (_, rows) = only_file(&table).await;
     assert_eq!(rows["at"].as_primitive::<Int64Type>().values(), &[3, 5, 9, 1, 2, 0, 1, 5]);
+}
+
+/// How the columns of all files of `table` are compressed.
+async fn codecs(table: &Table) -> Vec<Codec> {
+    let mut codecs = Vec::new();
+    for file in data_files(&table.snapshot().unwrap()) {
+        let path = object_store::path::Path::from(file.path.as_str());
+        let bytes = table.data().get(&path).await.unwrap().bytes().await.unwrap();
+        let footer = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        codecs.extend(footer.metadata().row_group(0).columns().iter().map(|column| column.compression()));
+    }
+    codecs
+}
+
+#[tokio::test]
+async fn files_are_compressed_as_it_suits_the_place_or_as_was_said() {
+    let zstd = |level| Codec::ZSTD(ZstdLevel::try_new(level).unwrap());
+    let (folder, bucket) =
+        (Location::Folder("/in/memory".into()), Location::Bucket { bucket: "fleet".into(), prefix: "lake".into() });
+    for (location, said, is_lz4) in [
+        (&folder, None, true),
+        (&bucket, None, false),
+        (&folder, Some(Compression::Zstd), false),
+        (&bucket, Some(Compression::Lz4), true),
+    ] {
+        let stores = Stores::from_store(location.clone(), Arc::new(InMemory::new()));
+        let lake = Lake::new(stores).with_compression(said);
+        let (mut table, stop) = (create(&lake).await, Shutdown::new());
+        append(&mut table, &batch(&["b", "a"], &[1, 2], Some(7))).await;
+        append(&mut table, &batch(&["c", "a"], &[3, 4], Some(7))).await;
+        // What a file's metadata says of ZSTD has no level.
+        let expected = if is_lz4 { Codec::LZ4_RAW } else { zstd(1) };
+        assert_eq!(codecs(&table).await, vec![expected; 4], "{location:?} {said:?}");
+        let files = data_files(&table.snapshot().unwrap());
+        merge(&mut table, &files, &order(), &pool(), Pace::Full, &stop).await.unwrap().unwrap();
+        assert_eq!(codecs(&table).await, vec![expected; 2], "{location:?} {said:?}");
+        // Opened again, by who says otherwise.
+        let other = Lake { compression: if is_lz4 { Compression::Zstd } else { Compression::Lz4 }, ..lake };
+        let mut table = other.open(PUBLIC, "cars").await.unwrap().unwrap();
+        append(&mut table, &batch(&["d"], &[5], Some(7))).await;
+        let found = codecs(&table).await;
+        assert!(found.contains(&zstd(1)) && found.contains(&Codec::LZ4_RAW), "{found:?}");
+    }
 }
 
 #[tokio::test]
