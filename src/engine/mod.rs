@@ -206,7 +206,7 @@ impl Engine {
         };
         let claim = Arc::new(claim);
 
-        let lake = configured(stores, &config).claimed(&claim);
+        let lake = configured(stores, config).claimed(&claim);
         let versions = versions(&lake).await?;
         let swept = lake.clone();
         task::spawn("sweep", async move { swept.sweep(began).await });

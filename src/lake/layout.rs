@@ -23,7 +23,7 @@ const WORTH_LZ4: f64 = 0.75;
 pub enum Compression {
     /// Read two to six times as fast as the other.
     Lz4,
-    /// A third smaller, or half.
+    /// A quarter to a half smaller.
     Zstd,
 }
 

@@ -6,7 +6,7 @@
 //! * `view`, `flush`: hot rows and committed rows as one consistent whole; a frozen window becomes a commit.
 //! * `dead_letters`: the side table of records that could not become rows; `retry`: their rows, once they can.
 //! * `replay`: rows of records that were decoded again, in the place of those that they had.
-//! * `file_rows`: the rows of one data file.
+//! * `layout`: how data files are laid out; `file_rows`: the rows of one.
 //! * `identity`: which records a table holds, for commits that may repeat another.
 //! * `side`: tables that get rows of the same windows, child tables and records as they came.
 //! * `latest`: tables with one row per key, and what is kept beside them to go on.
@@ -112,8 +112,7 @@ const HISTORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 impl Lake {
     /// The lake in `stores`.
     pub fn new(stores: Stores) -> Self {
-        // Room in a bucket costs, and so do its bytes on their way; and any warehouse may have to read them, of which not
-        // all read the other.
+        // Bytes in a bucket cost, there and on their way, and warehouses read them that do not know all of Parquet.
         let compression = match stores.location() {
             Location::Folder(_) => Compression::Lz4,
             Location::Bucket { .. } => Compression::Zstd,

@@ -20,7 +20,7 @@ struct Threads {
     /// Has a permit for each that has no work.
     free: Semaphore,
     /// How they get work, the one that worked last at the end.
-    idle: Mutex<Vec<mpsc::Sender<Work>>>,
+    idle: Mutex<Vec<mpsc::SyncSender<Work>>>,
 }
 
 /// Runs `work` there. What it starts runs in its thread, too: it is outside of any runtime.
@@ -66,8 +66,8 @@ impl Threads {
         wait.await.map_err(|_| gone())
     }
 
-    fn another(&'static self) -> io::Result<mpsc::Sender<Work>> {
-        let (send, receive) = mpsc::channel::<Work>();
+    fn another(&'static self) -> io::Result<mpsc::SyncSender<Work>> {
+        let (send, receive) = mpsc::sync_channel::<Work>(1);
         let own = send.clone();
         let run = move || {
             for work in receive {

@@ -11,5 +11,5 @@ if __name__ == "__main__":
     name = source.removesuffix(".gz").removesuffix(".zst")
     reader = {"csv": "read_csv", "ndjson": "read_json", "parquet": "read_parquet"}[name.rsplit(".", 1)[1]]
     began = time.monotonic()
-    connection.execute(f"COPY (FROM {reader}('{source}')) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+    connection.execute(f"COPY (FROM {reader}('{source}')) TO '{target}' (FORMAT parquet, COMPRESSION lz4_raw)")
     print(time.monotonic() - began)

@@ -238,10 +238,12 @@ async fn bench_metadata_of_a_thousand_tables() {
 async fn bench_whole_tables_to_a_client() {
     let dir = folder("transfer");
     let database = Database::start(Maker::PostgreSql).await;
-    for (table, rows, rounds) in
-        [("million", number("ROWS", 1_000_000), 5), ("millions", number("MORE", 10_000_000), 1)]
+    let (rows, more) = (number("ROWS", 1_000_000), number("MORE", 10_000_000));
+    for (table, rows, rounds, compression) in
+        [("million", rows, 5, "lz4"), ("smaller", rows, 5, "zstd"), ("millions", more, 1, "lz4")]
     {
         let project = Project::new("embedded", Lake::Local)
+            .env("MILLPOND__LAKE__COMPRESSION", compression)
             .schema(table, "kind = \"reference\"\nmode = \"append\"\nkey = [\"id\"]\n");
         let file = dir.join(format!("{table}.parquet")).display().to_string();
         let made = python::run("transfer.py", &["make", &file, &rows.to_string()], &[]).await;
@@ -257,7 +259,10 @@ async fn bench_whole_tables_to_a_client() {
         let arguments = ["move", &flight, &wire, &peer, &file, table, &rounds, &pid];
         let moved = python::run("transfer.py", &arguments, &[]).await;
         assert_eq!(moved.code, Some(0), "{}{}", moved.stdout, moved.stderr);
-        println!("{}", moved.stdout);
+        let files = std::fs::read_dir(project.table_url(table)).unwrap().map(|entry| entry.unwrap());
+        let files = files.filter(|entry| entry.path().extension().is_some_and(|is| is == "parquet"));
+        let bytes: u64 = files.map(|entry| entry.metadata().unwrap().len()).sum();
+        println!("{compression}, {} MB of files: {}", bytes / 1_000_000, moved.stdout);
         assert_eq!(millpond.stop().await, Some(0));
     }
 }

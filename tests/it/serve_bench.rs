@@ -15,11 +15,14 @@ fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// The files lie in `MILLPOND_TEST_FOLDER`, as the lake does.
+/// The files lie in `MILLPOND_TEST_FOLDER`, as the lake does, compressed with lz4 unless `COMPRESSION` says otherwise.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement; make bench runs it, with MILLPOND_EXECUTABLE for an optimised build"]
 async fn bench_analytics_beside_duckdb() {
     let mut project = Project::new("embedded", Lake::Local).toml(&format!("[limits]\nmemory = \"{MEMORY}\""));
+    let compression = std::env::var("COMPRESSION").unwrap_or_else(|_| "lz4".to_owned());
+    project = project.env("MILLPOND__LAKE__COMPRESSION", &compression);
+    println!("{compression}:");
     for table in TABLES {
         project = project.schema(table, "kind = \"reference\"\nmode = \"append\"\nkey = [\"name\"]\n");
     }

@@ -31,18 +31,24 @@ impl Importer {
     }
 
     /// Takes in what is sent, all of it or nothing; how many rows were taken in. None are if the table has this request's.
-    async fn take_sent(&self, asked: &Ingest, rows: Sent) -> Result<u64> {
+    async fn take_sent(&self, asked: &Ingest, mut rows: Sent) -> Result<u64> {
         let spec = self.declared(&asked.table)?;
         let mode = mode(asked.there, &spec);
         let identity = asked.id.as_ref().map(|id| format!("sent\0{}\0{id}", spec.table));
-        self.may_make(asked.there, &spec.table, identity.as_deref()).await?;
+        if self.has(asked.there, &spec.table, identity.as_deref()).await? {
+            // Who sends them waits until they are read.
+            while rows.try_next().await?.is_some() {}
+            return Ok(0);
+        }
         // Behind all other work, like what is read of files.
         let written = task::spawn_behind("ingest-write", write(rows)).await;
         let path = written.map_err(|error| Error::new(Kind::Internal, "rows could not be taken").because(error))??;
         let file = file(&path, identity.clone(), &self.s3).await?;
         let turn = self.turn(&spec.table).await;
-        // Somebody else may have made it meanwhile.
-        self.may_make(asked.there, &spec.table, identity.as_deref()).await?;
+        // Somebody else may have made it meanwhile, or sent them.
+        if self.has(asked.there, &spec.table, identity.as_deref()).await? {
+            return Ok(0);
+        }
         let (urls, table) = (Vec::new(), spec.table.clone());
         let request = Request { table, urls, mode: Some(mode), skip_broken: false, dry_run: false };
         let told = &mut |_| {};
@@ -50,18 +56,19 @@ impl Importer {
         Ok(taken?.0.rows)
     }
 
-    /// An error if a table is to be made that has rows already, of another request than this.
-    async fn may_make(&self, there: There, table: &str, identity: Option<&str>) -> Result<()> {
-        if there != There::Fail {
-            return Ok(());
+    /// Whether the table has this request's rows. An error if a table is to be made that has others already.
+    async fn has(&self, there: There, table: &str, identity: Option<&str>) -> Result<bool> {
+        if there != There::Fail && identity.is_none() {
+            return Ok(false);
         }
         let found = MadeTable::open(&self.lake, table).await.map_err(unreadable)?;
-        let is_done = |found: &MadeTable| identity.is_some_and(|identity| is_known(found, identity));
-        if found.is_some_and(|found| found.has_pieces() && !is_done(&found)) {
+        let Some(found) = found else { return Ok(false) };
+        let is_done = identity.is_some_and(|identity| is_known(&found, identity));
+        if there == There::Fail && !is_done && found.has_pieces() {
             let hint = "append to it, or replace its rows";
             return Err(Error::new(Kind::Refused, format!("table {table} is there already")).hint(hint));
         }
-        Ok(())
+        Ok(is_done)
     }
 }
 
