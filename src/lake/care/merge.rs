@@ -32,8 +32,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::buffered::BufReader;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaData};
 
 use super::DataFile;
 use super::tiers::TARGET_BYTES;
@@ -46,7 +47,7 @@ use crate::task::{Shutdown, failpoint};
 const SORTED_BY: &str = "millpond.sorted_by";
 /// Rows that are worked on at once.
 const BATCH_ROWS: usize = 8 * 1024;
-/// Rows in memory take so many times what they take in a file before it is compressed, where values stand once.
+/// Texts in memory take so many times what they take in a file before it is compressed, where values stand once.
 const IN_MEMORY: usize = 3;
 /// A merge takes this part of the memory at most: queries run meanwhile.
 const MEMORY_PART: usize = 4;
@@ -243,13 +244,23 @@ impl Sources {
 fn cost_bytes(file: &ParquetMetaData, is_sorted: bool) -> usize {
     let groups = || file.row_groups().iter();
     let size = |bytes: i64| usize::try_from(bytes).unwrap_or(0);
-    let all: usize = groups().map(|group| size(group.total_byte_size())).sum();
+    // Numbers that are written as differences take next to nothing in a file.
+    let in_memory = |column: &ColumnChunkMetaData| {
+        let (values, encoded) = (size(column.num_values()), size(column.uncompressed_size()));
+        match column.column_type() {
+            Type::BYTE_ARRAY => encoded * IN_MEMORY,
+            Type::FIXED_LEN_BYTE_ARRAY | Type::INT96 => encoded.max(values * 16),
+            Type::INT64 | Type::DOUBLE => encoded.max(values * 8),
+            Type::INT32 | Type::FLOAT | Type::BOOLEAN => encoded.max(values * 4),
+        }
+    };
+    let all: usize = groups().flat_map(|group| group.columns()).map(in_memory).sum();
     if !is_sorted {
-        return all * IN_MEMORY * 2;
+        return all * 2;
     }
     let rows = size(file.file_metadata().num_rows()).max(1);
     let group = groups().map(|group| size(group.compressed_size())).max().unwrap_or(0);
-    group + all * IN_MEMORY / rows * rows.min(2 * BATCH_ROWS)
+    group + all / rows * rows.min(2 * BATCH_ROWS)
 }
 
 /// Rows of a file, in the columns of its table: those that the file does not have are null, or the partition's.

@@ -163,6 +163,21 @@ async fn a_disk_that_is_full_leaves_the_table_as_it_was_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_nothing_in_a_file_are_reckoned_as_what_they_are_in_memory() {
+    let lake = Lake::new(stores(Arc::new(InMemory::new())));
+    let mut table = create(&lake).await;
+    let rows = batch(&["a"; 50_000], &(0..50_000).collect::<Vec<_>>(), Some(7));
+    append(&mut table, &rows).await;
+    let path = object_store::path::Path::from(data_files(&table.snapshot().unwrap())[0].path.as_str());
+    let bytes = table.data().get(&path).await.unwrap().bytes().await.unwrap();
+    let numbers = rows["at"].get_array_memory_size();
+    assert!(bytes.len() < numbers / 3, "{}", bytes.len());
+    let file = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    assert!(cost_bytes(file.metadata(), false) >= 2 * numbers);
+    assert!(cost_bytes(file.metadata(), true) < numbers);
+}
+
+#[tokio::test]
 async fn a_merge_takes_as_many_files_as_there_is_memory_for() {
     let lake = Lake::new(stores(Arc::new(InMemory::new())));
     let (mut table, stop) = (create(&lake).await, Shutdown::new());
@@ -172,7 +187,7 @@ async fn a_merge_takes_as_many_files_as_there_is_memory_for() {
     let files = data_files(&table.snapshot().unwrap());
     let none: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(10));
     assert_eq!(merge(&mut table, &files, &order(), &none, Pace::Full, &stop).await.unwrap(), None);
-    let some: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(12_000));
+    let some: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(6_000));
     let merged = merge(&mut table, &files, &order(), &some, Pace::Full, &stop).await.unwrap().unwrap();
     assert!((2..6).contains(&merged.files), "{merged:?}");
     assert_eq!(some.reserved(), 0);
