@@ -13,7 +13,7 @@ use crate::schema::fixed::OFFSET;
 pub(super) const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Rows of a page: who asks for ten minutes of a day reads few others. A dictionary's pages would hold some 20,000.
 const PAGE_ROWS: usize = 4 * 1024;
-/// A dictionary of more numbers takes more than the numbers do, and half the time of writing a file.
+/// A larger dictionary of numbers seldom makes a file smaller, and takes half the time of writing it.
 const NUMBERS_DICTIONARY_BYTES: usize = 128 * 1024;
 /// A page that LZ4 cannot make smaller than this part lies in the file as it is: it is read several times as fast.
 const WORTH_LZ4: f64 = 0.75;

@@ -282,7 +282,7 @@ impl Piece {
 
     /// The same, of a table that is there.
     pub(super) fn of(table: &Table, schema: &SchemaRef, partition_by: &[String], key: &[String]) -> Self {
-        Self::new(table.data(), schema, partition_by, table.layout(schema, key, 1))
+        Self::new(table.data(), schema, partition_by, table.properties(schema, key, 1))
     }
 
     fn new(

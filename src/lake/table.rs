@@ -300,7 +300,7 @@ impl Table {
             }
             let state = self.delta.snapshot()?;
             let partitions = state.metadata().partition_columns().to_vec();
-            let properties = self.layout(schema, &[], 1).build();
+            let properties = self.properties(schema, &[], 1).build();
             let config = WriterConfig::new(
                 Arc::clone(schema),
                 partitions,
@@ -329,7 +329,7 @@ impl Table {
     }
 
     /// How a data file of these columns is written, as [`layout::properties`] has it.
-    pub(super) fn layout(&self, schema: &Schema, key: &[String], zstd_level: i32) -> WriterPropertiesBuilder {
+    pub(super) fn properties(&self, schema: &Schema, key: &[String], zstd_level: i32) -> WriterPropertiesBuilder {
         layout::properties(schema, key, self.compression, zstd_level)
     }
 

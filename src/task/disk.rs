@@ -17,11 +17,8 @@ const THREADS: usize = 8;
 type Work = Box<dyn FnOnce() -> Tell + Send>;
 type Tell = Box<dyn FnOnce()>;
 
-/// The threads.
 #[derive(Default)]
-struct Threads {
-    state: Mutex<State>,
-}
+struct Threads(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -60,7 +57,7 @@ impl Threads {
 
     /// Gives `work` to a thread that has none, or a new one, or lets it wait for the first that is free.
     fn hand_out(&'static self, work: Work) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         if let Some(thread) = state.idle.pop() {
             return thread.send(work).map_err(|_| io::Error::other("the threads that wait for the disk are gone"));
         }
@@ -83,14 +80,12 @@ impl Threads {
     fn work(&self, send: &mpsc::SyncSender<Work>, receive: &mpsc::Receiver<Work>) {
         let mut tell = None;
         loop {
-            let next = {
-                let mut state = self.state.lock();
-                let next = state.waiting.pop_front();
-                if next.is_none() {
-                    state.idle.push(send.clone());
-                }
-                next
-            };
+            let mut state = self.0.lock();
+            let next = state.waiting.pop_front();
+            if next.is_none() {
+                state.idle.push(send.clone());
+            }
+            drop(state);
             // Told once the thread is free: who asks for more at once gets it. It outlives work that panics; who waits for
             // that hears that there is no answer.
             let _ = tell.take().map(|tell: Tell| catch_unwind(AssertUnwindSafe(tell)));

@@ -19,10 +19,11 @@ fn number(name: &str, otherwise: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement; make bench runs it, with MILLPOND_EXECUTABLE for an optimised build"]
 async fn bench_analytics_beside_duckdb() {
-    let mut project = Project::new("embedded", Lake::Local).toml(&format!("[limits]\nmemory = \"{MEMORY}\""));
     let compression = std::env::var("COMPRESSION").unwrap_or_else(|_| "lz4".to_owned());
-    project = project.env("MILLPOND__LAKE__COMPRESSION", &compression);
     println!("{compression}:");
+    let mut project = Project::new("embedded", Lake::Local)
+        .env("MILLPOND__LAKE__COMPRESSION", compression)
+        .toml(&format!("[limits]\nmemory = \"{MEMORY}\""));
     for table in TABLES {
         project = project.schema(table, "kind = \"reference\"\nmode = \"append\"\nkey = [\"name\"]\n");
     }

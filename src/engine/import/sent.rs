@@ -45,9 +45,9 @@ impl Importer {
         let path = written.map_err(|error| Error::new(Kind::Internal, "rows could not be taken").because(error))??;
         let file = file(&path, identity.clone(), &self.s3).await?;
         let turn = self.turn(&spec.table).await;
-        // Somebody else may have made it meanwhile, or sent them.
-        if self.has(asked.there, &spec.table, identity.as_deref()).await? {
-            return Ok(0);
+        if asked.there == There::Fail {
+            // Somebody else may have made it meanwhile.
+            self.has(asked.there, &spec.table, identity.as_deref()).await?;
         }
         let (urls, table) = (Vec::new(), spec.table.clone());
         let request = Request { table, urls, mode: Some(mode), skip_broken: false, dry_run: false };

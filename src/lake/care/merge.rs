@@ -327,7 +327,7 @@ async fn stage(
 
 fn config(table: &Table, known: &Known, schema: &SchemaRef) -> Result<WriterConfig, TableError> {
     let state = table.delta.snapshot()?;
-    let mut properties = table.layout(schema, &known.key, 3);
+    let mut properties = table.properties(schema, &known.key, 3);
     if known.ordering.is_some() {
         let sorted = KeyValue::new(SORTED_BY.to_owned(), known.text.clone());
         properties = properties.set_key_value_metadata(Some(vec![sorted]));

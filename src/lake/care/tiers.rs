@@ -12,7 +12,7 @@ use super::DataFile;
 
 /// Files of a class before they are merged, and how many times larger each class is than the one before.
 const FACTOR: u64 = 8;
-/// A merged file is no larger, in bytes.
+/// The files of a merge are no larger together, in bytes.
 pub const TARGET_BYTES: u64 = 128 << 20;
 /// A file of so many bytes is left as it is.
 const FULL_BYTES: u64 = TARGET_BYTES / 2;
